@@ -1,0 +1,91 @@
+"""The assembly. Read top to bottom, it is the broker.
+
+A `Broker` is one live configuration behind an `Engine`; a front, given the engine, is what callers reach.
+"""
+
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+
+from broker.clock import Clock, SystemClock
+from broker.config import Loaded
+from broker.core.era import declared_upstream
+from broker.downstream.engine import Engine
+from broker.generation import Generation
+from broker.relay.notify import Hub
+from broker.relay.router import Router
+
+Front = Callable[["Broker"], Awaitable[None]]
+"""Serves callers until it is done: the host has closed the pipe, or `broker.engine.closing` is set."""
+
+
+class CallerCapabilities:
+    """What the one caller of a stdio front can be asked: known with its first message, waited for until then.
+
+    A legacy upstream is told in its handshake what its host can do, and cannot be told again; so on the stdio front
+    its handshake waits for the caller's.
+    """
+
+    def __init__(self) -> None:
+        self._known = anyio.Event()
+        self._capabilities: Mapping[str, Any] = {}
+
+    def learn(self, capabilities: Mapping[str, Any]) -> None:
+        """The caller's first message has come."""
+        self._capabilities = capabilities
+        self._known.set()
+
+    async def declare(self) -> Mapping[str, Any]:
+        """What of it may be declared upstream."""
+        await self._known.wait()
+        return declared_upstream(self._capabilities)
+
+
+class Broker:
+    """One configuration, alive while `running` is entered."""
+
+    def __init__(self, loaded: Loaded, *, clock: Clock | None = None, waits_for_caller: bool = False) -> None:
+        self.loaded = loaded
+        self.clock = clock or SystemClock()
+        self.caller = CallerCapabilities()
+        hub = Hub()
+        declare = self.caller.declare if waits_for_caller else None
+        self.generation = (
+            Generation.build(loaded, self.clock, hub)
+            if declare is None
+            else Generation.build(loaded, self.clock, hub, declare)
+        )
+        self.engine = Engine(Router(self.generation), hub, self.clock)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator["Broker", None]:
+        """All upstreams are started at once; at the end all are stopped, with every process they started."""
+        async with self.generation.pool.running():
+            yield self
+
+
+async def run(broker: Broker, front: Front) -> None:
+    """Serve `front` until it ends, or a signal asks for the end: the first one kindly, the second one now."""
+    async with broker.running(), anyio.create_task_group() as tasks:
+        tasks.start_soon(_heed_signals, broker.engine.closing, tasks.cancel_scope)
+        await front(broker)
+        tasks.cancel_scope.cancel()
+
+
+async def _heed_signals(closing: anyio.Event, scope: anyio.CancelScope) -> None:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows event loops cannot wait for signals: there Ctrl-C interrupts, and a closed pipe ends us.
+    with suppress(NotImplementedError), anyio.open_signal_receiver(*numbers) as received:
+        async for _ in received:
+            if closing.is_set():
+                scope.cancel()
+            closing.set()
+
+
+def run_async(main: Callable[[], Awaitable[None]]) -> None:
+    """Run an event loop, the faster one where there is one."""
+    anyio.run(main, backend="asyncio", backend_options={"use_uvloop": not sys.platform.startswith("win")})

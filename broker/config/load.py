@@ -1,0 +1,185 @@
+"""A file -> a checked `Config`, or every problem it has.
+
+In steps: bytes, text, document (YAML or JSON), our own shape (`adapt`), references expanded, model, cross checks. A
+step that can go on after a finding does, so that one run reports everything.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from broker.config import translate
+from broker.config.adapt import adapt
+from broker.config.advice import advise
+from broker.config.checks import ServerFacts, conflicts
+from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
+from broker.config.model import Config
+from broker.config.problem import ConfigError, Problem
+from broker.config.read_json import read_json
+from broker.config.read_yaml import read_yaml
+from broker.config.resolve import resolve
+from broker.config.secret import Sources
+
+_SECTIONS = ("broker", "naming", "server", "servers", "groups")
+_IDENTITY: dict[str, Data] = {
+    "command": None,
+    "args": [],
+    "env": {},
+    "cwd": None,
+    "url": None,
+    "transport": "http",
+    "headers": {},
+    "protocol": "auto",
+}
+"""What makes a server another server, with the values that count as not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """fingerprints: by server key, sha256 (hex) of what makes a server that server, before references are expanded:
+    no secret goes in, and a rotated one changes nothing (compare the models for that). warnings: in file order."""
+
+    config: Config
+    fingerprints: Mapping[str, str]
+    path: Path
+    warnings: tuple[Problem, ...]
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """environ: where `${env:X}` looks.
+
+    Raises: ConfigError, with every problem of the file at once, in its order; nothing else, whatever the file holds.
+    """
+    failure: Finding
+    try:
+        return _checked(_read(path), path, environ)
+    except UnreadableError as error:
+        failure = error.finding
+    raise ConfigError([Problem(str(path), failure.line, "", failure.message, failure.remedy)])
+
+
+def _checked(parsed: Document, path: Path, environ: Mapping[str, str]) -> Loaded:
+    """From here on a broken piece does not hide the others."""
+    adapted = adapt(parsed, path, environ)
+    document, unresolved = adapted.document, _sections(adapted.document.data)
+    data, missing = resolve(unresolved, Sources(environ, adapted.forms))
+    crossed = [*document.findings, *missing, *_conflicts(unresolved)]
+    config, invalid = _validated(data, has_conflicts=bool(crossed))
+    # A value whose reference failed is judged by that alone.
+    unresolvable = {finding.path for finding in missing}
+    found = crossed + [finding for finding in invalid if finding.path not in unresolvable]
+    if found or config is None:
+        raise ConfigError(document.problems(str(path), found))
+    warnings = document.problems(str(path), [*document.warnings, *advise(config, unresolved)])
+    return Loaded(config, _fingerprints(unresolved), path, tuple(warnings))
+
+
+def _read(path: Path) -> Document:
+    text = _text(_bytes(path))
+    if path.suffix.lower() in {".json", ".jsonc"}:
+        return read_json(text)
+    if not text.lstrip().startswith(("{", "//", "/*")):
+        return read_yaml(text)
+    return _json_or_yaml(text)
+
+
+def _json_or_yaml(text: str) -> Document:
+    """JSON under another name, or YAML in braces: what can be read decides; if neither, JSON's complaint is nearer."""
+    try:
+        return read_json(text)
+    except UnreadableError as error:
+        failure = error
+    try:
+        return read_yaml(text)
+    except UnreadableError:
+        raise failure from None
+
+
+def _bytes(path: Path) -> bytes:
+    reason = "not a valid path"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise UnreadableError("this is a directory", "Name the file in it.") from None
+    except FileNotFoundError:
+        raise UnreadableError("there is no such file", "Check the path.") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+        raise UnreadableError(f"cannot be read ({reason})") from None
+    if len(raw) > MAX_BYTES:
+        raise UnreadableError(f"larger than {MAX_BYTES} bytes", "Check that this is the right file.")
+    return raw
+
+
+def _text(raw: bytes) -> str:
+    line = 1
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+    raise UnreadableError("not UTF-8 text", "Save the file in UTF-8.", line)
+
+
+def _sections(data: Data) -> dict[str, Data]:
+    """A section with nothing below it (all commented out, say) counts as left out."""
+    if data is None:
+        raise UnreadableError("the file is empty", "Start with a line servers:.")
+    if not isinstance(data, dict):
+        raise UnreadableError("must be a mapping with a key servers", "Start with a line servers:.", 1)
+    return {key: value for key, value in data.items() if not (value is None and key in _SECTIONS)}
+
+
+def _validated(data: dict[str, Data], *, has_conflicts: bool) -> tuple[Config | None, list[Finding]]:
+    try:
+        return Config.model_validate(data), []
+    except ValidationError as error:
+        found = translate.findings(error, data)
+    # The model's own cross check is at the top, and says again what `conflicts` said with a line.
+    return None, [finding for finding in found if finding.path or not has_conflicts]
+
+
+def _conflicts(data: dict[str, Data]) -> list[Finding]:
+    servers, groups = data.get("servers"), data.get("groups")
+    facts = {key: _facts(entry) for key, entry in servers.items()} if isinstance(servers, dict) else {}
+    members = {
+        name: value for name, value in (groups.items() if isinstance(groups, dict) else ()) if isinstance(value, list)
+    }
+    return conflicts(facts, members)
+
+
+def _facts(entry: Data) -> ServerFacts:
+    if not isinstance(entry, dict):
+        return ServerFacts()
+    headers = entry.get("headers")
+    return ServerFacts(
+        prefix=_if_text(entry.get("prefix")),
+        protocol=_if_text(entry.get("protocol")),
+        transport=_if_text(entry.get("transport")),
+        headers=tuple(headers) if isinstance(headers, dict) else (),
+    )
+
+
+def _if_text(value: Data) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _fingerprints(unresolved: dict[str, Data]) -> Mapping[str, str]:
+    servers = unresolved.get("servers")
+    entries = servers.items() if isinstance(servers, dict) else ()
+    return MappingProxyType({key: _fingerprint(entry) for key, entry in entries if isinstance(entry, dict)})
+
+
+def _fingerprint(entry: dict[str, Data]) -> str:
+    identity = {
+        name: entry[name] for name, default in _IDENTITY.items() if name in entry and entry[name] not in (default, None)
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()

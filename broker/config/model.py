@@ -1,0 +1,267 @@
+"""The configuration as a value: strict, frozen, every field documented. What is not here cannot be configured.
+
+The descriptions are the reference documentation (it is printed from them), so they are written for operators.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    Strict,
+    Tag,
+    WithJsonSchema,
+    WrapSerializer,
+    model_validator,
+)
+
+from broker.config import rules
+from broker.config.checks import ServerFacts, conflicts
+from broker.config.document import dotted
+from broker.config.problem import Fault
+from broker.config.secret import MASK, Secret
+
+MAX_SECONDS: float = 86_400
+"""A day. A longer time-out is a typing error, or a wish to have none."""
+
+MAX_INSTRUCTIONS: int = 1 << 20
+"""Characters. Instructions go into a model's context; a megabyte is beyond any of them."""
+
+TAG: str = "\0"
+"""Begins the tags of our unions: pydantic puts them into the path of an error, and no key in a file begins so."""
+
+
+def _text_tag(value: object) -> str:
+    return TAG + ("secret" if isinstance(value, Secret) else "plain")
+
+
+def _frozen(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(value))
+
+
+def _dumped(value: Mapping[str, Any], dump: SerializerFunctionWrapHandler) -> Any:
+    return dump(dict(value))
+
+
+def _hidden(value: object) -> object:
+    """Also what stands in the file as it is: most tokens in people's files are in env and headers, and written out."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+_Masked = Annotated[
+    InstanceOf[Secret], PlainSerializer(lambda _: MASK, return_type=str), WithJsonSchema({"type": "string"})
+]
+SecretText: TypeAlias = Annotated[
+    Annotated[str, Tag(TAG + "plain")] | Annotated[_Masked, Tag(TAG + "secret")], Discriminator(_text_tag)
+]
+"""For pydantic fields: a text, or a Secret if a reference brought it in; dumps mask the latter."""
+
+_Word = Annotated[str, AfterValidator(rules.word)]
+_NamePattern = Annotated[str, AfterValidator(rules.name_pattern)]
+_UriPattern = Annotated[str, AfterValidator(rules.pattern)]
+_Argument = Annotated[SecretText, AfterValidator(rules.argument)]
+_EnvValue = Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.argument)]
+_HeaderValue = Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.header_value)]
+_Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+_Characters = Annotated[int, Field(ge=1, le=MAX_INSTRUCTIONS)]
+_Lists = Strict(False)  # YAML gives lists, the model keeps tuples
+_Freeze = (AfterValidator(_frozen), WrapSerializer(_dumped))
+
+
+class Strictest(BaseModel):
+    """No conversion, no unknown field, no change after construction, no input in an error's text."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=False
+    )
+
+
+class BrokerSettings(Strictest):
+    name: Annotated[str, AfterValidator(rules.single_line)] = Field(
+        default="mcp-broker", max_length=64, description="The name the broker gives itself towards callers."
+    )
+    instructions: SecretText | None = Field(
+        default=None, description="A preamble to the merged instructions. References are expanded."
+    )
+    instructions_max: _Characters = Field(
+        default=32768, description="Characters of merged instructions a caller gets at most; the rest is cut, and said."
+    )
+    state_dir: Annotated[str, AfterValidator(rules.file_path)] | None = Field(
+        default=None, description="Directory for snapshots of catalogs. null: the usual place of the operating system."
+    )
+    first_wait: float = Field(
+        default=5,
+        ge=0,
+        le=300,
+        description="Seconds a list waits for servers that were never seen before, at most. 0: it does not wait.",
+    )
+
+
+class NamingSettings(Strictest):
+    max_length: int = Field(
+        default=47,
+        ge=42,
+        le=64,
+        description="Characters of a public name, at most. Hosts allow 64 and put their own prefix in front.",
+    )
+
+
+class ServerSettings(Strictest):
+    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_host)], ...], _Lists] = Field(
+        default=(), description="Values of the Host header that are served besides loopback names: host or host:port."
+    )
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_origin)], ...], _Lists] = Field(
+        default=(), description="Values of the Origin header that are served besides loopback: scheme://host[:port]."
+    )
+
+
+class NameRules(Strictest):
+    allow: Annotated[tuple[_NamePattern, ...], _Lists] = Field(
+        default=("*",), description="Own names that are served; * stands for any characters. []: none."
+    )
+    deny: Annotated[tuple[_NamePattern, ...], _Lists] = Field(
+        default=(), description="Own names that are not served, also if they are allowed."
+    )
+
+
+class UriRules(Strictest):
+    allow: Annotated[tuple[_UriPattern, ...], _Lists] = Field(
+        default=("*",), description="Own URIs that are served; * stands for any characters. []: none."
+    )
+    deny: Annotated[tuple[_UriPattern, ...], _Lists] = Field(
+        default=(), description="Own URIs that are not served, also if they are allowed."
+    )
+
+
+class InstructionsText(Strictest):
+    text: str = Field(description="What callers get in place of the server's own instructions.")
+
+
+def _instructions_tag(value: object) -> str:
+    return TAG + ("text" if isinstance(value, dict | InstructionsText) else "word")
+
+
+class ServerBase(Strictest):
+    """What all servers have in common."""
+
+    prefix: Annotated[str, AfterValidator(rules.prefix)] | None = Field(
+        default=None,
+        description='The word before __ in public names. null: the key of the server. "": none (one server at most).',
+    )
+    enabled: bool = Field(default=True, description="false: the server is not started; its names stay reserved.")
+    protocol: Literal["auto", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"] = Field(
+        default="auto", description="The protocol version to speak. auto: the best that both sides know."
+    )
+    timeout: _Seconds = Field(default=60, description="Seconds a call may take.")
+    connect_timeout: _Seconds = Field(
+        default=10, description="Seconds until the server must have answered the handshake. Commands: 60, URLs: 10."
+    )
+    instructions: Annotated[
+        Annotated[Literal["upstream", "none"], Tag(TAG + "word")] | Annotated[InstructionsText, Tag(TAG + "text")],
+        Discriminator(_instructions_tag),
+    ] = Field(default="upstream", description="upstream: its own. none: nothing. {text: ...}: this text instead.")
+    instructions_max: _Characters = Field(
+        default=8192, description="Characters of this server's instructions, at most; the rest is cut, and said."
+    )
+    when_down: Literal["keep", "hide"] = Field(
+        default="keep", description="While it is down: keep its last known entries in lists, or hide them."
+    )
+    tools: NameRules = Field(default=NameRules(), description="Which tools are served, by their own names.")
+    prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")
+    resources: UriRules = Field(default=UriRules(), description="Which resources and templates are served, by URI.")
+
+
+class StdioServer(ServerBase):
+    """A program that the broker starts, and speaks to over its standard input and output."""
+
+    command: Annotated[SecretText, AfterValidator(rules.command)] = Field(
+        description="The program. Looked up beside the broker's interpreter, then on PATH. References are expanded."
+    )
+    args: Annotated[tuple[_Argument, ...], _Lists] = Field(
+        default=(), description="Its arguments. References are expanded, but other users of the machine can see them."
+    )
+    env: Annotated[Mapping[Annotated[str, AfterValidator(rules.env_key)], _EnvValue], *_Freeze] = Field(
+        default={},
+        validate_default=True,
+        description="Its environment, besides a few harmless variables; not the broker's own. References are expanded.",
+    )
+    cwd: Annotated[SecretText, AfterValidator(rules.directory)] | None = Field(
+        default=None, description="Its working directory. null: the broker's own. References are expanded."
+    )
+    connect_timeout: _Seconds = Field(
+        default=60, description="Seconds until it must have answered the handshake; packages may be fetched before."
+    )
+
+
+class HttpServer(ServerBase):
+    """A server that the broker connects to."""
+
+    url: Annotated[SecretText, AfterValidator(rules.url)] = Field(
+        description="Its endpoint, http or https, without user name and password. References are expanded."
+    )
+    transport: Literal["http", "sse"] = Field(
+        default="http", description="http: streamable HTTP. sse: the older HTTP+SSE."
+    )
+    headers: Annotated[
+        Mapping[Annotated[str, AfterValidator(rules.header_name)], _HeaderValue],
+        *_Freeze,
+    ] = Field(default={}, validate_default=True, description="Headers of every request to it. References are expanded.")
+
+
+_STDIO_ONLY = frozenset({"command", "args", "env", "cwd"})
+_HTTP_ONLY = frozenset({"url", "transport", "headers"})
+
+
+def server_kind(value: object) -> str:
+    """`stdio` or `http`, by the presence of command or url, and by the company they keep if neither is there."""
+    if isinstance(value, HttpServer):
+        return "http"
+    if not isinstance(value, Mapping) or "command" in value:
+        return "stdio"
+    return "http" if "url" in value or (_HTTP_ONLY & value.keys() and not _STDIO_ONLY & value.keys()) else "stdio"
+
+
+def _server_tag(value: object) -> str:
+    return TAG + server_kind(value)
+
+
+Server: TypeAlias = StdioServer | HttpServer
+_Server = Annotated[
+    Annotated[StdioServer, Tag(TAG + "stdio")] | Annotated[HttpServer, Tag(TAG + "http")], Discriminator(_server_tag)
+]
+
+
+class Config(Strictest):
+    """One configuration file. Made by `load`; constructing it directly checks the same, but one problem at a time."""
+
+    broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker as a whole.")
+    naming: NamingSettings = Field(default=NamingSettings(), description="How public names are made.")
+    server: ServerSettings = Field(default=ServerSettings(), description="The HTTP front.")
+    servers: Annotated[Mapping[_Word, _Server], *_Freeze] = Field(
+        default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
+    )
+    groups: Annotated[Mapping[_Word, Annotated[tuple[str, ...], _Lists]], *_Freeze] = Field(
+        default={}, validate_default=True, description="Named groups of servers, by the keys of their members."
+    )
+
+    @model_validator(mode="after")
+    def _has_no_conflicts(self) -> "Config":
+        facts = {key: _facts(server) for key, server in self.servers.items()}
+        for finding in conflicts(facts, self.groups):
+            raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
+        return self
+
+
+def _facts(server: Server) -> ServerFacts:
+    if isinstance(server, HttpServer):
+        return ServerFacts(server.prefix, server.protocol, server.transport, tuple(server.headers))
+    return ServerFacts(server.prefix, server.protocol)

@@ -1,0 +1,192 @@
+"""What a value must look like, as plain functions: value in, the same value out.
+
+Raises: Fault, all of them. A message never quotes a value in which a secret may live (headers, URLs, arguments).
+"""
+
+import ipaddress
+import re
+import unicodedata
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from broker.config.problem import Fault
+from broker.config.secret import Secret, reveal
+
+MAX_PATTERN: int = 256
+"""Characters. Names are at most 128 and URIs rarely longer; patterns are matched against every entry of a catalog."""
+
+RESERVED_HEADERS: frozenset[str] = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "transfer-encoding",
+    }
+)
+"""The broker sets these for each request; a configured value would contradict the body or the session."""
+
+RESERVED_HEADER_PREFIX: str = "mcp-param-"
+
+_Text = TypeVar("_Text", bound=str | Secret)
+_WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_ENV_KEY = re.compile(r"[^=\x00]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://" + _HOST.pattern)
+
+
+def word(text: str) -> str:
+    """A server key, prefix or group name."""
+    if not _WORD.fullmatch(text):
+        raise Fault(
+            "a name must be 1 to 32 of a-z, 0-9 and -, and begin with a letter", "Rename it, for example to my-server."
+        )
+    return text
+
+
+def prefix(text: str) -> str:
+    return word(text) if text else text
+
+
+def single_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise Fault("must be a line of printable text")
+    return text
+
+
+def file_path(text: str) -> str:
+    """A path that is read as written: references are not expanded in it."""
+    if not text or "\0" in text:
+        raise Fault("must be a path")
+    if "${" in text:
+        raise Fault("references are not expanded here", "Write the path itself.")
+    return text
+
+
+def pattern(text: str) -> str:
+    """For resources: a URI in which `*` stands for any characters; `.*` may be meant literally, as in `/a/*.*`."""
+    if not 1 <= len(text) <= MAX_PATTERN:
+        raise Fault(f"a pattern must have 1 to {MAX_PATTERN} characters")
+    if any(char.isspace() or unicodedata.category(char) in {"Cc", "Cf"} for char in text):
+        raise Fault("a pattern must not contain spaces or control characters")
+    if "**" in text:
+        raise Fault("** is not a pattern", f"One * already stands for any characters: write {_collapsed(text)}.")
+    return text
+
+
+def name_pattern(text: str) -> str:
+    """For tools and prompts: also refuses what looks like a regular expression, which would match nothing."""
+    pattern(text)
+    if text.startswith("^") or text.endswith("$") or ".*" in text:
+        meant = _collapsed(text.removeprefix("^").removesuffix("$").replace(".*", "*")) or "*"
+        raise Fault("this looks like a regular expression", f"Only * is special: write {meant}.")
+    return text
+
+
+def _collapsed(text: str) -> str:
+    return re.sub(r"\*+", "*", text)
+
+
+def command(value: str | Secret) -> str | Secret:
+    text = reveal(value)
+    if not text.strip() or _CONTROL.search(text):
+        raise Fault("must name a program, without control characters")
+    return value
+
+
+def argument(value: _Text) -> _Text:
+    """An argument, or the value of an environment variable: the operating system ends both at a NUL."""
+    if "\0" in reveal(value):
+        raise Fault("must not contain a NUL character")
+    return value
+
+
+def directory(value: str | Secret) -> str | Secret:
+    if not reveal(value):
+        raise Fault("must name a directory", "Leave it out to use the broker's own.")
+    return argument(value)
+
+
+def env_key(text: str) -> str:
+    if not _ENV_KEY.fullmatch(text):
+        raise Fault("the name of an environment variable must not be empty, nor contain = or NUL")
+    return text
+
+
+def header_name(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise Fault(
+            "the name of a header may contain only letters, digits and !#$%&'*+-.^_`|~",
+            "Write the name, a colon, and the value in quotes.",
+        )
+    lowered = text.lower()
+    if lowered in RESERVED_HEADERS or lowered.startswith(RESERVED_HEADER_PREFIX):
+        raise Fault("the broker sets this header itself", "Remove it.")
+    return text
+
+
+def header_value(value: _Text) -> _Text:
+    text = reveal(value)
+    if _CONTROL.search(text):
+        raise Fault("the value contains a line break or another control character", "Look at the end of the secret.")
+    if not text.isascii():
+        raise Fault("the value contains characters outside ASCII")
+    return value
+
+
+def url(value: str | Secret) -> str | Secret:
+    text = reveal(value)
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise Fault("a URL must not contain spaces, backslashes, control characters or characters outside ASCII")
+    parts = split_url(text)
+    if parts is None:
+        raise Fault("this is not a URL")
+    if parts.scheme not in {"http", "https"}:
+        raise Fault("a URL must begin with http:// or https://")
+    if "@" in parts.netloc:
+        raise Fault("a URL must not contain a user name or password", "Use headers, such as Authorization.")
+    if not parts.hostname:
+        raise Fault("the URL has no host")
+    if parts.fragment:
+        raise Fault("a URL must not have a fragment, since it is never sent", "Remove the part from #.")
+    return value
+
+
+def split_url(text: str) -> SplitResult | None:
+    """None if it has no structure, or a port that is none."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port, parts.hostname
+    except ValueError:
+        return None
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def allowed_host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise Fault("must be a host, or host:port", "Write it as in broker.example.com or 10.0.0.5:8080.")
+    return text
+
+
+def allowed_origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        raise Fault("must be an origin: a scheme, a host, perhaps a port", "Write it as in https://app.example.com.")
+    return text

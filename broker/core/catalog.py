@@ -1,0 +1,215 @@
+"""The immutable merged snapshot of what all upstreams serve, under public names.
+
+A `Listing` is what one upstream said of itself. `shelve` turns it into a `Shelf`, its entries under public names;
+a `Catalog` is all shelves in configuration order. One upstream's change makes one new shelf and a new catalog
+around the old others. A call looks its name up here: the cost does not depend on the size.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from broker.core.era import LATEST_LEGACY, Version
+from broker.core.match import template_pattern
+from broker.core.names import Mount, Naming
+from broker.core.request import LISTS, Kind
+from broker.core.rewrite import rewrite_tool_meta
+from broker.core.shape import is_array, is_object
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An item that is not served, and why; for `check`, `catalog` and the log."""
+
+    kind: Kind
+    own: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What an upstream said of itself, as last known. `items` are definitions as they came, per kind."""
+
+    version: Version = LATEST_LEGACY
+    info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    instructions: str | None = None
+    items: Mapping[Kind, tuple[dict[str, Any], ...]] = field(default_factory=dict[Kind, tuple[dict[str, Any], ...]])
+    ttl: Mapping[Kind, float] = field(default_factory=dict[Kind, float])
+    """Seconds for which a list may be taken as fresh, where the upstream gave one."""
+    dropped: tuple[Dropped, ...] = ()
+    """Items that were malformed when they were discovered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the catalog.
+
+    `definition` is the item as it is listed, under its public name. An entry that is not listed (a URI under a known
+    prefix) has an empty one; `template` is then the own form of the first template that covers it, if any.
+    """
+
+    kind: Kind
+    public: str
+    server: str
+    own: str
+    definition: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    template: str | None = None
+
+    mirrors_arguments: bool = field(default=False, compare=False)
+    """Whether a tool's schema asks callers to mirror arguments into `Mcp-Param-*` headers."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether the upstream lists it."""
+        return bool(self.definition)
+
+
+_MIRROR_KEY: Final = "x-mcp-header"
+_WEB: Final = ("http://", "https://")
+
+
+@dataclass(frozen=True, slots=True)
+class UriPublisher:
+    """The URIs of one server, from its own form to the public one: `shelf.publish(own)`.
+
+    An http(s) URI that no listing and no template of that server covers is a link into the web, not a resource of
+    the server: it stays as it is. So does a form that belongs to another server, which this one may not claim.
+    """
+
+    naming: Naming
+    mount: Mount
+    web_uris: frozenset[str]
+    web_templates: tuple[str, ...]
+
+    @classmethod
+    def of(cls, naming: Naming, mount: Mount, listing: Listing) -> "UriPublisher":
+        """The publisher of a server that lists these resources and templates."""
+        uris: list[str] = [item["uri"] for item in listing.items.get(Kind.RESOURCE, ())]
+        templates: list[str] = [item["uriTemplate"] for item in listing.items.get(Kind.TEMPLATE, ())]
+        return cls(
+            naming,
+            mount,
+            frozenset(uri for uri in uris if uri.startswith(_WEB)),
+            tuple(template for template in templates if template.startswith((*_WEB, "{"))),
+        )
+
+    def is_web_link(self, own: str) -> bool:
+        """Whether this http(s) URI is none of the server's resources."""
+        if not own.startswith(_WEB) or own in self.web_uris:
+            return False
+        return not any(template_pattern(template).matches(own) for template in self.web_templates)
+
+    def __call__(self, own: str) -> str:
+        """The public form of `own`."""
+        return own if self.is_web_link(own) else self.naming.publish_uri(self.mount, own) or own
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One server's part of the catalog."""
+
+    mount: Mount
+    listing: Listing
+    publish: UriPublisher
+    entries: Mapping[Kind, tuple[Entry, ...]]
+    dropped: tuple[Dropped, ...] = ()
+    public_of_own: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Own name of a tool or prompt -> public name, for the rewriting of instructions."""
+
+
+def shelve(naming: Naming, mount: Mount, listing: Listing) -> Shelf:
+    """A listing under public names. Twins and names that belong to another server are dropped and reported."""
+    dropped = list(listing.dropped)
+    entries: dict[Kind, tuple[Entry, ...]] = {}
+    publish = UriPublisher.of(naming, mount, listing)
+    for kind, listed in LISTS.items():
+        seen: dict[str, Entry] = {}
+        for item in listing.items.get(kind, ()):
+            own: str = item[listed.name_key]
+            is_uri = kind in (Kind.RESOURCE, Kind.TEMPLATE)
+            public = naming.publish_uri(mount, own) if is_uri else naming.publish_name(mount, own)
+            if public is None:
+                dropped.append(Dropped(kind, own, "the form of its name belongs to another server"))
+            elif public in seen:
+                dropped.append(Dropped(kind, own, f"a twin of {seen[public].own!r}, which is served"))
+            else:
+                definition = {**item, listed.name_key: public}
+                if kind is Kind.TOOL:
+                    definition = rewrite_tool_meta(definition, publish)
+                mirrors = kind is Kind.TOOL and _mentions(item["inputSchema"], _MIRROR_KEY)
+                seen[public] = Entry(kind, public, mount.key, own, definition, mirrors_arguments=mirrors)
+        entries[kind] = tuple(seen.values())
+    names = {entry.own: entry.public for kind in (Kind.PROMPT, Kind.TOOL) for entry in entries[kind]}
+    return Shelf(mount, listing, publish, MappingProxyType(entries), tuple(dropped), MappingProxyType(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All shelves, in configuration order, and the tables that calls look names up in."""
+
+    naming: Naming
+    shelves: Mapping[str, Shelf]
+    _tables: Mapping[Kind, Mapping[str, Entry]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tables: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
+        for shelf in self.shelves.values():
+            for kind, entries in shelf.entries.items():
+                tables[kind].update((entry.public, entry) for entry in entries)
+        object.__setattr__(self, "_tables", tables)
+
+    @classmethod
+    def empty(cls, naming: Naming) -> "Catalog":
+        """A catalog in which nothing is known of anybody."""
+        return cls(naming, {})
+
+    def with_shelf(self, shelf: Shelf) -> "Catalog":
+        """This catalog with one server's shelf put in place; the order stays the configuration's."""
+        shelves = {**self.shelves, shelf.mount.key: shelf}
+        return Catalog(
+            self.naming, {mount.key: shelves[mount.key] for mount in self.naming.mounts if mount.key in shelves}
+        )
+
+    def entries(self, kind: Kind) -> Iterator[Entry]:
+        """Every listed entry of a kind, in order."""
+        for shelf in self.shelves.values():
+            yield from shelf.entries[kind]
+
+    def lookup(self, kind: Kind, public: str) -> Entry | None:
+        """The entry of a public name.
+
+        A resource that nobody lists still belongs to a server by the form of its URI: links in results point to such
+        resources, and every URI that the broker hands out can be handed back to it.
+        """
+        entry = self._tables[kind].get(public)
+        if entry is not None or kind is not Kind.RESOURCE:
+            return entry
+        resolved = self.naming.resolve_uri(public)
+        if resolved is None:
+            return None
+        mount, own = resolved
+        shelf = self.shelves.get(mount.key)
+        if not mount.prefix and shelf is not None and shelf.publish.is_web_link(own):
+            return None
+        return Entry(Kind.RESOURCE, public, mount.key, own, template=self._template_of(mount, own))
+
+    def _template_of(self, mount: Mount, own: str) -> str | None:
+        shelf = self.shelves.get(mount.key)
+        templates: Iterable[Entry] = shelf.entries[Kind.TEMPLATE] if shelf is not None else ()
+        return next((entry.own for entry in templates if template_pattern(entry.own).matches(own)), None)
+
+
+def _mentions(value: object, key: str) -> bool:
+    """Whether `key` is a key of any object in a JSON value; once per definition, so that no call has to look."""
+    left = [value]
+    while left:
+        node = left.pop()
+        if is_object(node):
+            if key in node:
+                return True
+            left.extend(node.values())
+        elif is_array(node):
+            left.extend(node)
+    return False

@@ -1,0 +1,203 @@
+"""Protocol eras: which version is which, what a hop sets afresh, and what changes when the two sides differ.
+
+Neither side's era ever decides the other's. Everything that is not named here passes untouched.
+The table this implements is in docs/protocol.md, "What changes when the eras differ".
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NewType
+
+from broker.core.shape import is_object
+
+Version = NewType("Version", str)
+
+LEGACY_VERSIONS: Final = (Version("2024-11-05"), Version("2025-03-26"), Version("2025-06-18"), Version("2025-11-25"))
+"""Oldest first. An `initialize` handshake, sessions on HTTP, requests from server to client."""
+MODERN_VERSIONS: Final = (Version("2026-07-28"),)
+"""Oldest first. No handshake, no session; `_meta` on every request."""
+LATEST_LEGACY: Final = LEGACY_VERSIONS[-1]
+LATEST_MODERN: Final = MODERN_VERSIONS[-1]
+ALL_VERSIONS: Final = (*LEGACY_VERSIONS, *MODERN_VERSIONS)
+
+META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+META_CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
+META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
+META_PROGRESS: Final = "progressToken"
+
+PER_HOP: Final = frozenset(
+    {
+        META_VERSION,
+        META_CLIENT_INFO,
+        META_CLIENT_CAPABILITIES,
+        META_LOG_LEVEL,
+        META_SERVER_INFO,
+        META_SUBSCRIPTION,
+        META_PROGRESS,
+    }
+)
+"""Keys of `_meta` that speak of one connection: dropped where a message comes in, set afresh where it goes out."""
+
+CARRIED_CAPABILITIES: Final[frozenset[str]] = frozenset()
+"""What the broker can carry back from an upstream to the caller that owns the call.
+
+Only what is here is declared upstream: a server that is told its host can be asked, and is then refused, is worse
+off than one that knows. Questions join this set together with the back-channel (`relay/backchannel.py`).
+"""
+
+CACHEABLE: Final = frozenset(
+    {
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+    }
+)
+"""Results that must carry `ttlMs` and `cacheScope`. Spec: 2026-07-28 server/utilities/caching."""
+
+_RESOURCE_NOT_FOUND = -32002
+_URL_ELICITATION_REQUIRED = -32042
+_INVALID_PARAMS = -32602
+_INTERNAL_ERROR = -32603
+_MODERN_ONLY = range(-32099, -32019)
+
+
+def is_modern(version: str) -> bool:
+    """Whether a version is served without a handshake. An unknown one is not."""
+    return version in MODERN_VERSIONS
+
+
+def negotiate(requested: object) -> Version:
+    """The version an `initialize` is answered with: the one asked for if it is legacy and known, else the latest.
+
+    Spec: 2025-11-25 basic/lifecycle, "Version Negotiation".
+    """
+    for version in LEGACY_VERSIONS:
+        if version == requested:
+            return version
+    return LATEST_LEGACY
+
+
+def declared_upstream(capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a caller's capabilities, those that the broker may declare to an upstream on its behalf."""
+    return {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
+
+
+def hop_params(
+    params: Mapping[str, Any],
+    version: Version,
+    *,
+    client: Mapping[str, Any],
+    capabilities: Mapping[str, Any],
+    progress_token: int | None,
+) -> dict[str, Any]:
+    """`params` as they go upstream: the same, with the `_meta` of this hop.
+
+    `version` is the upstream's. A legacy request without any `_meta` left gets none.
+    """
+    meta = passing_meta(params.get("_meta"))
+    if progress_token is not None:
+        meta[META_PROGRESS] = progress_token
+    if is_modern(version):
+        meta[META_VERSION] = version
+        meta[META_CLIENT_INFO] = client
+        meta[META_CLIENT_CAPABILITIES] = capabilities
+    outgoing = {name: value for name, value in params.items() if name != "_meta"}
+    if meta:
+        outgoing["_meta"] = meta
+    return outgoing
+
+
+def passing_meta(meta: object) -> dict[str, Any]:
+    """The keys of a `_meta` that concern both ends, not one hop."""
+    if not is_object(meta):
+        return {}
+    return {name: value for name, value in meta.items() if name not in PER_HOP}
+
+
+def result_for_caller(
+    method: str,
+    result: dict[str, Any],
+    *,
+    upstream: Version,
+    caller: Version,
+    server: Mapping[str, Any],
+) -> dict[str, Any]:
+    """An upstream's result as the caller's era has it. `result` is changed in place and returned.
+
+    `server` is the broker's own `serverInfo`, which modern results carry.
+    """
+    meta = passing_meta(result.get("_meta"))
+    if is_modern(caller):
+        result.setdefault("resultType", "complete")
+        if method in CACHEABLE:
+            if not is_modern(upstream):
+                result["ttlMs"], result["cacheScope"] = 0, "private"
+            else:
+                result.setdefault("ttlMs", 0)
+                result.setdefault("cacheScope", "private")
+        meta[META_SERVER_INFO] = server
+    elif is_modern(upstream):
+        result.pop("resultType", None)
+        if method in CACHEABLE:
+            result.pop("ttlMs", None)
+            result.pop("cacheScope", None)
+        _legacy_structured_content(result)
+    if meta:
+        result["_meta"] = meta
+    else:
+        result.pop("_meta", None)
+    return result
+
+
+def _legacy_structured_content(result: dict[str, Any]) -> None:
+    """Legacy hosts know structured content as an object only: any other goes, and its text stays or is made."""
+    if "structuredContent" not in result or is_object(result["structuredContent"]):
+        return
+    value = result.pop("structuredContent")
+    if not result.get("content"):
+        result["content"] = [{"type": "text", "text": json.dumps(value, ensure_ascii=False)}]
+
+
+def error_for_caller(code: int, data: Any, *, caller: Version, uri: str | None) -> tuple[int, Any]:
+    """Code and data of an error as the caller's era has them; `uri` is the public URI that was read, if any.
+
+    Spec: 2026-07-28 basic, "Error Codes": -32002 and -32042 must not be emitted, nor an undefined code of
+    the reserved range; a legacy caller knows none of that range.
+    """
+    if is_modern(caller):
+        if code == _RESOURCE_NOT_FOUND:
+            return _INVALID_PARAMS, _with_uri(data, uri)
+        if code == _URL_ELICITATION_REQUIRED or (code in _MODERN_ONLY and code not in (-32020, -32021, -32022)):
+            return _INTERNAL_ERROR, data
+        return code, data
+    if code in _MODERN_ONLY:
+        return _INTERNAL_ERROR, data
+    if code == _INVALID_PARAMS and uri is not None and is_object(data) and data.get("uri") == uri:
+        return _RESOURCE_NOT_FOUND, data
+    return code, data
+
+
+def _with_uri(data: Any, uri: str | None) -> Any:
+    if uri is None or (is_object(data) and "uri" in data):
+        return data
+    return {**data, "uri": uri} if is_object(data) else {"uri": uri}
+
+
+def tool_for_caller(tool: dict[str, Any], *, upstream: Version, caller: Version) -> dict[str, Any] | None:
+    """A tool's definition as the caller's era has it, or None if that era cannot call it."""
+    if is_modern(upstream) == is_modern(caller):
+        return tool
+    if is_modern(caller):
+        execution = tool.get("execution")
+        return None if is_object(execution) and execution.get("taskSupport") == "required" else tool
+    schema = tool.get("outputSchema")
+    if schema is None or (is_object(schema) and schema.get("type") == "object"):
+        return tool
+    # SDK 1 hosts lose the whole list over one such schema.
+    return {name: value for name, value in tool.items() if name != "outputSchema"}

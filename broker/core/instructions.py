@@ -1,0 +1,145 @@
+"""The merged instructions of one view: what an agent reads before it calls anything.
+
+Every server's text stands in delimiters that name it and that it can neither close nor forge, in configuration
+order, with its own tool names as the caller sees them. An upstream's text is untrusted: invisible characters, with
+which a text can say one thing to a model and another to its reader, do not pass (I-39).
+"""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, tab and newline aside
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\ud800-\udfff"  # lone surrogates
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"  # tags and variation selectors
+)
+_DELIMITER = re.compile(r"<(?=\s*/?\s*instructions\b)", re.IGNORECASE)
+
+_QUOTED = re.compile("([`\"'\u2018\u201c])([^`\"'\u2018\u2019\u201c\u201d\n]{1,256})(?=[`\"'\u2019\u201d])")
+_WORD = re.compile(r"\w[\w.\-/:]*")
+_IDENTIFIER = re.compile(r"[_\-.0-9]|.[A-Z]")
+
+CHARS_PER_TOKEN: Final = 4
+"""The usual estimate for English text and JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One server's contribution. `names` maps own tool and prompt names to public ones; `limit` is in characters."""
+
+    server: str
+    text: str
+    names: Mapping[str, str]
+    limit: int
+
+
+def estimate_tokens(characters: int) -> int:
+    """About how many tokens a text of this length costs a model."""
+    return -(-characters // CHARS_PER_TOKEN)
+
+
+def merge(parts: Sequence[Part], preamble: str | None, limit: int, *, visible: int) -> str | None:
+    """The instructions of a view, or None if there are none.
+
+    `visible` is how many servers the view shows: with one, and no preamble, its text stands without delimiters.
+    `limit` (characters) bounds the whole.
+    """
+    texts = [(part.server, _text(part)) for part in parts]
+    texts = [(server, text) for server, text in texts if text]
+    lead = clean(preamble or "").strip()
+    if not lead and visible == 1:
+        return cut(texts[0][1], limit) if texts else None
+    blocks = [lead] if lead else []
+    blocks += [_block(server, text) for server, text in texts]
+    return _join(blocks, limit) or None
+
+
+def clean(text: str) -> str:
+    """`text` without control, bidi, zero-width and tag characters; line ends become newlines."""
+    return _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def escape(text: str) -> str:
+    """`text` in which no delimiter of ours can be read."""
+    return _DELIMITER.sub("&lt;", text)
+
+
+def cut(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters: cut at a paragraph where one ends in the latter half, and said."""
+    if len(text) <= limit:
+        return text
+    note = f"[cut: {len(text)} characters, {limit} shown]"
+    room = limit - len(note) - 2
+    if room <= 0:
+        return note[:limit]
+    head = text[:room]
+    for boundary in ("\n\n", "\n", " "):
+        position = head.rfind(boundary)
+        if position >= room // 2:
+            head = head[:position]
+            break
+    return f"{head.rstrip()}\n\n{note}"
+
+
+def rename(text: str, names: Mapping[str, str]) -> str:
+    """`text` with a server's own tool and prompt names as the caller sees them.
+
+    A name counts in backticks or quotes, before `(`, or as a bare word if it could be no word of a language: one
+    with `_`, `-`, `.`, a digit or an inner capital. Everything else stays.
+    """
+    changed = {own: public for own, public in names.items() if own and own != public}
+    if not changed:
+        return text
+    pieces: list[str] = []
+    position = 0
+    for match in _QUOTED.finditer(text):
+        # `name` or `name(arguments)`; what is replaced here is not read again as bare words.
+        name, call, rest = match[2].partition("(")
+        if (public := changed.get(match[2])) is not None:
+            name, call, rest = public, "", ""
+        elif call and name in changed:
+            name = changed[name]
+        else:
+            continue
+        pieces += [_rename_bare(text[position : match.start()], changed), match[1], name, call, rest]
+        position = match.end()
+    pieces.append(_rename_bare(text[position:], changed))
+    return "".join(pieces)
+
+
+def _rename_bare(text: str, changed: Mapping[str, str]) -> str:
+    def replace(match: re.Match[str]) -> str:
+        word = match[0].rstrip(".-:/")
+        public = changed.get(word)
+        if public is None or not (_IDENTIFIER.search(word) or text.startswith("(", match.end())):
+            return match[0]
+        return public + match[0][len(word) :]
+
+    return _WORD.sub(replace, text)
+
+
+def _text(part: Part) -> str:
+    return cut(rename(clean(part.text), part.names).strip(), part.limit)
+
+
+def _block(server: str, text: str) -> str:
+    return f'<instructions server="{html.escape(server)}">\n{escape(text)}\n</instructions>'
+
+
+def _join(blocks: Sequence[str], limit: int) -> str:
+    """Whole blocks while they fit; what does not is named, so that nobody takes its silence for consent."""
+    kept: list[str] = []
+    used = 0
+    for index, block in enumerate(blocks):
+        used += len(block) + 2
+        if used > limit:
+            left = len(blocks) - index
+            kept.append(f"[cut: the instructions of {left} more server{'s' if left > 1 else ''} do not fit]")
+            break
+        kept.append(block)
+    return "\n\n".join(kept)

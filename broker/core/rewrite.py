@@ -1,0 +1,70 @@
+"""Where URIs stand in what an upstream sends, and their public form there.
+
+Everything happens in place, on objects that were parsed from the wire and belong to this message alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from broker.core.shape import is_array, is_object
+
+Publish = Callable[[str], str]
+"""A server's own URI -> its public form (or the same, for a URI that nobody here serves)."""
+
+
+def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> None:
+    """The URIs of one result: links and embedded resources, and the contents of a read."""
+    match method:
+        case "tools/call":
+            _rewrite_content(result.get("content"), publish)
+        case "prompts/get":
+            for message in _objects(result.get("messages")):
+                content = message.get("content")
+                _rewrite_content(content if is_array(content) else [content], publish)
+        case "resources/read":
+            for contents in _objects(result.get("contents")):
+                _rewrite_uri(contents, publish)
+        case _:
+            pass
+
+
+def rewrite_tool_meta(tool: dict[str, Any], publish: Publish) -> dict[str, Any]:
+    """A tool's definition with the `ui://` resource that its `_meta` names (MCP Apps) in public form; a copy."""
+    meta = tool.get("_meta")
+    if not is_object(meta):
+        return tool
+    meta = dict(meta)
+    ui = meta.get("ui")
+    if is_object(ui) and isinstance(ui.get("resourceUri"), str):
+        meta["ui"] = {**ui, "resourceUri": publish(ui["resourceUri"])}
+    if isinstance(meta.get("ui/resourceUri"), str):  # the first drafts of MCP Apps
+        meta["ui/resourceUri"] = publish(meta["ui/resourceUri"])
+    return {**tool, "_meta": meta}
+
+
+def rewrite_error_data(data: Any, publish: Publish) -> Any:
+    """An error's data with its `uri` in public form."""
+    if is_object(data) and isinstance(data.get("uri"), str):
+        return {**data, "uri": publish(data["uri"])}
+    return data
+
+
+def _rewrite_content(content: object, publish: Publish) -> None:
+    for block in _objects(content):
+        match block.get("type"):
+            case "resource_link":
+                _rewrite_uri(block, publish)
+            case "resource":
+                for resource in _objects([block.get("resource")]):
+                    _rewrite_uri(resource, publish)
+            case _:
+                pass
+
+
+def _rewrite_uri(holder: dict[str, Any], publish: Publish) -> None:
+    if isinstance(holder.get("uri"), str):
+        holder["uri"] = publish(holder["uri"])
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if is_object(item)] if is_array(value) else []

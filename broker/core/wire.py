@@ -1,0 +1,165 @@
+"""Strict JSON: one parser for both directions, its limits, and what is refused.
+
+What is judged must be what is sent on, so a text that two parsers could read differently is refused, never
+repaired: duplicate keys (I-11), NaN and infinities (F-32), lone surrogates (F-33), invalid UTF-8 (F-12). An integer
+beyond 64 bits is kept exactly up to `Limits.digits`. The bounds are checked on the *skeleton* of the text (what is
+left without its strings), which costs a few passes in C, before anything is built from it: a hostile text of 16 MiB
+must not become five million objects first.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one message may be."""
+
+    size: int
+    """Bytes. More would be held in memory for every message in flight."""
+    depth: int = 64
+    """Nested arrays and objects. Deeper ones overflow the stack of somebody's recursive reader (F-30)."""
+    nodes: int = 200_000
+    """Values in all. Each costs about 60 bytes and 50 ns, so this is 12 MB and 10 ms (F-77)."""
+    digits: int = 64
+    """Digits of one number. Longer ones take quadratic time to convert (F-31)."""
+
+
+FROM_CALLER: Final = Limits(size=4 * 1024 * 1024)
+FROM_UPSTREAM: Final = Limits(size=16 * 1024 * 1024)
+
+
+class Malformed(ValueError):
+    """The text is refused. The message says why, in words that quote nothing of it."""
+
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19,}")
+_INT64_DIGITS = 19
+_BOM = b"\xef\xbb\xbf"
+
+
+def decode(data: bytes, limits: Limits) -> Any:
+    """The value of a JSON text.
+
+    Raises: Malformed.
+    """
+    if len(data) > limits.size:
+        raise Malformed(f"more than {limits.size} bytes")
+    skeleton = _skeleton(data, limits)
+    longest = max(map(len, _LONG_NUMBER.findall(skeleton)), default=0)
+    if longest > limits.digits:
+        raise Malformed(f"a number of more than {limits.digits} digits")
+    try:
+        value = orjson.loads(data)
+        if longest >= _INT64_DIGITS:
+            # orjson turns an integer beyond 64 bits into a float, silently: the standard library keeps it.
+            value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(_reason(error)) from None
+    _refuse_ambiguity(value, skeleton, limits)
+    return value
+
+
+def decode_object(data: bytes, limits: Limits) -> dict[str, Any]:
+    """The object of a JSON text: a JSON-RPC message is never anything else (batches are refused in every version).
+
+    Raises: Malformed, also for any other value.
+    """
+    value = decode(data, limits)
+    if type(value) is not dict:
+        raise Malformed("not a JSON object")
+    return cast(dict[str, Any], value)
+
+
+def encode(value: Any) -> bytes:
+    """Compact UTF-8 JSON. It never contains a newline, so it is a frame of stdio and of an event stream as it is.
+
+    Raises: Malformed, if the value holds what JSON cannot (a lone surrogate, a NaN).
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        try:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_fragment)
+            return text.encode()
+        except (ValueError, TypeError) as error:
+            raise Malformed(f"not JSON: {type(error).__name__}") from None
+
+
+def without_bom(data: bytes) -> bytes:
+    """`data` less one byte order mark: some Windows programs begin their output with one (F-11)."""
+    return data.removeprefix(_BOM)
+
+
+_ID_AT_START = re.compile(rb'\A\s*\{[^{}\[\]]{0,100}?"id"\s*:\s*([0-9]{1,18})\s*[,}]')
+_ID_AT_END = re.compile(rb'[,{]\s*"id"\s*:\s*([0-9]{1,18})\s*(?:,\s*"jsonrpc"\s*:\s*"2.0"\s*)?\}\s*\Z')
+
+
+def readable_id(data: bytes) -> int | None:
+    """The integer id that a refused message most likely answers, so that this one call can fail at once (F-12).
+
+    A guess, good enough because it is only ever compared with the ids that are in flight on the same link: a
+    lying peer can fail its own calls, which it can do anyway.
+    """
+    match = _ID_AT_START.search(data[:256]) or _ID_AT_END.search(data[-256:])
+    return int(match.group(1)) if match else None
+
+
+def is_request_id(value: object) -> bool:
+    """Spec: 2026-07-28 basic, "Requests": a string or integer, never null. A bool is no integer here (SP-26)."""
+    return type(value) is int or type(value) is str
+
+
+def _fragment(value: object) -> Any:
+    """A pre-encoded part (`orjson.Fragment`) on the slow path of `encode`."""
+    if isinstance(value, orjson.Fragment):
+        contents = value.contents
+        return json.loads(contents)
+    raise TypeError(type(value).__name__)
+
+
+def _reason(error: Exception) -> str:
+    """Why a parser refused, without its quote of the text."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return error.msg if isinstance(error, json.JSONDecodeError) else "not JSON"
+
+
+def _skeleton(data: bytes, limits: Limits) -> bytes:
+    """The structural bytes of a JSON text: all that is outside its strings. Meaningless if it is not JSON."""
+    bare = data
+    if b"\\" in bare:
+        bare = bare.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 4 * limits.nodes:
+        raise Malformed(f"more than {limits.nodes} values")
+    skeleton = b"".join(bare.split(b'"')[::2])
+    if skeleton.count(b",") + skeleton.count(b"{") + skeleton.count(b"[") > limits.nodes:
+        raise Malformed(f"more than {limits.nodes} values")
+    return skeleton
+
+
+def _refuse_ambiguity(value: Any, skeleton: bytes, limits: Limits) -> None:
+    """Refuse duplicate keys (fewer keys parsed than colons written) and depth beyond the limit."""
+    keys = 0
+    depth = 0
+    level: list[Any] = [value]
+    while level:
+        below: list[Any] = []
+        for node in level:
+            kind = type(node)
+            if kind is dict:
+                keys += len(node)
+                below.extend(node.values())
+            elif kind is list:
+                below.extend(node)
+        # Level by level: what is left after the last container is one level of scalars.
+        depth += 1
+        if depth > limits.depth + 1:
+            raise Malformed(f"nested deeper than {limits.depth}")
+        level = below
+    if keys != skeleton.count(b":"):
+        raise Malformed("an object has the same key twice")

@@ -1,0 +1,108 @@
+"""The few words of ASGI that the HTTP fronts need."""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+WRITE_TIMEOUT: Final = 30.0
+"""Seconds that a caller may leave an answer unread; then its stream is dropped (F-74)."""
+BODY_TIMEOUT: Final = 30.0
+"""Seconds that a body may take to arrive (F-70)."""
+
+JSON_HEADERS: Final = ((b"content-type", b"application/json"),)
+
+
+class Disconnected(Exception):
+    """The caller is gone, or does not read."""
+
+
+class BodyTooLarge(Exception):
+    """The body passes the limit."""
+
+
+class Headers:
+    """Request headers by lower-case name. A name that comes twice where one value counts is `duplicated`."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self.items = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
+        self._first: dict[str, str] = {}
+        self.duplicated: set[str] = set()
+        for name, value in self.items:
+            if name in self._first:
+                self.duplicated.add(name)
+            self._first.setdefault(name, value)
+
+    def get(self, name: str) -> str | None:
+        """The first value."""
+        return self._first.get(name)
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """First values."""
+        return self._first
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """One HTTP request: its headers, and the two ends of the connection."""
+
+    method: str
+    headers: Headers
+    receive: Receive
+    send: Send
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises: BodyTooLarge, before more than `limit` bytes are held; Disconnected; TimeoutError.
+        """
+        declared = self.headers.get("content-length")
+        if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
+            raise BodyTooLarge
+        chunks: list[bytes] = []
+        size = 0
+        with anyio.fail_after(BODY_TIMEOUT):
+            while True:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limit:
+                    raise BodyTooLarge
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The head of a response. Raises: Disconnected."""
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def write(self, data: bytes, *, more: bool) -> None:
+        """A part of the body. Raises: Disconnected."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def respond(self, status: int, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """A whole response. Raises: Disconnected."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.start(status, (*headers, length))
+        await self.write(body, more=False)
+
+    async def gone(self) -> None:
+        """Wait until the caller has closed the connection. Only after the body was read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def _send(self, message: Message) -> None:
+        try:
+            with anyio.fail_after(WRITE_TIMEOUT):
+                await self.send(message)
+        except (TimeoutError, OSError):
+            raise Disconnected from None

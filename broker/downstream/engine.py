@@ -1,0 +1,127 @@
+"""From a judged message to the bytes of its answer: what all fronts and both eras share.
+
+A front finds out who asks, in which era, and through which view; `Engine` runs the request and makes the response.
+It is the boundary for faults of the broker: whatever is not a `BrokerError` is logged under an id, and the caller gets
+that id and nothing else.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from broker.clock import Clock
+from broker.core.caller import Caller
+from broker.core.era import META_SUBSCRIPTION, Version, is_modern, negotiate
+from broker.core.request import Request
+from broker.core.shape import is_object
+from broker.downstream.message import Incoming, error_bytes, result_bytes
+from broker.errors import BrokerError, InternalError, InvalidParams
+from broker.relay.exchange import Emit, Exchange
+from broker.relay.notify import Hub, Subscriber
+from broker.relay.router import Router
+
+log = logging.getLogger(__name__)
+
+LISTEN_FLAGS: Final = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who asks, in which version, through which view."""
+
+    caller: Caller
+    version: Version
+    view: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response as bytes. `code` is that of its error, None for a result."""
+
+    body: bytes
+    code: int | None = None
+
+
+def ignore_emit(method: str, params: dict[str, Any]) -> None:
+    """For callers that no notification can reach."""
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, router: Router, hub: Hub, clock: Clock) -> None:
+        self.router = router
+        self.hub = hub
+        self.clock = clock
+        self.closing = anyio.Event()
+        """Set when the broker goes down: streams that wait for changes end well."""
+
+    async def answer(self, incoming: Incoming, who: Who, emit: Emit = ignore_emit) -> Answer:
+        """Run a request. `emit` takes the notifications that belong to it, until this returns."""
+        assert incoming.id is not None
+        try:
+            result = await self._result(incoming, who, emit)
+            return Answer(result_bytes(incoming.id, result))
+        except BrokerError as error:
+            return refused(incoming.id, error)
+        except Exception as fault:
+            return refused(incoming.id, self.internal_error(fault))
+
+    def internal_error(self, fault: Exception) -> InternalError:
+        """The answer for a fault of ours; its cause goes to the log."""
+        error_id = self.clock.token()
+        log.error("internal error %s", error_id, exc_info=fault)
+        return InternalError(error_id)
+
+    async def initialize(self, params: dict[str, Any], who: Who) -> dict[str, Any]:
+        """The result of `initialize`; `who.version` is the negotiated one. Spec: 2025-11-25 basic/lifecycle."""
+        result = await self.router.greeting(who.view, who.caller)
+        return {"protocolVersion": who.version, "serverInfo": dict(self.router.served.me), **result}
+
+    async def _result(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
+        if incoming.method == "subscriptions/listen" and is_modern(who.version):
+            return await self._listen(incoming, who, emit)
+        request = Request(incoming.method, incoming.params, who.version, who.view)
+        exchange = Exchange.of_params(self.clock, emit, incoming.params)
+        return await self.router.answer(request, who.caller, exchange)
+
+    async def _listen(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
+        """A stream of changes, acknowledged first; the result ends it. Spec: 2026-07-28 basic/patterns/subscriptions.
+
+        `resourceSubscriptions` are not honoured yet, and the acknowledgement says so by leaving them out.
+        """
+        asked = incoming.params.get("notifications")
+        if not is_object(asked):
+            raise InvalidParams("params.notifications must be an object")
+        tag = {META_SUBSCRIPTION: incoming.id}
+        honoured = {flag: True for flag in LISTEN_FLAGS if asked.get(flag) is True}
+        methods = {LISTEN_FLAGS[flag] for flag in honoured}
+
+        def deliver(method: str) -> None:
+            if method in methods:
+                emit(method, {"_meta": tag})
+
+        emit("notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": tag})
+        subscriber = Subscriber(who.caller, who.view, deliver)
+        self.hub.add(subscriber)
+        try:
+            await self.closing.wait()
+        finally:
+            self.hub.remove(subscriber)
+        return {"resultType": "complete", "_meta": tag}
+
+
+def agreed_version(params: dict[str, Any]) -> Version:
+    """The version that an `initialize` with these parameters gets."""
+    return negotiate(params.get("protocolVersion"))
+
+
+def refused(request_id: str | int | None, error: BrokerError) -> Answer:
+    """The answer that carries an error."""
+    return Answer(error_bytes(request_id, error), error.code)

@@ -1,0 +1,334 @@
+"""The HTTP front: `/mcp` and `/mcp/<view>` for both eras, `/sse` and `/messages` for the oldest one, and health.
+
+Every other path is 404 before anything else happens. Paths are compared as they were sent, never decoded, and never
+taken from `Host` (I-02, I-24).
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import anyio
+import anyio.abc
+from mcp.shared.inbound import (
+    InboundLadderRejection,
+    classify_inbound_request,
+    find_duplicated_routing_header,
+    validate_mcp_param_headers,
+)
+
+from broker.core import wire
+from broker.core.caller import LOCAL, Caller
+from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, Version, is_modern
+from broker.core.request import Kind
+from broker.core.shape import is_object
+from broker.downstream.asgi import BodyTooLarge, Disconnected, Headers, Http, Receive, Scope, Send
+from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
+from broker.downstream.guard import Guard
+from broker.downstream.message import Incoming, Rejected, modern_version, parse, result_bytes
+from broker.downstream.session import LegacySession, Sessions
+from broker.downstream.sse import SseFront
+from broker.downstream.stream import STREAM_HEADERS, Outbox, cancelled_by_disconnect, pump, reply
+from broker.errors import (
+    HTTP_STATUS,
+    BrokerError,
+    HeaderMismatch,
+    InvalidRequest,
+    ParseError,
+    UnsupportedVersion,
+    printable,
+)
+from broker.relay.notify import Subscriber
+
+ENDPOINT: Final = "/mcp"
+SESSION_HEADER: Final = "mcp-session-id"
+VERSION_HEADER: Final = "mcp-protocol-version"
+SWEEP: Final = 60.0
+"""Seconds between two looks for sessions that nobody uses."""
+
+
+class HttpError(Exception):
+    """An HTTP status that ends a request before it is dispatched."""
+
+    def __init__(self, status: int, error: BrokerError | None = None, *, allow: str | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.error = error
+        self.headers = ((b"allow", allow.encode()),) if allow else ()
+
+
+class HttpFront:
+    """An ASGI application; `running` must be entered around its serving."""
+
+    def __init__(self, engine: Engine, guard: Guard) -> None:
+        self._engine = engine
+        self._guard = guard
+        self._sessions = Sessions()
+        self._sse = SseFront(engine)
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Owns what outlives a connection: calls of legacy sessions, and the sweep of idle ones."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self._sweep)
+            try:
+                yield
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        http = Http(scope["method"], Headers(scope["headers"]), receive, send)
+        with suppress(Disconnected):
+            try:
+                await self._route(scope.get("raw_path", b"").decode("latin-1"), scope, http)
+            except HttpError as refusal:
+                body = b"" if refusal.error is None else refused(None, refusal.error).body
+                content_type = ((b"content-type", b"application/json"),) if body else ()
+                await http.respond(refusal.status, body, (*content_type, *refusal.headers))
+
+    async def _route(self, path: str, scope: Scope, http: Http) -> None:
+        if path in ("/healthz", "/readyz"):
+            return await self._health(path, http)
+        view = self._view(path)
+        if view is None and path not in ("/sse", "/messages"):
+            raise HttpError(404)
+        caller = self._admit(http)
+        if view is None:
+            query = bytes(scope["query_string"]).decode("latin-1")
+            return await self._sse.serve(path, query, caller, http)
+        match http.method:
+            case "POST":
+                await self._post(http, caller, view)
+            case "GET":
+                await self._get(http, caller, view)
+            case "DELETE":
+                session = self._session(http, caller, view)
+                self._sessions.close(session)
+                await http.respond(200)
+            case _:
+                raise HttpError(405, allow="GET, POST, DELETE")
+
+    def _view(self, path: str) -> str | None:
+        """The view of an MCP path, or None for any other path."""
+        if path == ENDPOINT:
+            return ""
+        name = path.removeprefix(f"{ENDPOINT}/")
+        return name if name != path and self._engine.router.served.policy.has_view(name) else None
+
+    def _admit(self, http: Http) -> Caller:
+        """Who asks. Raises: HttpError, for a Host or Origin that is not allowed."""
+        if "host" in http.headers.duplicated or not self._guard.allows_host(http.headers.get("host")):
+            host = printable(http.headers.get("host") or "", 100)
+            raise HttpError(421, InvalidRequest(f"Host {host!r} is not served here: see server.allowed_hosts"))
+        if "origin" in http.headers.duplicated or not self._guard.allows_origin(http.headers.get("origin")):
+            raise HttpError(403, InvalidRequest("this Origin is not allowed: see server.allowed_origins"))
+        return LOCAL
+
+    async def _health(self, path: str, http: Http) -> None:
+        if http.method not in ("GET", "HEAD"):
+            raise HttpError(405, allow="GET")
+        is_up = path == "/healthz" or not self._engine.closing.is_set()
+        body = b"ok\n" if is_up else b"closing\n"
+        await http.respond(200 if is_up else 503, body, ((b"content-type", b"text/plain"),))
+
+    async def _post(self, http: Http, caller: Caller, view: str) -> None:
+        self._check_media(http)
+        try:
+            incoming = parse(await http.body(wire.FROM_CALLER.size))
+        except BodyTooLarge:
+            limit = wire.FROM_CALLER.size
+            raise HttpError(413, ParseError(f"the body is larger than {limit} bytes")) from None
+        except TimeoutError:
+            raise HttpError(408, ParseError("the body did not arrive in time")) from None
+        except Rejected as rejected:
+            return await _respond(http, 400, refused(rejected.id, rejected.error))
+        if incoming.has_envelope or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
+            await self._post_modern(http, caller, view, incoming)
+        else:
+            await self._post_legacy(http, caller, view, incoming)
+
+    def _check_media(self, http: Http) -> None:
+        media = (http.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if media != "application/json":
+            raise HttpError(415, InvalidRequest("Content-Type must be application/json"))
+        if not _accepts(http.headers.get("accept"), "application/json", "text/event-stream"):
+            raise HttpError(406, InvalidRequest("Accept must list application/json and text/event-stream"))
+
+    # -- the modern era: every POST stands alone ------------------------------------------------------------------
+
+    async def _post_modern(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+        if incoming.is_response:
+            return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
+        try:
+            version = self._check_envelope(http.headers, incoming, view)
+        except BrokerError as error:
+            return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
+        if not incoming.is_request:
+            return await http.respond(202)
+        outbox = Outbox()
+        who = Who(caller, version, view)
+
+        async def work() -> None:
+            async with anyio.create_task_group() as tasks:
+
+                async def run() -> None:
+                    outbox.finish(await self._engine.answer(incoming, who, outbox.emit))
+
+                tasks.start_soon(run)
+                await reply(http, outbox, _modern_status, ())
+
+        await cancelled_by_disconnect(http, work)
+
+    def _check_envelope(self, headers: Headers, incoming: Incoming, view: str) -> Version:
+        """Envelope and headers of a modern message. Raises: BrokerError."""
+        duplicated = find_duplicated_routing_header(headers.items)
+        if duplicated is not None:
+            raise HeaderMismatch(f"the {duplicated} header appears more than once")
+        if not incoming.is_request and not incoming.has_envelope:
+            requested = headers.get(VERSION_HEADER) or ""
+            return Version(requested)  # a notification: the header brought it here, so it is a version of ours
+        body = {"method": incoming.method, "params": incoming.params}
+        verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
+        if isinstance(verdict, InboundLadderRejection):
+            raise BrokerError(verdict.message, verdict.data, code=verdict.code)
+        if incoming.method == "tools/call":
+            self._check_param_headers(headers, incoming)
+        return modern_version(incoming)
+
+    def _check_param_headers(self, headers: Headers, incoming: Incoming) -> None:
+        """`Mcp-Param-*` against the arguments, by the schema of the tool that is called (SP-16).
+
+        A tool that is not in the catalog has no schema: the call itself is answered as unknown.
+        """
+        name, arguments = incoming.params.get("name"), incoming.params.get("arguments", {})
+        if not isinstance(name, str) or not is_object(arguments):
+            return
+        entry = self._engine.router.served.catalog.lookup(Kind.TOOL, name)
+        schema = entry.definition.get("inputSchema") if entry is not None else None
+        if entry is None or not entry.mirrors_arguments:
+            return
+        given = {header: value for header, value in headers.items if header.startswith("mcp-param-")}
+        repeated = next((header for header in given if header in headers.duplicated), None)
+        if repeated is not None:
+            raise HeaderMismatch(f"the {repeated} header appears more than once")
+        rejection = validate_mcp_param_headers(schema, arguments, given)
+        if rejection is not None:
+            raise BrokerError(rejection.message, rejection.data, code=rejection.code)
+
+    # -- the legacy era: sessions ---------------------------------------------------------------------------------
+
+    async def _post_legacy(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+        if incoming.method == "initialize" and incoming.is_request:
+            return await self._open_session(http, caller, view, incoming)
+        session = self._session(http, caller, view)
+        if incoming.method == "notifications/cancelled":
+            session.cancel(incoming.params)
+        if not incoming.is_request:
+            return await http.respond(202)
+        outbox = Outbox()
+        assert self._tasks is not None
+        # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request."
+        self._tasks.start_soon(self._run_in_session, session, incoming, outbox)
+        await reply(http, outbox, lambda _: 200, ())
+
+    async def _run_in_session(self, session: LegacySession, incoming: Incoming, outbox: Outbox) -> None:
+        assert incoming.id is not None
+        answer = refused(incoming.id, InvalidRequest("the request was cancelled"))
+        try:
+            with session.running(incoming.id):
+                answer = await self._engine.answer(incoming, session.who, outbox.emit)
+        except BrokerError as error:
+            answer = refused(incoming.id, error)
+        finally:
+            outbox.finish(answer)
+            session.last_used = self._engine.clock.now()
+
+    async def _open_session(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+        assert incoming.id is not None
+        capabilities = incoming.params.get("capabilities")
+        session = LegacySession(
+            self._engine.clock.token(),
+            caller,
+            view,
+            agreed_version(incoming.params),
+            capabilities if is_object(capabilities) else {},
+            self._engine.clock.now(),
+        )
+        try:
+            result = await self._engine.initialize(incoming.params, session.who)
+        except Exception as fault:
+            error = fault if isinstance(fault, BrokerError) else self._engine.internal_error(fault)
+            return await _respond(http, 200, refused(incoming.id, error))
+        if not self._sessions.open(session):
+            raise HttpError(503, InvalidRequest("too many sessions are open and busy"))
+        headers = ((b"content-type", b"application/json"), (SESSION_HEADER.encode(), session.id.encode()))
+        await http.respond(200, result_bytes(incoming.id, result), headers)
+
+    def _session(self, http: Http, caller: Caller, view: str) -> LegacySession:
+        """Raises: HttpError: 400 without a session or for a version we do not serve, 404 for one that is not theirs."""
+        version = http.headers.get(VERSION_HEADER)
+        if version is not None and version not in ALL_VERSIONS:
+            raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
+        session_id = http.headers.get(SESSION_HEADER)
+        if session_id is None or SESSION_HEADER in http.headers.duplicated:
+            raise HttpError(400, InvalidRequest("no session: send initialize, or the 2026-07-28 envelope"))
+        session = self._sessions.find(session_id, caller, view, self._engine.clock.now())
+        if session is None:
+            raise HttpError(404, InvalidRequest("Session not found: send initialize"))
+        return session
+
+    async def _get(self, http: Http, caller: Caller, view: str) -> None:
+        """The stream of a legacy session on which changes are announced."""
+        if http.headers.get(SESSION_HEADER) is None and (
+            http.headers.get(VERSION_HEADER) is None or is_modern(http.headers.get(VERSION_HEADER) or "")
+        ):
+            raise HttpError(405, allow="POST")
+        if not _accepts(http.headers.get("accept"), "text/event-stream"):
+            raise HttpError(406, InvalidRequest("Accept must list text/event-stream"))
+        session = self._session(http, caller, view)
+        await http.body(0)
+        outbox = Outbox()
+        subscriber = Subscriber(caller, view, lambda method: outbox.emit(method, {}))
+        self._engine.hub.add(subscriber)
+        session.streams += 1
+
+        async def work() -> None:
+            await http.start(200, STREAM_HEADERS)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pump, http, outbox)
+                await self._engine.closing.wait()
+                tasks.cancel_scope.cancel()
+            await http.write(b"", more=False)
+
+        try:
+            await cancelled_by_disconnect(http, work)
+        finally:
+            session.streams -= 1
+            self._engine.hub.remove(subscriber)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._engine.clock.sleep(SWEEP)
+            self._sessions.expire(self._engine.clock.now())
+
+
+async def _respond(http: Http, status: int, answer: Answer) -> None:
+    await http.respond(status, answer.body, ((b"content-type", b"application/json"),))
+
+
+def _modern_status(answer: Answer) -> int:
+    return 200 if answer.code is None else HTTP_STATUS.get(answer.code, 200)
+
+
+def _accepts(header: str | None, *media: str) -> bool:
+    """Whether an Accept header admits all of `media`; without one, anything goes."""
+    if header is None:
+        return True
+    accepted = {part.partition(";")[0].strip().lower() for part in header.split(",")}
+    return all(accepted & {one, "*/*", f"{one.partition('/')[0]}/*"} for one in media)

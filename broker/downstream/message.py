@@ -1,0 +1,133 @@
+"""A decoded JSON-RPC message, judged: what is it, and may it stand here?
+
+Only what `judge` returns is dispatched, and it is what is sent on: there is no second reading of the bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.core import wire
+from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS, Version
+from broker.core.shape import is_array, is_object
+from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError, UnsupportedVersion
+
+_MESSAGE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PARAM_KEYS: Final = frozenset(
+    {"name", "uri", "arguments", "_meta", "ref", "argument", "cursor", "task", "inputResponses", "requestState"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message of a caller. `id` is None for a notification; a posted response has neither method nor effect."""
+
+    id: str | int | None
+    method: str
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it must be answered."""
+        return self.id is not None and bool(self.method)
+
+    @property
+    def is_response(self) -> bool:
+        """Whether it answers a question of ours."""
+        return not self.method
+
+    @property
+    def has_envelope(self) -> bool:
+        """Whether it speaks the modern era: each message decides for itself."""
+        meta = self.params.get("_meta")
+        return is_object(meta) and META_VERSION in meta
+
+
+class Rejected(Exception):
+    """A message that is not dispatched, with the id to answer under (None if it has none that can be read)."""
+
+    def __init__(self, error: BrokerError, request_id: str | int | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.id = request_id
+
+
+def parse(data: bytes) -> Incoming:
+    """A message from bytes.
+
+    Raises: Rejected.
+    """
+    try:
+        value = wire.decode(data, wire.FROM_CALLER)
+    except wire.Malformed as error:
+        raise Rejected(ParseError(f"Parse error: {error}")) from None
+    if not is_object(value):
+        what = "batches are not served" if is_array(value) else "not an object"
+        raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
+    return judge(value)
+
+
+def judge(message: Mapping[str, Any]) -> Incoming:
+    """The one reading of a message.
+
+    Raises: Rejected.
+    """
+    request_id = message.get("id")
+    readable = request_id if wire.is_request_id(request_id) else None
+    _refuse_lookalikes(message, _MESSAGE_KEYS, readable)
+    if message.get("jsonrpc") != "2.0":
+        raise Rejected(InvalidRequest('jsonrpc must be "2.0"'), readable)
+    if "id" in message and readable is None:
+        raise Rejected(InvalidRequest("id must be a string or an integer"))
+    method = message.get("method")
+    if "method" not in message and readable is not None and ("result" in message) != ("error" in message):
+        return Incoming(readable, "")
+    if not isinstance(method, str) or not method:
+        raise Rejected(InvalidRequest("method must be a string"), readable)
+    params = message.get("params", {})
+    if not is_object(params):
+        raise Rejected(InvalidRequest("params must be an object"), readable)
+    _refuse_lookalikes(params, _PARAM_KEYS, readable)
+    return Incoming(readable, method, params)
+
+
+def modern_version(incoming: Incoming) -> Version:
+    """The version of a message with an envelope.
+
+    Raises: InvalidParams, if the envelope is not whole; UnsupportedVersion.
+    """
+    meta = incoming.params["_meta"]
+    requested, capabilities = meta.get(META_VERSION), meta.get(META_CLIENT_CAPABILITIES)
+    if not isinstance(requested, str):
+        raise InvalidParams(f"params._meta[{META_VERSION!r}] must be a string")
+    for version in MODERN_VERSIONS:
+        if version == requested:
+            if not is_object(capabilities):
+                raise InvalidParams(f"params._meta[{META_CLIENT_CAPABILITIES!r}] must be an object")
+            return version
+    raise UnsupportedVersion(requested, MODERN_VERSIONS)
+
+
+def result_bytes(request_id: str | int, result: Mapping[str, Any]) -> bytes:
+    """A JSON-RPC response with a result."""
+    return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def error_bytes(request_id: str | int | None, error: BrokerError) -> bytes:
+    """A JSON-RPC response with an error; `"id": null` if the id could not be read."""
+    return wire.encode({"jsonrpc": "2.0", "id": request_id, "error": error.to_json()})
+
+
+def notification_bytes(method: str, params: Mapping[str, Any] | None = None) -> bytes:
+    """A JSON-RPC notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params:
+        message["params"] = params
+    return wire.encode(message)
+
+
+def _refuse_lookalikes(holder: Mapping[str, Any], known: frozenset[str], request_id: str | int | None) -> None:
+    """Some readers fold case: what we judged as `name` they would take from `Name` (I-11)."""
+    for key in holder:
+        if key not in known and (key.casefold() in known or key.lower() in known):
+            raise Rejected(InvalidRequest("a key differs from a protocol key only by case"), request_id)

@@ -1,0 +1,118 @@
+"""A legacy session: what `initialize` opened, and what is in flight in it.
+
+Ids are random and bound to the principal that opened them; for anybody else the session does not exist (SP-80, I-33).
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+
+from broker.core.caller import Caller
+from broker.core.era import Version
+from broker.downstream.engine import Who
+from broker.errors import InvalidRequest
+
+MAX_PER_PRINCIPAL: Final = 100
+"""Sessions that one principal may hold: more than any host opens, less than hurts (F-79)."""
+IDLE_TIMEOUT: Final = 30 * 60.0
+"""Seconds after which a session without requests or streams is forgotten."""
+MAX_IN_FLIGHT: Final = 1000
+"""Requests of one session at a time."""
+
+
+@dataclass(slots=True, eq=False)
+class LegacySession:
+    """One session. `view` is the endpoint it was opened at; it is unknown at any other."""
+
+    id: str
+    caller: Caller
+    view: str
+    version: Version
+    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    last_used: float = 0.0
+    streams: int = 0
+    """Open event streams."""
+    in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])
+
+    @property
+    def who(self) -> Who:
+        """Who asks in it."""
+        return Who(self.caller, self.version, self.view)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something of it is going on."""
+        return bool(self.in_flight or self.streams)
+
+    @contextmanager
+    def running(self, request_id: str | int) -> Generator[anyio.CancelScope, None, None]:
+        """The scope of a request, so that it can be cancelled by its id.
+
+        Raises: InvalidRequest, for an id that is in flight already (F-75).
+        """
+        if request_id in self.in_flight:
+            raise InvalidRequest("a request with this id is in flight")
+        if len(self.in_flight) >= MAX_IN_FLIGHT:
+            raise InvalidRequest(f"more than {MAX_IN_FLIGHT} requests in flight")
+        with anyio.CancelScope() as scope:
+            self.in_flight[request_id] = scope
+            try:
+                yield scope
+            finally:
+                del self.in_flight[request_id]
+
+    def cancel(self, params: Mapping[str, Any]) -> None:
+        """`notifications/cancelled`: of an id that is not in flight here, nothing (SP-34)."""
+        request_id = params.get("requestId")
+        if type(request_id) is int or type(request_id) is str:
+            scope = self.in_flight.get(request_id)
+            if scope is not None:
+                scope.cancel()
+
+    def close(self) -> None:
+        """Cancel all that is in flight."""
+        for scope in tuple(self.in_flight.values()):
+            scope.cancel()
+
+
+class Sessions:
+    """The open sessions of an HTTP front."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, LegacySession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def open(self, session: LegacySession) -> bool:
+        """Keep a new session; an idle one of the same principal makes room if it has too many. False if none is."""
+        own = [other for other in self._sessions.values() if other.caller.principal == session.caller.principal]
+        if len(own) >= MAX_PER_PRINCIPAL:
+            idle = min((one for one in own if not one.is_busy), key=lambda one: one.last_used, default=None)
+            if idle is None:
+                return False
+            self.close(idle)
+        self._sessions[session.id] = session
+        return True
+
+    def find(self, session_id: str, caller: Caller, view: str, now: float) -> LegacySession | None:
+        """The session of that id, if it is this caller's, at this endpoint."""
+        session = self._sessions.get(session_id)
+        if session is None or session.caller.principal != caller.principal or session.view != view:
+            return None
+        session.last_used = now
+        return session
+
+    def close(self, session: LegacySession) -> None:
+        """End a session and what is in flight in it."""
+        self._sessions.pop(session.id, None)
+        session.close()
+
+    def expire(self, now: float) -> None:
+        """End sessions that nobody has used for long."""
+        for session in tuple(self._sessions.values()):
+            if not session.is_busy and now - session.last_used > IDLE_TIMEOUT:
+                self.close(session)

@@ -1,0 +1,128 @@
+"""The HTTP+SSE transport of 2024-11-05, for hosts that still speak it: `GET /sse`, then `POST /messages?session=…`.
+
+The open stream is the session: it ends with it, and what is in flight in it is cancelled.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+import anyio
+import anyio.abc
+
+from broker.core import wire
+from broker.core.caller import Caller
+from broker.core.era import LATEST_LEGACY
+from broker.core.eventstream import frame
+from broker.downstream.asgi import BodyTooLarge, Http
+from broker.downstream.engine import Engine, agreed_version, refused
+from broker.downstream.message import Incoming, Rejected, parse, result_bytes
+from broker.downstream.session import LegacySession
+from broker.downstream.stream import STREAM_HEADERS, Outbox, cancelled_by_disconnect, pump
+from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError
+from broker.relay.notify import Subscriber
+
+SESSION_PARAMETER: Final = "session"
+MAX_STREAMS: Final = 1000
+"""Open streams in all; each holds a connection."""
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    session: LegacySession
+    outbox: Outbox
+    tasks: anyio.abc.TaskGroup
+    is_initialized: bool = False
+
+
+class SseFront:
+    """See the module. The HTTP front has checked Host and Origin, and knows the caller."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._streams: dict[str, _Stream] = {}
+
+    async def serve(self, path: str, query: str, caller: Caller, http: Http) -> None:
+        """One request to `/sse` or `/messages`."""
+        if path == "/sse":
+            await (self._open(caller, http) if http.method == "GET" else _refuse(http, 405, "GET opens the stream"))
+        else:
+            await (
+                self._post(query, caller, http) if http.method == "POST" else _refuse(http, 405, "POST sends a message")
+            )
+
+    async def _open(self, caller: Caller, http: Http) -> None:
+        if len(self._streams) >= MAX_STREAMS:
+            return await _refuse(http, 503, "too many streams are open")
+        await http.body(0)
+        session = LegacySession(self._engine.clock.token(), caller, "", LATEST_LEGACY)
+        outbox = Outbox()
+
+        async def work() -> None:
+            await http.start(200, STREAM_HEADERS)
+            endpoint = f"/messages?{SESSION_PARAMETER}={session.id}"
+            await http.write(frame(endpoint.encode(), event="endpoint"), more=True)
+            async with anyio.create_task_group() as tasks, self._kept(session, outbox, tasks):
+                tasks.start_soon(pump, http, outbox)
+                await self._engine.closing.wait()
+                tasks.cancel_scope.cancel()
+            await http.write(b"", more=False)
+
+        await cancelled_by_disconnect(http, work)
+
+    @asynccontextmanager
+    async def _kept(
+        self, session: LegacySession, outbox: Outbox, tasks: anyio.abc.TaskGroup
+    ) -> AsyncGenerator[None, None]:
+        subscriber = Subscriber(session.caller, session.view, lambda method: outbox.emit(method, {}))
+        self._streams[session.id] = _Stream(session, outbox, tasks)
+        self._engine.hub.add(subscriber)
+        try:
+            yield
+        finally:
+            del self._streams[session.id]
+            self._engine.hub.remove(subscriber)
+
+    async def _post(self, query: str, caller: Caller, http: Http) -> None:
+        stream = self._streams.get(dict(parse_qsl(query)).get(SESSION_PARAMETER, ""))
+        if stream is None or stream.session.caller.principal != caller.principal:
+            return await _refuse(http, 404, "Session not found: open /sse")
+        try:
+            incoming = parse(await http.body(wire.FROM_CALLER.size))
+        except BodyTooLarge:
+            return await _refuse(http, 413, f"the body is larger than {wire.FROM_CALLER.size} bytes")
+        except TimeoutError:
+            return await _refuse(http, 408, "the body did not arrive in time")
+        except Rejected as rejected:
+            body = refused(rejected.id, rejected.error).body
+            return await http.respond(400, body, ((b"content-type", b"application/json"),))
+        if incoming.is_request:
+            stream.tasks.start_soon(self._run, stream, incoming)
+        elif incoming.method == "notifications/cancelled":
+            stream.session.cancel(incoming.params)
+        await http.respond(202, b"Accepted", ((b"content-type", b"text/plain"),))
+
+    async def _run(self, stream: _Stream, incoming: Incoming) -> None:
+        assert incoming.id is not None
+        try:
+            with stream.session.running(incoming.id):
+                stream.outbox.put(await self._answer(stream, incoming))
+        except BrokerError as error:
+            stream.outbox.put(refused(incoming.id, error).body)
+
+    async def _answer(self, stream: _Stream, incoming: Incoming) -> bytes:
+        assert incoming.id is not None
+        if incoming.method == "initialize":
+            stream.session.version = agreed_version(incoming.params)
+            stream.is_initialized = True
+            return result_bytes(incoming.id, await self._engine.initialize(incoming.params, stream.session.who))
+        if not stream.is_initialized and incoming.method != "ping":
+            raise InvalidParams("no session: send initialize first")
+        return (await self._engine.answer(incoming, stream.session.who, stream.outbox.emit)).body
+
+
+async def _refuse(http: Http, status: int, why: str) -> None:
+    error = ParseError(why) if status in (408, 413) else InvalidRequest(why)
+    await http.respond(status, refused(None, error).body, ((b"content-type", b"application/json"),))

@@ -1,0 +1,201 @@
+"""The front for hosts that launch the broker: messages over our own standard streams, both eras on one pipe.
+
+Each message decides for itself: one with the envelope is modern; `initialize` opens the pipe's one legacy session,
+whenever it comes. One id space for both. Reading and writing stand in threads, because no event loop can wait for
+every kind of standard stream on every system; nothing but protocol is ever written.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from broker.core import wire
+from broker.core.caller import LOCAL
+from broker.core.era import META_CLIENT_CAPABILITIES
+from broker.core.framing import LineSplitter, LineTooLong
+from broker.core.shape import is_object
+from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
+from broker.downstream.message import Incoming, Rejected, modern_version, notification_bytes, parse, result_bytes
+from broker.downstream.session import LegacySession
+from broker.errors import BrokerError, InvalidParams, ParseError
+from broker.relay.notify import Subscriber
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 65536
+MAX_CHUNKS: Final = 64
+"""Chunks read ahead of the loop: 4 MiB; then the host has to wait."""
+MAX_UNWRITTEN: Final = 64 * 1024 * 1024
+"""Bytes that may wait for the host to read. A host that lets more pile up is taken for gone."""
+FLUSH_TIMEOUT: Final = 1.0
+"""Seconds that the last answers get to be written when the host has closed its end."""
+
+OnCapabilities = Callable[[Mapping[str, Any]], None]
+"""Told once of what the host can be asked, from its first message."""
+
+
+class StdioFront:
+    """See the module."""
+
+    def __init__(self, engine: Engine, on_capabilities: OnCapabilities) -> None:
+        self._engine = engine
+        self._on_capabilities: OnCapabilities | None = on_capabilities
+        self._session: LegacySession | None = None
+        # Requests of both eras, by id: the pipe is one id space. Its version is that of no request.
+        self._pipe = LegacySession("stdio", LOCAL, "", agreed_version({}))
+        self._writer = _Writer()
+
+    async def serve(self) -> None:
+        """Serve until the host closes our stdin."""
+        reader = _Reader(asyncio.get_running_loop())
+        splitter = LineSplitter(wire.FROM_CALLER.size)
+        async with anyio.create_task_group() as tasks:
+            try:
+                while (chunk := await reader.read()) and not self._writer.is_gone:
+                    for line in splitter.feed(chunk):
+                        self._on_line(wire.without_bom(line), tasks)
+            except LineTooLong as error:
+                self._send(refused(None, ParseError(str(error))))
+            self._engine.closing.set()
+            tasks.cancel_scope.cancel()
+        self._writer.close(FLUSH_TIMEOUT)
+
+    def _on_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        if not line.strip():
+            return
+        try:
+            incoming = parse(line)
+        except Rejected as rejected:
+            self._send(refused(rejected.id, rejected.error))
+            return
+        if incoming.is_request:
+            tasks.start_soon(self._on_request, incoming)
+        elif incoming.method == "notifications/cancelled":
+            self._pipe.cancel(incoming.params)
+
+    async def _on_request(self, incoming: Incoming) -> None:
+        assert incoming.id is not None
+        try:
+            with self._pipe.running(incoming.id):
+                # A request that its caller has cancelled gets no answer.
+                self._send(await self._answer(incoming))
+        except BrokerError as error:
+            self._send(refused(incoming.id, error))
+
+    async def _answer(self, incoming: Incoming) -> Answer:
+        assert incoming.id is not None
+        try:
+            if incoming.has_envelope:
+                who = Who(LOCAL, modern_version(incoming))
+                self._learn(incoming.params["_meta"].get(META_CLIENT_CAPABILITIES))
+                return await self._engine.answer(incoming, who, self._emit)
+            if incoming.method == "initialize":
+                return await self._initialize(incoming)
+            if self._session is None and incoming.method != "ping":
+                raise InvalidParams("no session: send initialize, or the 2026-07-28 envelope in params._meta")
+            who = self._session.who if self._session is not None else self._pipe.who
+            return await self._engine.answer(incoming, who, self._emit)
+        except BrokerError as error:
+            return refused(incoming.id, error)
+
+    async def _initialize(self, incoming: Incoming) -> Answer:
+        """Opens the pipe's session; said again, it is answered again, and the latest version counts."""
+        assert incoming.id is not None
+        capabilities = incoming.params.get("capabilities")
+        self._learn(capabilities)
+        session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params))
+        answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
+        if self._session is None:
+            self._engine.hub.add(Subscriber(LOCAL, "", lambda method: self._emit(method, {})))
+        self._session = session
+        return answer
+
+    def _learn(self, capabilities: object) -> None:
+        if self._on_capabilities is not None:
+            self._on_capabilities(capabilities if is_object(capabilities) else {})
+            self._on_capabilities = None
+
+    def _emit(self, method: str, params: dict[str, Any]) -> None:
+        self._writer.put(notification_bytes(method, params))
+
+    def _send(self, answer: Answer) -> None:
+        self._writer.put(answer.body)
+
+
+class _Reader:
+    """Chunks of stdin, read ahead by a thread that ends with the process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._room = threading.Semaphore(MAX_CHUNKS)
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    async def read(self) -> bytes:
+        """The next chunk; empty at the end."""
+        chunk = await self._chunks.get()
+        self._room.release()
+        return chunk
+
+    def _run(self) -> None:
+        descriptor = sys.stdin.fileno()
+        while True:
+            self._room.acquire()
+            try:
+                chunk = os.read(descriptor, CHUNK)
+            except OSError:
+                chunk = b""
+            try:
+                self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+            except RuntimeError:  # the loop is closed
+                return
+            if not chunk:
+                return
+
+
+class _Writer:
+    """Lines to stdout, written in order by a thread, so that a host that does not read stops nobody."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._unwritten = 0
+        self._lock = threading.Lock()
+        self.is_gone = False
+        """Whether the host reads no more."""
+        self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self._thread.start()
+
+    def put(self, message: bytes) -> None:
+        """Write one message, soon. Never blocks."""
+        with self._lock:
+            self._unwritten += len(message)
+            if self._unwritten > MAX_UNWRITTEN:
+                self.is_gone = True
+        if not self.is_gone:
+            self._lines.put(message + b"\n")
+
+    def close(self, timeout: float) -> None:
+        """Write what is left, for at most `timeout` seconds."""
+        self._lines.put(None)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        descriptor = sys.stdout.fileno()
+        while (line := self._lines.get()) is not None:
+            view = memoryview(line)
+            while view:
+                try:
+                    view = view[os.write(descriptor, view) :]
+                except OSError:
+                    self.is_gone = True
+                    return
+            with self._lock:
+                self._unwritten -= len(line) - 1

@@ -1,0 +1,108 @@
+"""One response: JSON when nothing streams, an event stream as soon as something does, or when 15 s have passed.
+
+A silent connection is cut by proxies, and in the modern era a cut is a cancellation.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+
+from broker.core.eventstream import KEEPALIVE, frame
+from broker.downstream.asgi import JSON_HEADERS, Http
+from broker.downstream.engine import Answer
+from broker.downstream.message import notification_bytes
+
+PATIENCE: Final = 15.0
+"""Seconds of silence before the stream begins, and between two signs of life on it."""
+MAX_FRAMES: Final = 1000
+"""Notifications that may wait for a caller that reads slowly; the oldest go first."""
+
+STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Outbox:
+    """Messages on their way to one event stream."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque(maxlen=MAX_FRAMES)
+        self._wake = anyio.Event()
+        self.answer: Answer | None = None
+        """The response, once it is there: it ends the stream."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def emit(self, method: str, params: dict[str, Any]) -> None:
+        """A notification. Never blocks. One that says nothing new while it waits is not said twice."""
+        self.put(notification_bytes(method, params))
+
+    def put(self, message: bytes) -> None:
+        """A message as bytes."""
+        if message not in self._frames:
+            self._frames.append(message)
+        self._wake.set()
+
+    def finish(self, answer: Answer) -> None:
+        """The response."""
+        self.answer = answer
+        self._wake.set()
+
+    def take(self) -> bytes:
+        """All frames that wait, as the bytes of an event stream."""
+        self._wake = anyio.Event()
+        data = b"".join(frame(message) for message in self._frames)
+        self._frames.clear()
+        return data
+
+    async def wait(self) -> bool:
+        """Wait for something to send, for at most `PATIENCE` seconds; whether there is."""
+        with anyio.move_on_after(PATIENCE):
+            await self._wake.wait()
+        return self._wake.is_set()
+
+
+async def reply(
+    http: Http, outbox: Outbox, status_of: Callable[[Answer], int], extra: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """Send what comes through `outbox` until its answer is there.
+
+    Raises: Disconnected.
+    """
+    await outbox.wait()
+    if outbox.answer is not None and not len(outbox):
+        await http.respond(status_of(outbox.answer), outbox.answer.body, (*JSON_HEADERS, *extra))
+        return
+    await http.start(200, (*STREAM_HEADERS, *extra))
+    await pump(http, outbox)
+
+
+async def pump(http: Http, outbox: Outbox) -> None:
+    """The event stream itself, with a comment whenever it would be silent for too long.
+
+    Raises: Disconnected.
+    """
+    while True:
+        if outbox.answer is not None:
+            await http.write(outbox.take() + frame(outbox.answer.body), more=False)
+            return
+        await http.write(outbox.take() or KEEPALIVE, more=True)
+        await outbox.wait()
+
+
+async def cancelled_by_disconnect(http: Http, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`; a caller that closes the connection ends it. Spec: 2026-07-28 streamable-http, "Cancellation"."""
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            await http.gone()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        await work()
+        tasks.cancel_scope.cancel()

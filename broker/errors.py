@@ -1,0 +1,168 @@
+"""Everything that can go wrong with a request, and the one table that says how it is answered.
+
+A `BrokerError` is an answer: raise it anywhere below a front and the front turns it into the JSON-RPC error
+(and, over HTTP, the status) of its row. Nothing else may cross that boundary: a front answers any other
+exception with `InternalError` and logs the cause, so that no text of a fault ever reaches a caller.
+"""
+
+from typing import Any, Final
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+RESOURCE_NOT_FOUND: Final = -32002
+"""Legacy only; a modern caller gets `INVALID_PARAMS` (`core/era.py`)."""
+URL_ELICITATION_REQUIRED: Final = -32042
+"""2025-11-25 only."""
+HEADER_MISMATCH: Final = -32020
+MISSING_CLIENT_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+REFUSED: Final = 4030
+"""A rule or a guardrail refuses what was asked of a visible entry."""
+
+HTTP_STATUS: Final[dict[int, int]] = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    MISSING_CLIENT_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""JSON-RPC code -> HTTP status on the modern face; a code without a row, and every legacy answer, is 200.
+
+Spec: 2026-07-28 basic/transports/streamable-http, "Protocol Version Header" and "Server Validation".
+"""
+
+MAX_FOREIGN_TEXT: Final = 200
+"""Characters of an upstream's text (a page, a stderr line, an exception) that an error may quote."""
+
+
+class BrokerError(Exception):
+    """An answer to a request. `code` is JSON-RPC's; `data` is JSON or None (then it is left out)."""
+
+    code: int = INTERNAL_ERROR
+
+    def __init__(self, message: str, data: Any = None, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+        if code is not None:
+            self.code = code
+
+    def to_json(self) -> dict[str, Any]:
+        """The `error` member of a JSON-RPC response."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.data is not None:
+            error["data"] = self.data
+        return error
+
+
+class ParseError(BrokerError):
+    """The bytes are not strict JSON, or are more than the limits allow."""
+
+    code = PARSE_ERROR
+
+
+class InvalidRequest(BrokerError):
+    """JSON, but not a JSON-RPC message that may stand here."""
+
+    code = INVALID_REQUEST
+
+
+class MethodNotFound(BrokerError):
+    """Nobody here serves this method."""
+
+    code = METHOD_NOT_FOUND
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"Method not found: {printable(method)}")
+
+
+class InvalidParams(BrokerError):
+    """The parameters do not fit the method."""
+
+    code = INVALID_PARAMS
+
+
+class UnknownName(BrokerError):
+    """No such tool or prompt for this caller: unknown and hidden are the same answer, byte for byte."""
+
+    code = INVALID_PARAMS
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"Unknown {what}: {printable(name)}")
+
+
+class UnknownResource(BrokerError):
+    """No such resource for this caller. `core/era.py` gives it the code of the caller's era."""
+
+    code = RESOURCE_NOT_FOUND
+
+    def __init__(self, uri: str) -> None:
+        super().__init__("Resource not found", {"uri": uri})
+
+
+class UnsupportedVersion(BrokerError):
+    """A protocol version the broker does not serve. Spec: 2026-07-28 basic/versioning."""
+
+    code = UNSUPPORTED_VERSION
+
+    def __init__(self, requested: str, supported: tuple[str, ...]) -> None:
+        super().__init__(
+            "Unsupported protocol version", {"supported": list(supported), "requested": printable(requested)}
+        )
+
+
+class HeaderMismatch(BrokerError):
+    """HTTP headers and body disagree. Spec: 2026-07-28 basic/transports/streamable-http, "Server Validation"."""
+
+    code = HEADER_MISMATCH
+
+
+class InternalError(BrokerError):
+    """A fault of the broker: the caller gets `error_id`, the log has the cause under it."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__("Internal error", {"errorId": error_id})
+
+
+class UpstreamUnavailable(BrokerError):
+    """The upstream is connecting, down or gone: said at once, never after a time-out (F-01, F-03)."""
+
+    def __init__(self, upstream: str, why: str) -> None:
+        super().__init__(f"Server {upstream!r} is unavailable: {why}", {"upstream": upstream, "reason": why})
+        self.why = why
+
+
+class UpstreamTimedOut(BrokerError):
+    """The upstream did not answer in time; it has been told that nobody waits any more."""
+
+    def __init__(self, upstream: str, seconds: float) -> None:
+        super().__init__(
+            f"Server {upstream!r} did not answer within {seconds:g} s", {"upstream": upstream, "reason": "timeout"}
+        )
+
+
+class MalformedAnswer(BrokerError):
+    """The upstream answered with something that is not an answer (F-12, F-22, F-30..F-33, F-60)."""
+
+    def __init__(self, upstream: str, why: str) -> None:
+        super().__init__(
+            f"Server {upstream!r} gave a malformed answer: {why}", {"upstream": upstream, "reason": "malformed"}
+        )
+
+
+class UpstreamAnsweredError(BrokerError):
+    """The upstream's own JSON-RPC error: code, message and data pass as they are."""
+
+
+def printable(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
+    """`text` for a message or a log line: control characters escaped, at most `limit` characters.
+
+    A name is chosen by whoever sends it, and a terminal or a log viewer obeys what it prints (I-40, I-45).
+    """
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)

@@ -1,0 +1,134 @@
+"""One loaded configuration, alive: built whole, run whole, swapped whole.
+
+`build` makes all values and starts nothing (`check` is that); `running` starts the upstreams. The catalog is the
+one thing in it that is replaced while it lives: by a whole new one, whenever an upstream's list changes.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from broker import __version__
+from broker.clock import Clock
+from broker.config import Config, InstructionsText, Loaded, Server, reveal
+from broker.core.catalog import Catalog, Listing, shelve
+from broker.core.match import Rules
+from broker.core.names import Mount, Naming
+from broker.core.policy import Policy
+from broker.core.request import Kind
+from broker.relay.listing import Texts, Views
+from broker.relay.notify import Hub
+from broker.upstream.handshake import Declare
+from broker.upstream.pool import Pool
+from broker.upstream.snapshot import Snapshots
+from broker.upstream.supervise import Supplies, Upstream, declare_nothing
+
+
+class Generation:
+    """See the module."""
+
+    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare) -> None:
+        config = loaded.config
+        self.config = config
+        self.naming = naming_of(config)
+        self.policy = policy_of(config)
+        self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
+        """The broker's own `serverInfo`."""
+        self.first_wait = config.broker.first_wait
+        self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
+        self.catalog = Catalog.empty(self.naming)
+        self._hub = hub
+        supplies = Supplies(clock, Snapshots(catalog_directory(config)), self._on_listing, declare)
+        self.pool = Pool(
+            Upstream(key, server, loaded.fingerprints[key], supplies) for key, server in _enabled(config).items()
+        )
+        for key, upstream in self.pool.upstreams.items():
+            if upstream.listing is not None:
+                self._shelve(key, upstream.listing)
+        self._hiding = frozenset(key for key, server in _enabled(config).items() if server.when_down == "hide")
+
+    @classmethod
+    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare = declare_nothing) -> "Generation":
+        """The generation of a configuration; nothing is started."""
+        return cls(loaded, clock, hub, declare)
+
+    @property
+    def cache_scope(self) -> str:
+        """`cacheScope` of what the broker lists: public only while no rule could make two callers differ (SP-41)."""
+        return "public" if self.policy.is_same_for_all else "private"
+
+    def shown(self, view: str) -> tuple[str, ...]:
+        """The servers of a view, in configuration order."""
+        return tuple(key for key in self.pool.upstreams if self.policy.shows(view, key))
+
+    def hidden(self) -> frozenset[str]:
+        """Servers that are not ready, and configured to be hidden then."""
+        if not self._hiding:
+            return self._hiding
+        return frozenset(key for key in self._hiding if not self.pool.upstreams[key].is_ready)
+
+    def _on_listing(self, key: str, listing: Listing, changed: frozenset[Kind]) -> None:
+        before = self.catalog
+        self._shelve(key, listing)
+        self._hub.changed(self.policy, key, changed, before, self.catalog)
+
+    def _shelve(self, key: str, listing: Listing) -> None:
+        mount = next(mount for mount in self.naming.mounts if mount.key == key)
+        self.catalog = self.catalog.with_shelf(shelve(self.naming, mount, listing))
+
+
+def naming_of(config: Config) -> Naming:
+    """All configured servers take part, also disabled ones: enabling one must not rename another."""
+    mounts = (Mount(key, key if server.prefix is None else server.prefix) for key, server in config.servers.items())
+    return Naming.of(mounts, config.naming.max_length)
+
+
+def policy_of(config: Config) -> Policy:
+    """The file's rules, compiled, and its views: each server, and each group."""
+    rules = {
+        key: {
+            Kind.TOOL: Rules.from_texts(server.tools.allow, server.tools.deny),
+            Kind.PROMPT: Rules.from_texts(server.prompts.allow, server.prompts.deny),
+            Kind.RESOURCE: Rules.from_texts(server.resources.allow, server.resources.deny),
+        }
+        for key, server in config.servers.items()
+    }
+    views = {key: frozenset({key}) for key in config.servers}
+    groups = {name: frozenset(members) for name, members in config.groups.items()}
+    return Policy(rules, {**views, **groups})
+
+
+def texts_of(config: Config) -> Texts:
+    """What the configuration says about instructions."""
+    preamble = config.broker.instructions
+    return Texts(
+        None if preamble is None else reveal(preamble),
+        config.broker.instructions_max,
+        {key: _replacement(server) for key, server in config.servers.items()},
+        {key: server.instructions_max for key, server in config.servers.items()},
+    )
+
+
+def state_directory(config: Config) -> Path:
+    """`broker.state_dir`, or the usual place: `$XDG_STATE_HOME/mcp-broker`, `~/.local/state/mcp-broker`."""
+    if config.broker.state_dir is not None:
+        return Path(config.broker.state_dir).expanduser()
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path("~/.local/state").expanduser()) / "mcp-broker"
+
+
+def catalog_directory(config: Config) -> Path:
+    """Where the snapshots of listings are."""
+    return state_directory(config) / "catalog"
+
+
+def _replacement(server: Server) -> str | None:
+    if isinstance(server.instructions, InstructionsText):
+        return server.instructions.text
+    return None if server.instructions == "upstream" else ""
+
+
+def _enabled(config: Config) -> dict[str, Server]:
+    return {key: server for key, server in config.servers.items() if server.enabled}

@@ -1,0 +1,171 @@
+"""Merged lists, and what a view says of itself: the same bytes for the same caller, until something changes.
+
+Everything that is computed here per view is kept until the catalog changes; a page is kept as encoded bytes, so a
+warm list costs the copy of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from broker.core import cursor, wire
+from broker.core.caller import Caller
+from broker.core.catalog import Catalog, Entry
+from broker.core.era import META_SERVER_INFO, is_modern, tool_for_caller
+from broker.core.instructions import Part, merge
+from broker.core.policy import Policy, view_entries
+from broker.core.request import LISTS, Kind, Request
+from broker.errors import BrokerError, InvalidParams
+
+PAGE_SIZE: Final = 1000
+"""Entries a page: many hosts ignore `nextCursor`, so the first page holds what most people have."""
+MAX_TTL: Final = 300.0
+"""Seconds for which a caller may take a list as fresh, at most."""
+MAX_KEPT: Final = 512
+"""Views kept; then all are dropped and made anew, so that strangers cannot fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What the configuration adds to the instructions: per server None (its own text), "" (none) or a text."""
+
+    preamble: str | None
+    limit: int
+    replacements: Mapping[str, str | None]
+    limits: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _View:
+    """What is known of one view of one caller, for one catalog."""
+
+    entries: dict[Kind, tuple[Entry, ...]] = field(default_factory=dict[Kind, tuple[Entry, ...]])
+    pages: dict[tuple[Kind, bool, int], bytes] = field(default_factory=dict[tuple[Kind, bool, int], bytes])
+    instructions: tuple[str | None] | None = None
+    """None until they are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose view of what: `hidden` are servers that are down and configured to be hidden then."""
+
+    caller: Caller
+    view: str
+    hidden: frozenset[str] = frozenset()
+
+
+class Views:
+    """The views of one policy over the current catalog."""
+
+    def __init__(self, policy: Policy, texts: Texts, cursor_key: bytes) -> None:
+        self._policy = policy
+        self._texts = texts
+        self._cursor_key = cursor_key
+        self._catalog: Catalog | None = None
+        self._kept: dict[Scope, _View] = {}
+
+    def entries(self, catalog: Catalog, scope: Scope, kind: Kind) -> tuple[Entry, ...]:
+        """What the caller sees of a kind, in order."""
+        view = self._view(catalog, scope)
+        if kind not in view.entries:
+            visible = view_entries(self._policy, scope.caller, scope.view, catalog, kind)
+            view.entries[kind] = tuple(entry for entry in visible if entry.server not in scope.hidden)
+        return view.entries[kind]
+
+    def page(self, catalog: Catalog, scope: Scope, kind: Kind, request: Request) -> dict[str, Any]:
+        """One page of a list: the items (pre-encoded) and `nextCursor`.
+
+        Raises: InvalidParams, for a cursor that was not made for this caller and list.
+        """
+        entries = self.entries(catalog, scope, kind)
+        bound = f"{scope.caller.principal}\0{scope.view}\0{kind}"
+        start = self._start(entries, bound, request.params)
+        modern = is_modern(request.version)
+        pages = self._view(catalog, scope).pages
+        key = (kind, modern, start)
+        if key not in pages:
+            pages[key] = _encoded(catalog, entries[start : start + PAGE_SIZE], kind, request)
+        result: dict[str, Any] = {LISTS[kind].member: orjson.Fragment(pages[key])}
+        if start + PAGE_SIZE < len(entries):
+            result["nextCursor"] = cursor.seal(self._cursor_key, bound, entries[start + PAGE_SIZE - 1].public)
+        return result
+
+    def instructions(self, catalog: Catalog, scope: Scope) -> str | None:
+        """The merged instructions of the servers of which the caller sees something."""
+        view = self._view(catalog, scope)
+        if view.instructions is None:
+            parts = list(self._parts(catalog, scope))
+            texts = self._texts
+            view.instructions = (merge(parts, texts.preamble, texts.limit, visible=len(parts)),)
+        return view.instructions[0]
+
+    def _parts(self, catalog: Catalog, scope: Scope) -> Iterator[Part]:
+        seen = {entry.server for kind in Kind for entry in self.entries(catalog, scope, kind)}
+        for key, shelf in catalog.shelves.items():
+            if key in seen:
+                replacement = self._texts.replacements.get(key)
+                text = (shelf.listing.instructions or "") if replacement is None else replacement
+                yield Part(key, text, shelf.public_of_own, self._texts.limits[key])
+
+    def _start(self, entries: tuple[Entry, ...], bound: str, params: Mapping[str, Any]) -> int:
+        given = params.get("cursor")
+        if given is None:
+            return 0
+        last = cursor.unseal(self._cursor_key, bound, given)
+        if last is not None:
+            for index, entry in enumerate(entries):
+                if entry.public == last:
+                    return index + 1
+        raise InvalidParams("Invalid cursor: list again from the beginning")
+
+    def _view(self, catalog: Catalog, scope: Scope) -> _View:
+        if catalog is not self._catalog or len(self._kept) >= MAX_KEPT:
+            self._catalog, self._kept = catalog, {}
+        return self._kept.setdefault(scope, _View())
+
+
+def _encoded(catalog: Catalog, entries: tuple[Entry, ...], kind: Kind, request: Request) -> bytes:
+    items: list[bytes] = []
+    for entry in entries:
+        definition: dict[str, Any] | None = dict(entry.definition)
+        if kind is Kind.TOOL:
+            upstream = catalog.shelves[entry.server].listing.version
+            definition = tool_for_caller(definition, upstream=upstream, caller=request.version)
+        if definition is not None:
+            items.append(wire.encode(definition))
+    return b"[" + b",".join(items) + b"]"
+
+
+def finished(
+    result: dict[str, Any],
+    request: Request,
+    *,
+    me: Mapping[str, Any],
+    ttl: float,
+    scope: str,
+    missing: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A result of the broker's own, with what the caller's era asks for.
+
+    `ttl`: seconds; `scope`: "public" or "private"; `missing`: what is not there, and why, by server.
+    """
+    meta: dict[str, Any] = {}
+    if missing:
+        meta["broker/upstreams"] = missing
+    if is_modern(request.version):
+        result["resultType"] = "complete"
+        result["ttlMs"] = int(min(ttl, MAX_TTL) * 1000)
+        result["cacheScope"] = scope
+        meta[META_SERVER_INFO] = me
+    if meta:
+        result["_meta"] = meta
+    return result
+
+
+class NothingKnown(BrokerError):
+    """None of the visible servers was ever seen: an empty list would be a lie."""
+
+    def __init__(self, missing: Mapping[str, Any]) -> None:
+        super().__init__("None of the servers behind this broker has answered yet", {"upstreams": dict(missing)})

@@ -1,0 +1,189 @@
+"""The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from broker.core.caller import Caller
+from broker.core.catalog import Entry
+from broker.core.era import MODERN_VERSIONS, is_modern
+from broker.core.policy import Denied, Permit, decide
+from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
+from broker.errors import InvalidParams, MethodNotFound, UnknownName, UnknownResource, UpstreamUnavailable
+from broker.relay.exchange import Exchange
+from broker.relay.forward import Call, forward
+from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
+from broker.relay.served import Served
+
+_WORD: Final = {Kind.TOOL: "tool", Kind.PROMPT: "prompt"}
+_SERVES: Final = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}, "resources": {"listChanged": True}}
+
+
+class Router:
+    """What the fronts call; it knows the live configuration, not where a request came from."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        """The live configuration; a reload puts another in its place."""
+
+    async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+        """The result of a request, as its caller's era has it.
+
+        Raises: BrokerError.
+        """
+        named = NAMED.get(request.method)
+        if named is None:
+            return await self._answer_other(request, caller, exchange)
+        kind, key = named
+        permit = await self._permit(kind, _text(request.params, key), request, caller)
+        return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
+
+    async def _permit(self, kind: Kind, public: str, request: Request, caller: Caller) -> Permit:
+        """Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike."""
+        now = self.served
+        entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view)
+        decision = decide(now.policy, caller, request.view, entry)
+        if isinstance(decision, Denied):
+            raise UnknownResource(public) if kind is Kind.RESOURCE else UnknownName(_WORD[kind], public)
+        if not entry_is_known(decision.entry, now):
+            raise UpstreamUnavailable(decision.entry.server, self._trouble(decision.entry.server))
+        return decision
+
+    async def _forward(
+        self, permit: Permit, request: Request, params: Mapping[str, Any], exchange: Exchange
+    ) -> dict[str, Any]:
+        now = self.served
+        server = permit.entry.server
+        call = Call(permit, request.method, params, request.version)
+        return await forward(call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange, now.me)
+
+    async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+        if request.method in KIND_OF_LIST:
+            return await self._list(KIND_OF_LIST[request.method], request, caller)
+        match request.method:
+            case "completion/complete":
+                return await self._complete(request, caller, exchange)
+            case "server/discover" if is_modern(request.version):
+                return await self.discover(request, caller)
+            case "ping" if not is_modern(request.version):
+                return {}
+            case _:
+                raise MethodNotFound(request.method)
+
+    async def _list(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
+        now = self.served
+        await now.pool.seen(now.shown(request.view), now.first_wait)
+        for key in now.shown(request.view):
+            now.pool.upstreams[key].touch(kind)
+        missing = self._missing(request.view)
+        self._refuse_if_nothing_is_known(request.view, missing)
+        result = now.views.page(now.catalog, self._scope(request.view, caller), kind, request)
+        ttl = self._ttl(request.view, kind)
+        return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
+
+    async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+        """`completion/complete`: the reference is an entry like any other."""
+        reference = request.params.get("ref")
+        match reference:
+            case {"type": "ref/prompt", "name": str(name)}:
+                permit = await self._permit(Kind.PROMPT, name, request, caller)
+                own = {**reference, "name": permit.entry.own}
+            case {"type": "ref/resource", "uri": str(uri)}:
+                is_template = self.served.catalog.lookup(Kind.TEMPLATE, uri) is not None
+                permit = await self._permit(Kind.TEMPLATE if is_template else Kind.RESOURCE, uri, request, caller)
+                own = {**reference, "uri": permit.entry.own}
+            case _:
+                raise InvalidParams("ref must be a ref/prompt with a name or a ref/resource with a uri")
+        return await self._forward(permit, request, {**request.params, "ref": own}, exchange)
+
+    async def discover(self, request: Request, caller: Caller) -> dict[str, Any]:
+        """Spec: 2026-07-28 server/discover."""
+        now = self.served
+        result = await self.greeting(request.view, caller)
+        result["supportedVersions"] = list(MODERN_VERSIONS)
+        ttl = min(self._ttl(request.view, kind) for kind in Kind)
+        missing = self._missing(request.view)
+        return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
+
+    async def greeting(self, view: str, caller: Caller) -> dict[str, Any]:
+        """`capabilities` and `instructions` of a view: the body of `initialize` and of `server/discover`.
+
+        Waits for no server that was ever seen.
+        """
+        now = self.served
+        await now.pool.seen(now.shown(view), now.first_wait)
+        result: dict[str, Any] = {"capabilities": self._capabilities(view)}
+        instructions = now.views.instructions(now.catalog, self._scope(view, caller))
+        if instructions is not None:
+            result["instructions"] = instructions
+        return result
+
+    def _capabilities(self, view: str) -> dict[str, Any]:
+        """What the servers of a view declare; all lists, while one of them was never seen."""
+        known = [self.served.pool.upstreams[key].listing for key in self.served.shown(view)]
+        is_open = any(listing is None for listing in known)
+        declared = {name for listing in known if listing is not None for name in listing.capabilities}
+        served = {name: dict(value) for name, value in _SERVES.items() if is_open or name in declared}
+        return {**served, "completions": {}} if "completions" in declared else served
+
+    async def _late(self, kind: Kind, public: str, view: str) -> Entry | None:
+        """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.
+
+        While it is still unseen the entry is a guess, good enough to decide on and to say whom the caller waits for.
+        """
+        now = self.served
+        if kind not in (Kind.TOOL, Kind.PROMPT):
+            return None
+        owner = now.naming.owner_of_name(public)
+        if owner is None or owner[0].key not in now.shown(view):
+            return None
+        key, own = owner[0].key, owner[1]
+        if now.pool.upstreams[key].listing is not None:
+            return None
+        await now.pool.seen([key], now.first_wait)
+        if now.pool.upstreams[key].listing is not None:
+            return now.catalog.lookup(kind, public)
+        return Entry(kind, public, key, own)
+
+    def _scope(self, view: str, caller: Caller) -> Scope:
+        return Scope(caller, view, self.served.hidden())
+
+    def _missing(self, view: str) -> dict[str, Any]:
+        """What is not ready, and why; without secrets, since `trouble` has none."""
+        missing: dict[str, Any] = {}
+        for key in self.served.shown(view):
+            upstream = self.served.pool.upstreams[key]
+            if not upstream.is_ready:
+                is_known = upstream.listing is not None
+                missing[key] = {"state": upstream.state.phase, "known": is_known, "reason": self._trouble(key)}
+        return missing
+
+    def _trouble(self, key: str) -> str:
+        return self.served.pool.upstreams[key].trouble or "it is connecting"
+
+    def _refuse_if_nothing_is_known(self, view: str, missing: Mapping[str, Any]) -> None:
+        shown = self.served.shown(view)
+        if shown and all(self.served.pool.upstreams[key].listing is None for key in shown):
+            raise NothingKnown(missing)
+
+    def _ttl(self, view: str, kind: Kind) -> float:
+        """Seconds: the least that remains of any server shown."""
+        left = (self.served.pool.upstreams[key].remaining(kind) for key in self.served.shown(view))
+        return min(left, default=MAX_TTL)
+
+    def troubles(self) -> Iterator[tuple[str, str]]:
+        """Servers that are not ready, and why; for `/readyz` and the command line."""
+        for key, upstream in self.served.pool.upstreams.items():
+            if not upstream.is_ready:
+                yield key, self._trouble(key)
+
+
+def entry_is_known(entry: Entry, served: Served) -> bool:
+    """Whether the catalog has the entry, or may stand for it (a URI of a server that was seen)."""
+    return entry.listed or served.pool.upstreams[entry.server].listing is not None
+
+
+def _text(params: Mapping[str, Any], key: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str):
+        raise InvalidParams(f"params.{key} must be a string")
+    return value

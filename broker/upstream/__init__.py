@@ -1,0 +1,1 @@
+"""The side of the MCP servers: transports, links, and what keeps each of them alive."""

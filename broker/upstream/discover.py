@@ -1,0 +1,163 @@
+"""What does an upstream serve? All pages of all its lists, bounded, each item on its own merits.
+
+One malformed item costs that item, not the list (F-29); a list that never ends, or turns in a circle, is an error
+that is said, not a silently shorter list (F-28).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from broker.core import wire
+from broker.core.catalog import Dropped, Listing
+from broker.core.request import LISTS, Kind
+from broker.core.shape import is_array, is_object
+from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError
+from broker.upstream.link import Link
+
+MAX_PAGES: Final = 50
+MAX_ITEMS: Final = 2000
+"""Of one kind, per upstream (F-27)."""
+MAX_DEFINITION: Final = 256 * 1024
+"""Bytes of one definition: schemas are never evaluated here, but they are held, merged and sent (F-35)."""
+MAX_NAME: Final = 1024
+"""Characters of an own name or URI."""
+MAX_CURSOR: Final = 64 * 1024
+
+_CAPABILITY: Final = {
+    Kind.TOOL: "tools",
+    Kind.PROMPT: "prompts",
+    Kind.RESOURCE: "resources",
+    Kind.TEMPLATE: "resources",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One list of one upstream. `ttl` is in seconds, where the upstream gave one."""
+
+    items: tuple[dict[str, Any], ...]
+    dropped: tuple[Dropped, ...]
+    ttl: float | None = None
+
+
+async def discover(link: Link, timeout: float, known: Listing | None) -> Listing:
+    """All lists that the upstream declares, asked in parallel.
+
+    A list that cannot be had keeps its `known` items and is reported, so that it costs the others nothing.
+
+    Raises: BrokerError, if none can be had.
+    """
+    found: dict[Kind, Found] = {}
+    failures: list[BrokerError] = []
+
+    async def fetch(kind: Kind) -> None:
+        try:
+            found[kind] = await fetch_list(link, kind, timeout)
+        except BrokerError as error:
+            failures.append(error)
+            items = known.items.get(kind, ()) if known is not None else ()
+            found[kind] = Found(items, (Dropped(kind, "*", f"the list cannot be had: {error.message}"),), 0.0)
+
+    kinds = [kind for kind in Kind if link.peer.has(_CAPABILITY[kind])]
+    async with anyio.create_task_group() as tasks:
+        for kind in kinds:
+            tasks.start_soon(fetch, kind)
+    if failures and (len(failures) == len(kinds) or link.lost is not None):
+        raise failures[0]
+    peer = link.peer
+    listing = Listing(peer.version, peer.info, peer.capabilities, peer.instructions)
+    for kind in kinds:
+        listing = with_list(listing, kind, found[kind])
+    return listing
+
+
+def with_list(listing: Listing, kind: Kind, found: Found) -> Listing:
+    """`listing` with one list replaced."""
+    dropped = tuple(item for item in listing.dropped if item.kind is not kind) + found.dropped
+    ttl = {other: seconds for other, seconds in listing.ttl.items() if other is not kind}
+    if found.ttl is not None:
+        ttl[kind] = found.ttl
+    return Listing(
+        listing.version,
+        listing.info,
+        listing.capabilities,
+        listing.instructions,
+        {**listing.items, kind: found.items},
+        ttl,
+        dropped,
+    )
+
+
+async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
+    """All pages of one list.
+
+    Raises: BrokerError.
+    """
+    method, member = LISTS[kind].method, LISTS[kind].member
+    items: list[dict[str, Any]] = []
+    dropped: list[Dropped] = []
+    ttl: float | None = None
+    cursors: set[str] = set()
+    params: dict[str, Any] = {}
+    for _ in range(MAX_PAGES):
+        try:
+            result = await link.request(method, params, timeout=timeout)
+        except UpstreamAnsweredError as error:
+            # Many servers declare resources and serve no templates.
+            if error.code == METHOD_NOT_FOUND and kind is Kind.TEMPLATE:
+                return Found((), ())
+            raise
+        page = result.get(member)
+        if not is_array(page):
+            raise MalformedAnswer(link.upstream, f"{method} without {member}")
+        for item in page:
+            fault = _fault(link, kind, item)
+            if fault is not None:
+                dropped.append(Dropped(kind, _name_of(kind, item), fault))
+            elif len(items) >= MAX_ITEMS:
+                dropped.append(Dropped(kind, _name_of(kind, item), f"more than {MAX_ITEMS} {kind}"))
+            else:
+                items.append(item)
+        ttl = _least(ttl, result.get("ttlMs"))
+        cursor = result.get("nextCursor")
+        if cursor is None:
+            return Found(tuple(items), tuple(dropped), ttl)
+        if not isinstance(cursor, str) or len(cursor) > MAX_CURSOR or cursor in cursors:
+            raise MalformedAnswer(link.upstream, f"{method} pages in a circle, or with a cursor that is none")
+        cursors.add(cursor)
+        params = {"cursor": cursor}
+    raise MalformedAnswer(link.upstream, f"{method} has more than {MAX_PAGES} pages")
+
+
+def _fault(link: Link, kind: Kind, item: object) -> str | None:
+    """Why an item cannot be served, or None."""
+    if not is_object(item):
+        return "not an object"
+    key = LISTS[kind].name_key
+    own = item.get(key)
+    if not isinstance(own, str) or not own:
+        return f"no {key}"
+    if len(own) > MAX_NAME:
+        return f"its {key} is longer than {MAX_NAME} characters"
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in own):
+        return f"its {key} has control characters"
+    if len(wire.encode(item)) > MAX_DEFINITION:
+        return f"its definition is larger than {MAX_DEFINITION} bytes"
+    if kind is not Kind.TOOL:
+        return None
+    return link.tool_fault(item) if is_object(item.get("inputSchema")) else "no inputSchema"
+
+
+def _name_of(kind: Kind, item: object) -> str:
+    own = item.get(LISTS[kind].name_key) if is_object(item) else None
+    return own[:100] if isinstance(own, str) else "?"
+
+
+def _least(ttl: float | None, milliseconds: object) -> float | None:
+    """The shortest time that any page gave, in seconds (F-41: whatever it is, it is clamped where it is used)."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return ttl
+    seconds = max(0.0, milliseconds / 1000)
+    return seconds if ttl is None else min(ttl, seconds)

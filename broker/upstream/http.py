@@ -1,0 +1,310 @@
+"""A link over streamable HTTP, both eras: every request is a POST of its own, answered by JSON or an event stream.
+
+Spec: 2026-07-28 basic/transports/streamable-http; 2025-11-25 basic/transports, "Streamable HTTP".
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+import anyio
+import anyio.abc
+from mcp.shared.inbound import (
+    MCP_METHOD_HEADER,
+    MCP_NAME_HEADER,
+    MCP_PROTOCOL_VERSION_HEADER,
+    NAME_BEARING_METHODS,
+    encode_header_value,
+    find_invalid_x_mcp_header,
+    mcp_param_headers,
+    x_mcp_header_map,
+)
+
+from broker.core import wire
+from broker.core.era import is_modern
+from broker.core.shape import is_object
+from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
+from broker.upstream.link import (
+    NEVER_CANCELLED,
+    Link,
+    Waiting,
+    judge_answer,
+    notification_bytes,
+    refusal_bytes,
+    request_bytes,
+)
+from broker.upstream.web import Refused, WebClient, content_type
+
+log = logging.getLogger(__name__)
+
+SESSION_HEADER: Final = "Mcp-Session-Id"
+ACCEPT: Final = "application/json, text/event-stream"
+COURTESY_TIMEOUT: Final = 5.0
+"""Seconds for what nobody waits for: a cancellation, the end of a session, the refusal of a question."""
+MAX_COURTESIES: Final = 64
+"""Of these at a time, per upstream."""
+STREAM_RETRY: Final = 1.0
+"""Seconds at least between two openings of the event stream: one that is closed at once makes no storm (F-54)."""
+MAX_STREAM_RETRY: Final = 30.0
+"""Seconds at most, whatever its `retry` says (F-55)."""
+
+
+class _SessionEnded(Exception):
+    """The upstream no longer knows our session: what was asked has not been processed."""
+
+
+class HttpLink(Link):
+    """See the module."""
+
+    def __init__(self, client: WebClient) -> None:
+        super().__init__(client.upstream)
+        self._client = client
+        self._session: str | None = None
+        self._renewal = anyio.Lock()
+        self._initialize: dict[str, Any] = {}
+        """The parameters of `initialize`, to open a new session when the upstream has ended ours."""
+        self._param_headers: dict[str, dict[tuple[str, ...], str]] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._courtesies = anyio.CapacityLimiter(MAX_COURTESIES)
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """See `Link`. The modern era has no notifications to a server."""
+        if is_modern(self.version):
+            return
+        await self._tell(notification_bytes(method, params))
+
+    async def serve(self) -> None:
+        """See `Link`: courtesies, and the stream on which an upstream announces changes."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                if not is_modern(self.version):
+                    await self._listen_legacy()
+                await self.gone()
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    async def aclose(self) -> None:
+        """See `Link`. A legacy session is ended politely."""
+        was_live = self.lost is None
+        self.lose("closed")
+        if was_live and self._session is not None:
+            with anyio.move_on_after(COURTESY_TIMEOUT / 5, shield=True):
+                try:
+                    async with self._client.request("DELETE", self._client.url, headers=self._headers()):
+                        pass
+                except UpstreamUnavailable:
+                    log.debug("%s: the session could not be ended", self.upstream)
+        await self._client.aclose()
+
+    def tool_fault(self, tool: Mapping[str, Any]) -> str | None:
+        """See `Link`. Spec: a client MUST exclude a tool whose `x-mcp-header` breaks the rules (SP-22)."""
+        return find_invalid_x_mcp_header(tool["inputSchema"]) if is_modern(self.version) else None
+
+    def learn_tools(self, tools: tuple[dict[str, Any], ...]) -> None:
+        """See `Link`: which arguments of which tool are mirrored into `Mcp-Param-*` headers."""
+        maps = {tool["name"]: x_mcp_header_map(tool["inputSchema"]) for tool in tools}
+        self._param_headers = {name: header_map for name, header_map in maps.items() if header_map}
+
+    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+        body = request_bytes(request_id, method, params)
+        answered = False
+        try:
+            with waiting.deadline():
+                session = self._session
+                try:
+                    message = await self._ask(request_id, method, params, body, waiting)
+                except _SessionEnded:
+                    await self._renew_session(session)
+                    message = await self._ask(request_id, method, params, body, waiting)
+                answered = True
+                return message
+            raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
+        finally:
+            # In the modern era the closed connection says it.
+            if not answered and method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
+                self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
+
+    async def _ask(
+        self, request_id: int, method: str, params: dict[str, Any], body: bytes, waiting: Waiting
+    ) -> dict[str, Any]:
+        headers = self._headers(method, params)
+        async with self._client.request("POST", self._client.url, headers=headers, body=body) as response:
+            if response.status != 200:
+                return await self._unusual(request_id, response)
+            if method == "initialize":
+                self._initialize = params
+                self._session = _visible_ascii(response.headers.get(SESSION_HEADER))
+            match content_type(response):
+                case "application/json":
+                    data = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
+                    return self._answer(request_id, data)
+                case "text/event-stream":
+                    return await self._from_stream(request_id, response, waiting)
+                case _:
+                    raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
+
+    async def _unusual(self, request_id: int, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        """A status that is not 200: a JSON-RPC error in its body is the answer, else the status is the fault."""
+        if response.status == 202:
+            raise MalformedAnswer(self.upstream, "HTTP 202 to a request")
+        refused = await self._client.refusal(response)
+        if response.status == 404 and self._session is not None:
+            raise _SessionEnded
+        try:
+            message = wire.decode_object(refused.body, wire.FROM_UPSTREAM)
+        except wire.Malformed:
+            raise refused from None
+        if "error" in message and message.get("id") in (request_id, None):
+            return message
+        raise refused
+
+    async def _renew_session(self, ended: str | None) -> None:
+        """Open a new session in place of `ended`, once for all calls that found it gone (F-61).
+
+        Spec: 2025-11-25 basic/transports: "it MUST start a new session by sending a new InitializeRequest".
+        """
+        async with self._renewal:
+            if self._session != ended:
+                return
+            self._session = None
+            waiting = Waiting(self.upstream, COURTESY_TIMEOUT)
+            request_id = next(self._ids)
+            body = request_bytes(request_id, "initialize", self._initialize)
+            try:
+                with waiting.deadline():
+                    judge_answer(
+                        self.upstream, await self._ask(request_id, "initialize", self._initialize, body, waiting)
+                    )
+            except BrokerError as error:
+                self.lose(f"it ended the session, and opens no new one: {error.message}")
+                raise
+            await self._tell(notification_bytes("notifications/initialized", None))
+
+    async def _from_stream(self, request_id: int, response: aiohttp.ClientResponse, waiting: Waiting) -> dict[str, Any]:
+        async for event in self._client.events(response):
+            if event.event != "message" or not event.data:
+                continue
+            message = self._decode(event.data)
+            method = message.get("method")
+            if not isinstance(method, str):
+                if _is_answer_to(message, request_id):
+                    return message
+            elif "id" in message:
+                self._refuse(message)
+            else:
+                params = message.get("params")
+                self._on_notification(request_id, method, params if is_object(params) else {}, waiting)
+        raise UpstreamUnavailable(self.upstream, "the stream ended before the answer")
+
+    def _on_notification(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> None:
+        if method == "notifications/progress":
+            if params.get("progressToken") == request_id:
+                waiting.notice(method, params)
+        elif method.endswith("list_changed") or method == "notifications/resources/updated":
+            self._unsolicited(method, params)
+        else:
+            waiting.notice(method, params)
+
+    def _answer(self, request_id: int, data: bytes) -> dict[str, Any]:
+        message = self._decode(data)
+        if not _is_answer_to(message, request_id):
+            raise MalformedAnswer(self.upstream, "an answer to something else")
+        return message
+
+    def _decode(self, data: bytes) -> dict[str, Any]:
+        try:
+            return wire.decode_object(data, wire.FROM_UPSTREAM)
+        except wire.Malformed as error:
+            raise MalformedAnswer(self.upstream, str(error)) from None
+
+    def _headers(self, method: str = "", params: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Headers of one request, all produced here: nothing of a caller's headers is ever copied (SP-19, SP-72)."""
+        headers = {"Accept": ACCEPT, "Content-Type": "application/json"}
+        if not is_modern(self.version):
+            if self._session is not None:
+                headers[SESSION_HEADER] = self._session
+            if method != "initialize":
+                headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
+            return headers
+        headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
+        headers[MCP_METHOD_HEADER] = method
+        params = params or {}
+        name = params.get(NAME_BEARING_METHODS.get(method, ""))
+        if isinstance(name, str):
+            headers[MCP_NAME_HEADER] = encode_header_value(name)
+            arguments = params.get("arguments")
+            if method == "tools/call" and is_object(arguments) and name in self._param_headers:
+                headers.update(mcp_param_headers(self._param_headers[name], arguments))
+        return headers
+
+    def _refuse(self, message: Mapping[str, Any]) -> None:
+        answer = refusal_bytes(message)
+        if answer is not None and not is_modern(self.version):
+            self._courtesy(answer)
+
+    def _courtesy(self, body: bytes) -> None:
+        """Tell it in the background; dropped when too many such wait already."""
+        if self._tasks is not None and self._courtesies.available_tokens > 0:
+            self._tasks.start_soon(self._tell, body)
+
+    async def _tell(self, body: bytes) -> None:
+        """POST what has no answer."""
+        async with self._courtesies:
+            with anyio.move_on_after(COURTESY_TIMEOUT):
+                try:
+                    async with self._client.request("POST", self._client.url, headers=self._headers(), body=body):
+                        pass
+                except UpstreamUnavailable as error:
+                    log.debug("%s: a notification was lost: %s", self.upstream, error.why)
+
+    async def _listen_legacy(self) -> None:
+        """The optional GET stream of a session, reopened while the link lives."""
+        while self.lost is None:
+            wait = STREAM_RETRY
+            headers = {**self._headers(), "Accept": "text/event-stream"}
+            headers.pop("Content-Type")
+            try:
+                async with self._client.request("GET", self._client.url, headers=headers) as response:
+                    if response.status != 200 or content_type(response) != "text/event-stream":
+                        return  # 405: it offers none
+                    async for event in self._client.events(response):
+                        if event.retry is not None:
+                            wait = min(MAX_STREAM_RETRY, max(STREAM_RETRY, event.retry / 1000))
+                        self._on_announcement(event.data)
+            except Refused:
+                return
+            except UpstreamUnavailable as error:
+                log.debug("%s: the event stream broke: %s", self.upstream, error.why)
+                wait = MAX_STREAM_RETRY
+            await anyio.sleep(wait)
+
+    def _on_announcement(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            message = wire.decode_object(data, wire.FROM_UPSTREAM)
+        except wire.Malformed as error:
+            log.debug("%s: dropped an event: %s", self.upstream, error)
+            return
+        method, params = message.get("method"), message.get("params")
+        if not isinstance(method, str):
+            return
+        if "id" in message:
+            self._refuse(message)
+        else:
+            self._unsolicited(method, params if is_object(params) else {})
+
+
+def _is_answer_to(message: Mapping[str, Any], request_id: int) -> bool:
+    """Whether a message answers our request; the string form of our id can mean nobody else (F-21)."""
+    return message.get("id") in (request_id, str(request_id)) and type(message.get("id")) is not bool
+
+
+def _visible_ascii(session: str | None) -> str | None:
+    """Spec 2025-11-25: a session id consists of visible ASCII only; anything else is no session id."""
+    if session is None or not session or len(session) > 1024:
+        return None
+    return session if all("!" <= character <= "~" for character in session) else None

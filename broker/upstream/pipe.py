@@ -1,0 +1,191 @@
+"""A link over a pair of streams that all requests share: stdio, and old SSE.
+
+`Duplex` carries whole messages; `PipeLink` tells the answers apart.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import anyio
+
+from broker.core import wire
+from broker.core.shape import is_object
+from broker.errors import MalformedAnswer, UpstreamUnavailable, printable
+from broker.upstream.link import (
+    NEVER_CANCELLED,
+    Link,
+    Waiting,
+    notification_bytes,
+    refusal_bytes,
+    request_bytes,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_GARBAGE: Final = 100
+"""Lines in a row that are no message before the connection counts as broken: banners and warnings of package
+runners are tolerated, a program that only talks is not (F-10)."""
+MAX_REFUSALS: Final = 64
+"""Requests of an upstream refused between two answers of its own; more are dropped unanswered (F-24)."""
+
+
+class Gone(Exception):
+    """The stream is over. The text says why."""
+
+
+class Duplex(Protocol):
+    """Whole messages, both ways, over one connection."""
+
+    async def send(self, message: bytes) -> None:
+        """Write one message (no newline in it). Raises: Gone, also when the peer has not read for too long."""
+        ...
+
+    def post(self, message: bytes) -> None:
+        """Write one message if that is possible without waiting, else drop it. Never raises."""
+        ...
+
+    def receive(self) -> AsyncIterator[bytes]:
+        """Messages as they come. Raises: Gone, at the end."""
+        ...
+
+    async def serve(self) -> None:
+        """What the stream needs beside its reader (a log to drain, a queue to write). Runs until cancelled."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close, and give everything back; bounded in time."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pending:
+    answer: asyncio.Future[dict[str, Any]]
+    waiting: Waiting
+
+
+class PipeLink(Link):
+    """See the module."""
+
+    def __init__(self, upstream: str, duplex: Duplex) -> None:
+        super().__init__(upstream)
+        self._duplex = duplex
+        self._pending: dict[int, _Pending] = {}
+        self._garbage = 0
+        self._refusals = 0
+
+    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+        pending = _Pending(asyncio.get_running_loop().create_future(), waiting)
+        self._pending[request_id] = pending
+        try:
+            with waiting.deadline():
+                try:
+                    await self._duplex.send(request_bytes(request_id, method, params))
+                except Gone as gone:
+                    self.lose(str(gone))
+                    raise UpstreamUnavailable(self.upstream, str(gone)) from None
+                return await pending.answer
+            raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
+        finally:
+            del self._pending[request_id]
+            if not pending.answer.done() or pending.answer.cancelled():
+                self._abandon(request_id, method)
+            else:
+                pending.answer.exception()  # seen, even if the waiter was cancelled in the same moment
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """See `Link`."""
+        try:
+            await self._duplex.send(notification_bytes(method, params))
+        except Gone as gone:
+            self.lose(str(gone))
+
+    async def serve(self) -> None:
+        """See `Link`: the one reader."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._duplex.serve)
+            try:
+                async for message in self._duplex.receive():
+                    self._on_bytes(message)
+                    if self.lost is not None:
+                        break
+            except Gone as gone:
+                self.lose(str(gone))
+            tasks.cancel_scope.cancel()
+
+    async def aclose(self) -> None:
+        """See `Link`."""
+        self.lose("closed")
+        await self._duplex.aclose()
+
+    def _abandon(self, request_id: int, method: str) -> None:
+        """Nobody waits for this answer any more: say so, once."""
+        if self.lost is None and method not in NEVER_CANCELLED:
+            self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": request_id}))
+
+    def _fail_pending(self, why: str) -> None:
+        for pending in self._pending.values():
+            if not pending.answer.done():
+                pending.answer.set_exception(UpstreamUnavailable(self.upstream, why))
+
+    def _on_bytes(self, data: bytes) -> None:
+        if not data.strip():
+            return
+        try:
+            message = wire.decode_object(data, wire.FROM_UPSTREAM)
+        except wire.Malformed as error:
+            self._on_garbage(data, str(error))
+            return
+        self._garbage = 0
+        method = message.get("method")
+        if isinstance(method, str):
+            if "id" in message:
+                self._on_request(message)
+            else:
+                params = message.get("params")
+                self._on_notification(method, params if is_object(params) else {})
+        elif "id" in message:
+            self._on_answer(message)
+
+    def _on_answer(self, message: dict[str, Any]) -> None:
+        request_id = message["id"]
+        # Ours are integers, so the string form of one can mean nobody else (F-21).
+        if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 19:
+            request_id = int(request_id)
+        pending = self._pending.get(request_id) if type(request_id) is int else None
+        if pending is None or pending.answer.done():
+            log.debug("%s: dropped an answer that nobody waits for", self.upstream)
+            return
+        self._refusals = 0
+        pending.answer.set_result(message)
+
+    def _on_notification(self, method: str, params: dict[str, Any]) -> None:
+        if method == "notifications/progress":
+            token = params.get("progressToken")
+            pending = self._pending.get(token) if type(token) is int else None
+            if pending is not None:
+                pending.waiting.notice(method, params)
+        else:
+            self._unsolicited(method, params)
+
+    def _on_request(self, message: dict[str, Any]) -> None:
+        self._refusals += 1
+        answer = refusal_bytes(message)
+        if answer is not None and self._refusals <= MAX_REFUSALS:
+            self._duplex.post(answer)
+
+    def _on_garbage(self, data: bytes, why: str) -> None:
+        """A line that is no message. The call it was meant for, if that can be told, fails now (F-12)."""
+        request_id = wire.readable_id(data)
+        pending = self._pending.get(request_id) if request_id is not None else None
+        if pending is not None and not pending.answer.done():
+            pending.answer.set_exception(MalformedAnswer(self.upstream, why))
+            return
+        self._garbage += 1
+        if self._garbage == 1:
+            text = printable(data[:400].decode("utf-8", "replace"))
+            log.info("%s: not a message (%s): %s", self.upstream, why, text)
+        if self._garbage >= MAX_GARBAGE:
+            self.lose(f"{self._garbage} lines in a row that are no messages")

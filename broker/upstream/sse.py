@@ -1,0 +1,98 @@
+"""Messages over the HTTP+SSE transport of 2024-11-05: one event stream in, one POST for each message out.
+
+Spec: 2024-11-05 basic/transports, "HTTP with SSE".
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Final
+from urllib.parse import urljoin
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from broker.core.eventstream import Event
+from broker.errors import UpstreamUnavailable
+from broker.upstream.pipe import Gone
+from broker.upstream.web import WebClient, content_type, origin
+
+MAX_POSTS: Final = 256
+"""Messages without an answer (cancellations, refusals) that may wait to be sent; more are dropped."""
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+class SseDuplex:
+    """See the module; implements `Duplex`."""
+
+    def __init__(self, client: WebClient, endpoint: str, events: AsyncIterator[Event], held: AsyncExitStack) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._events = events
+        self._held = held
+        self._outbox: tuple[MemoryObjectSendStream[bytes], MemoryObjectReceiveStream[bytes]] = (
+            anyio.create_memory_object_stream[bytes](MAX_POSTS)
+        )
+
+    @classmethod
+    async def open(cls, client: WebClient) -> "SseDuplex":
+        """Open the stream and wait for its `endpoint`.
+
+        Raises: UpstreamUnavailable; an endpoint on another origin is refused, since headers with credentials would
+        go there (SP-05).
+        """
+        async with AsyncExitStack() as held:
+            response = await held.enter_async_context(
+                client.request("GET", client.url, headers={"Accept": "text/event-stream"})
+            )
+            if response.status != 200:
+                raise await client.refusal(response)
+            if content_type(response) != "text/event-stream":
+                raise UpstreamUnavailable(client.upstream, "it does not answer with an event stream")
+            events = client.events(response)
+            async for event in events:
+                if event.event == "endpoint":
+                    endpoint = urljoin(client.url, event.data.decode("utf-8", "replace"))
+                    if origin(endpoint) != origin(client.url):
+                        raise UpstreamUnavailable(client.upstream, "its endpoint is on another origin")
+                    return cls(client, endpoint, events, held.pop_all())
+            raise UpstreamUnavailable(client.upstream, "the event stream ended before its endpoint")
+
+    async def send(self, message: bytes) -> None:
+        """See `Duplex`."""
+        try:
+            async with self._client.request("POST", self._endpoint, headers=_JSON, body=message) as response:
+                if not 200 <= response.status < 300:
+                    raise Gone((await self._client.refusal(response)).why)
+        except UpstreamUnavailable as error:
+            raise Gone(error.why) from None
+
+    def post(self, message: bytes) -> None:
+        """See `Duplex`."""
+        try:
+            self._outbox[0].send_nowait(message)
+        except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        """See `Duplex`."""
+        try:
+            async for event in self._events:
+                if event.event == "message" and event.data:
+                    yield event.data
+        except UpstreamUnavailable as error:
+            raise Gone(error.why) from None
+        raise Gone("the event stream ended")
+
+    async def serve(self) -> None:
+        """See `Duplex`: what was posted goes out in order, one at a time."""
+        async for message in self._outbox[1]:
+            try:
+                await self.send(message)
+            except Gone:
+                continue  # nobody waits for it; the reader finds out if the connection is gone
+
+    async def aclose(self) -> None:
+        """See `Duplex`."""
+        self._outbox[0].close()
+        await self._held.aclose()
+        await self._client.aclose()

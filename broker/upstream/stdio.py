@@ -1,0 +1,122 @@
+"""Messages over the standard streams of a child process.
+
+Spec: 2026-07-28 basic/transports/stdio. Framing is bounded: a line that never ends costs its upstream the
+connection, not the broker its memory (F-13); a child that does not read is given up after `WRITE_TIMEOUT` (F-14).
+"""
+
+import asyncio
+import collections
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+import anyio
+
+from broker.core import wire
+from broker.core.framing import LineSplitter, LineTooLong
+from broker.errors import printable
+from broker.upstream.pipe import Gone
+from broker.upstream.process import Process
+
+log = logging.getLogger(__name__)
+
+WRITE_TIMEOUT: Final = 5.0
+"""Seconds a full pipe may stay full; then the child counts as dead."""
+MAX_UNSENT: Final = 1024 * 1024
+"""Bytes that may wait for a child to read before `post` drops and `send` waits."""
+STDERR_KEPT: Final = 64 * 1024
+"""Bytes of stderr kept for whoever asks why (F-08)."""
+
+
+class StdioDuplex:
+    """See the module; implements `Duplex`."""
+
+    def __init__(self, upstream: str, process: Process) -> None:
+        self._upstream = upstream
+        self._process = process
+        self._stderr: collections.deque[bytes] = collections.deque()
+        self._stderr_size = 0
+        self._closing = False
+
+    @classmethod
+    async def open(cls, upstream: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> "StdioDuplex":
+        """Start the command. Raises: CannotStart."""
+        return cls(upstream, await Process.start(argv, env, cwd))
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    async def send(self, message: bytes) -> None:
+        """See `Duplex`. One write is one frame: frames of parallel calls never mix."""
+        writer = self._process.stdin
+        if writer.is_closing():
+            raise Gone("its stdin is closed")
+        writer.write(message + b"\n")
+        if writer.transport.get_write_buffer_size() <= MAX_UNSENT:
+            return
+        try:
+            with anyio.fail_after(WRITE_TIMEOUT):
+                await writer.drain()
+        except TimeoutError:
+            raise Gone(f"it has not read its input for {WRITE_TIMEOUT:g} s") from None
+        except (ConnectionError, RuntimeError):
+            raise Gone("its stdin is closed") from None
+
+    def post(self, message: bytes) -> None:
+        """See `Duplex`."""
+        writer = self._process.stdin
+        if not writer.is_closing() and writer.transport.get_write_buffer_size() <= MAX_UNSENT:
+            writer.write(message + b"\n")
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09)."""
+        splitter = LineSplitter(wire.FROM_UPSTREAM.size)
+        is_first = True
+        try:
+            while chunk := await self._process.stdout.read(65536):
+                for line in splitter.feed(chunk):
+                    yield wire.without_bom(line) if is_first else line
+                    is_first = False
+        except LineTooLong as error:
+            raise Gone(str(error)) from None
+        raise Gone(await self._why_ended())
+
+    async def aclose(self) -> None:
+        """See `Duplex`: stops the process and its descendants."""
+        self._closing = True
+        await self._process.stop()
+
+    def stderr_tail(self) -> str:
+        """The last line that the child logged, escaped and cut."""
+        lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
+        return printable(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
+
+    async def _why_ended(self) -> str:
+        code: int | None = None
+        with anyio.move_on_after(0.2):
+            code = await self._process.wait()
+        why = "it closed its output" if code is None else _ended(code)
+        await asyncio.sleep(0)  # what it said last may still be in the pipe
+        tail = self.stderr_tail()
+        return f"{why}: {tail}" if tail else why
+
+    async def serve(self) -> None:
+        """See `Duplex`: stderr is always read, so that a child never blocks on its log.
+
+        It is kept in a ring, and shown at debug level only.
+        """
+        with contextlib.suppress(ConnectionError):
+            while chunk := await self._process.stderr.read(65536):
+                self._stderr.append(chunk)
+                self._stderr_size += len(chunk)
+                while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
+                    self._stderr_size -= len(self._stderr.popleft())
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s: stderr: %s", self._upstream, printable(chunk[:400].decode("utf-8", "replace")))
+
+
+def _ended(code: int) -> str:
+    return f"it was ended by signal {-code}" if code < 0 else f"it exited with code {code}"

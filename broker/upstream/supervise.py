@@ -1,0 +1,298 @@
+"""One upstream, kept alive in a task of its own: connect, discover, watch, retry.
+
+Nothing that an upstream does reaches beyond its `Upstream`: its faults end in `state` and `trouble`, which the rest
+reads, and in errors of the calls that were on it. `core/lifecycle.py` decides what comes next.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from broker.clock import Clock
+from broker.config import HttpServer, Server
+from broker.core.catalog import Listing
+from broker.core.era import Version, is_modern
+from broker.core.lifecycle import Event, LinkState, Phase, step
+from broker.core.request import Kind
+from broker.errors import BrokerError, UpstreamUnavailable
+from broker.upstream.discover import discover, fetch_list, with_list
+from broker.upstream.handshake import Declare, agree
+from broker.upstream.link import Link
+from broker.upstream.snapshot import Snapshots
+from broker.upstream.transports import open_link
+
+log = logging.getLogger(__name__)
+
+REFRESH_SPACING: Final = 1.0
+"""Seconds between two refreshes of one list that its upstream caused: 20 000 announcements cost one each (F-26)."""
+MIN_TTL: Final = 5.0
+DEFAULT_TTL: Final = 300.0
+"""Seconds for which a list counts as fresh: at least the former, the latter if its upstream gives none."""
+LISTEN_RETRY: Final = 30.0
+"""Seconds between attempts to subscribe to an upstream's announcements."""
+
+OnListing = Callable[[str, Listing, frozenset[Kind]], None]
+"""Told of a new listing: server, listing, kinds that differ from what was known."""
+
+_ANNOUNCED: Final[dict[str, tuple[str, tuple[Kind, ...]]]] = {
+    "notifications/tools/list_changed": ("tools", (Kind.TOOL,)),
+    "notifications/prompts/list_changed": ("prompts", (Kind.PROMPT,)),
+    "notifications/resources/list_changed": ("resources", (Kind.RESOURCE, Kind.TEMPLATE)),
+}
+_LISTEN_FLAGS: Final = {
+    "tools": "toolsListChanged",
+    "prompts": "promptsListChanged",
+    "resources": "resourcesListChanged",
+}
+
+
+async def declare_nothing() -> Mapping[str, Any]:
+    """For links that belong to no caller: the broker itself can be asked nothing."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """What every upstream of a configuration is given."""
+
+    clock: Clock
+    snapshots: Snapshots
+    on_listing: OnListing
+    declare: Declare = declare_nothing
+
+
+@dataclass(slots=True)
+class _Freshness:
+    """When one list was fetched, whether it is to be fetched again, and whether its upstream said that it changed."""
+
+    wanted: anyio.Event = field(default_factory=anyio.Event)
+    fetched: float = 0.0
+    announced: bool = False
+
+
+class Upstream:
+    """See the module."""
+
+    def __init__(self, key: str, server: Server, fingerprint: str, supplies: Supplies) -> None:
+        self.key = key
+        self.server = server
+        self.state = LinkState()
+        self.listing: Listing | None = supplies.snapshots.load(fingerprint)
+        """What it serves, as last known; None if it was never seen."""
+        self.trouble: str | None = None
+        """Why it is not ready, in words for a person."""
+        self.connect_seconds: float | None = None
+        """How long the last successful connection took, with its discovery."""
+        self.first_try = anyio.Event()
+        """Set once the first attempt has ended, either way."""
+        self._fingerprint = fingerprint
+        self._supplies = supplies
+        self._link: Link | None = None
+        self._fresh = {kind: _Freshness() for kind in Kind}
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.key} {self.state.phase} {self.trouble or ''}>"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call can be made now."""
+        return self.state.phase is Phase.READY
+
+    def link(self) -> Link:
+        """The live link.
+
+        Raises: UpstreamUnavailable, at once, if there is none.
+        """
+        link = self._link
+        if link is None or not self.is_ready or link.lost is not None:
+            raise UpstreamUnavailable(self.key, self.trouble or f"it is {self.state.phase}")
+        return link
+
+    async def run(self) -> None:
+        """Keep it alive until cancelled. Never raises."""
+        clock = self._supplies.clock
+        self._step(Event.STARTED)
+        try:
+            while True:
+                event = await self._live_once()
+                self._step(event)
+                self.first_try.set()
+                await clock.sleep(self.state.delay)
+                self._step(Event.RETRY_DUE)
+        finally:
+            self._step(Event.STOPPED)
+
+    def touch(self, kind: Kind) -> None:
+        """Somebody asked for this list: refresh it if it is older than its time to live."""
+        if self.listing is None or not self.is_ready:
+            return
+        if self.remaining(kind) <= 0:
+            self._fresh[kind].wanted.set()
+
+    def remaining(self, kind: Kind) -> float:
+        """Seconds for which the known list still counts as fresh; 0 while it is not known to be."""
+        if self.listing is None or not self.is_ready:
+            return 0.0
+        ttl = max(MIN_TTL, min(DEFAULT_TTL, self.listing.ttl.get(kind, DEFAULT_TTL)))
+        return max(0.0, self._fresh[kind].fetched + ttl - self._supplies.clock.now())
+
+    def _step(self, event: Event) -> None:
+        clock = self._supplies.clock
+        self.state = step(self.state, event, clock.now(), clock.chance())
+
+    async def _live_once(self) -> Event:
+        """One connection, from opening to loss; what ended it."""
+        clock = self._supplies.clock
+        started = clock.now()
+        self.trouble = "it is connecting"
+        try:
+            link = await self._open()
+        except BrokerError as error:
+            return self._failed(getattr(error, "why", error.message))
+        except OSError as error:
+            return self._failed(str(error))
+        event = Event.LOST
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(link.serve)
+                event = await self._use(link, tasks, started)
+                tasks.cancel_scope.cancel()
+            return event
+        finally:
+            self._link = None
+            with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
+                await link.aclose()
+
+    async def _open(self) -> Link:
+        """Raises: BrokerError, OSError."""
+        with anyio.move_on_after(self.server.connect_timeout):
+            return await open_link(self.key, self.server, self.server.connect_timeout)
+        raise UpstreamUnavailable(self.key, f"it did not connect within {self.server.connect_timeout:g} s")
+
+    async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> Event:
+        link.on_event = self._on_event
+        try:
+            await self._shake_hands(link)
+        except BrokerError as error:
+            return self._failed(link.lost or getattr(error, "why", error.message))
+        self._link, self.trouble = link, None
+        self._step(Event.OPENED)
+        if self.listing is not None:
+            link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
+        tasks.start_soon(self._keep_fresh, link, tasks)
+        # Discovery must not delay the loss of a link, nor outlive it.
+        tasks.start_soon(self._discover, link, started)
+        self.trouble = await link.gone()
+        log.warning("%s: connection lost: %s", self.key, self.trouble)
+        return Event.LOST
+
+    async def _shake_hands(self, link: Link) -> None:
+        """The handshake, within the connect time-out; the time that `declare` waits for a caller does not count.
+
+        Raises: BrokerError.
+        """
+        timeout = self.server.connect_timeout
+        pinned = None if self.server.protocol == "auto" else Version(self.server.protocol)
+        is_sse = isinstance(self.server, HttpServer) and self.server.transport == "sse"
+        if is_sse and pinned is None:
+            pinned = Version("2025-11-25")  # SSE upstreams are legacy, never probed
+        with anyio.CancelScope(deadline=anyio.current_time() + timeout) as patience:
+
+            async def declare() -> Mapping[str, Any]:
+                left = patience.deadline - anyio.current_time()
+                patience.deadline = float("inf")
+                try:
+                    return await self._supplies.declare()
+                finally:
+                    patience.deadline = anyio.current_time() + left
+
+            is_pipe = not isinstance(self.server, HttpServer)
+            await agree(link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare)
+        if patience.cancelled_caught:
+            raise UpstreamUnavailable(self.key, f"it did not finish the handshake within {timeout:g} s")
+
+    async def _discover(self, link: Link, started: float) -> None:
+        try:
+            listing = await discover(link, self.server.timeout, self.listing)
+        except BrokerError as error:
+            link.lose(f"its lists cannot be had: {getattr(error, 'why', error.message)}")
+            return
+        now = self._supplies.clock.now()
+        self.connect_seconds = now - started
+        for fresh in self._fresh.values():
+            fresh.fetched = now
+        link.learn_tools(listing.items.get(Kind.TOOL, ()))
+        await self._publish(listing)
+        self.first_try.set()
+        counts = ", ".join(f"{len(items)} {kind}" for kind, items in listing.items.items()) or "nothing listed"
+        log.info("%s: ready in %.1f s: %s (%s)", self.key, self.connect_seconds, counts, listing.version)
+
+    async def _publish(self, listing: Listing, announced: frozenset[Kind] = frozenset()) -> None:
+        """Make a listing the known one. `announced`: kinds to tell callers of even if they look the same."""
+        before, self.listing = self.listing, listing
+        changed = announced | frozenset(kind for kind in Kind if before is None or differs(before, listing, kind))
+        if before != listing or announced:
+            self._supplies.on_listing(self.key, listing, changed)
+        if before != listing:
+            for item in listing.dropped:
+                log.warning("%s: not served: %s %r: %s", self.key, item.kind, item.own, item.reason)
+            await anyio.to_thread.run_sync(self._supplies.snapshots.save, self._fingerprint, listing)
+
+    async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup) -> None:
+        for kind in Kind:
+            self._fresh[kind].wanted = anyio.Event()
+            tasks.start_soon(self._refresh_when_wanted, link, kind)
+        if is_modern(link.version):
+            tasks.start_soon(self._listen, link)
+
+    async def _refresh_when_wanted(self, link: Link, kind: Kind) -> None:
+        """Single flight for one list, and never more often than `REFRESH_SPACING`."""
+        fresh, clock = self._fresh[kind], self._supplies.clock
+        while True:
+            await fresh.wanted.wait()
+            fresh.wanted = anyio.Event()
+            announced, fresh.announced = fresh.announced, False
+            if self.listing is None:
+                continue  # the discovery that is under way will see it
+            try:
+                found = await fetch_list(link, kind, self.server.timeout)
+            except BrokerError as error:
+                log.warning("%s: %s could not be refreshed: %s", self.key, kind, error.message)
+            else:
+                fresh.fetched = clock.now()
+                listing = with_list(self.listing, kind, found)
+                link.learn_tools(listing.items.get(Kind.TOOL, ()))
+                await self._publish(listing, frozenset({kind}) if announced else frozenset())
+            await clock.sleep(REFRESH_SPACING)
+
+    async def _listen(self, link: Link) -> None:
+        """Ask a modern upstream to announce changes, and again whenever that subscription ends."""
+        wanted = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
+        while wanted and link.lost is None:
+            try:
+                await link.request("subscriptions/listen", {"notifications": wanted}, timeout=float("inf"))
+            except BrokerError as error:
+                log.debug("%s: no announcements: %s", self.key, error.message)
+            await self._supplies.clock.sleep(LISTEN_RETRY)
+
+    def _on_event(self, method: str, params: dict[str, Any]) -> None:
+        _, kinds = _ANNOUNCED.get(method, ("", ()))
+        for kind in kinds:
+            self._fresh[kind].announced = True
+            self._fresh[kind].wanted.set()
+
+    def _failed(self, why: str) -> Event:
+        if self.trouble != why:
+            log.warning("%s: not available: %s", self.key, why)
+        self.trouble = why
+        return Event.FAILED
+
+
+def differs(before: Listing, after: Listing, kind: Kind) -> bool:
+    """Whether two listings have other items of a kind."""
+    return before.items.get(kind, ()) != after.items.get(kind, ())

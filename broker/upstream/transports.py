@@ -1,0 +1,46 @@
+"""Open a link by a server's configuration.
+
+The drivers for URLs bring in an HTTP client and the SDK, which take a second to load: they are loaded when the first
+URL is opened, in a thread, so that a broker with commands only starts at once and the others are not held up.
+"""
+
+import importlib
+from typing import Any
+
+import anyio.to_thread
+
+from broker.config import HttpServer, Server, reveal
+from broker.upstream.link import Link
+from broker.upstream.pipe import PipeLink
+from broker.upstream.stdio import StdioDuplex
+
+
+async def open_link(name: str, server: Server, connect_timeout: float) -> Link:
+    """A link that nobody has spoken on yet.
+
+    Raises: UpstreamUnavailable, CannotStart.
+    """
+    if isinstance(server, HttpServer):
+        return await _open_url(name, server, connect_timeout)
+    argv = [reveal(server.command), *map(reveal, server.args)]
+    env = {key: reveal(value) for key, value in server.env.items()}
+    cwd = reveal(server.cwd) if server.cwd is not None else None
+    return PipeLink(name, await StdioDuplex.open(name, argv, env, cwd))
+
+
+async def _open_url(name: str, server: HttpServer, connect_timeout: float) -> Link:
+    web = await _driver("web")
+    headers = {key: reveal(value) for key, value in server.headers.items()}
+    client = web.WebClient(name, reveal(server.url), headers, connect_timeout)
+    try:
+        if server.transport == "sse":
+            duplex = await (await _driver("sse")).SseDuplex.open(client)
+            return PipeLink(name, duplex)
+        return (await _driver("http")).HttpLink(client)
+    except BaseException:
+        await client.aclose()
+        raise
+
+
+async def _driver(name: str) -> Any:
+    return await anyio.to_thread.run_sync(importlib.import_module, f"broker.upstream.{name}")

@@ -1,0 +1,162 @@
+"""What both HTTP transports share: one client, bounded reads, errors in our words.
+
+`aiohttp` stands behind this file, so that a leaner client can take its place. Bodies are asked for without
+compression, so the bytes that are counted are the bytes that are kept (F-50); redirects are followed on the same
+origin only, and only where the method and body stay (F-56).
+"""
+
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from broker.core.eventstream import Event, EventParser, TooLong
+from broker.core.wire import FROM_UPSTREAM
+from broker.errors import UpstreamUnavailable, printable
+
+MAX_ERROR_BODY: Final = 64 * 1024
+"""Bytes of an error page that are read to find a JSON-RPC error in it."""
+MAX_REDIRECTS: Final = 3
+MAX_CONNECTIONS: Final = 100
+"""Per upstream; further calls wait their turn within their own time-out (F-64)."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Refused(UpstreamUnavailable):
+    """An HTTP status that is no answer. `status` decides what it says about the peer's era."""
+
+    def __init__(self, upstream: str, status: int, body: bytes = b"", retry_after: str | None = None) -> None:
+        later = f", retry after {printable(retry_after, 40)}" if retry_after else ""
+        super().__init__(upstream, f"HTTP {status}{later}")
+        self.status = status
+        self.body = body
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: what decides whether two URLs are the same site."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+class WebClient:
+    """HTTP towards one upstream, with its configured headers."""
+
+    def __init__(self, upstream: str, url: str, headers: Mapping[str, str], connect_timeout: float) -> None:
+        self.upstream = upstream
+        self.url = url
+        host = urlsplit(url).hostname or ""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            headers={"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers},
+            skip_auto_headers=("Content-Type",),
+            # Every request has its own deadline; a total here would cut streams that are meant to stay open.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=host not in _LOOPBACK,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """A response whose head has come; its status may be anything but a redirect.
+
+        Raises: UpstreamUnavailable, also for faults while the body is read inside.
+        """
+        try:
+            for _ in range(MAX_REDIRECTS):
+                async with self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False
+                ) as response:
+                    if response.status not in (301, 302, 303, 307, 308):
+                        self._refuse_encoding(response)
+                        yield response
+                        return
+                    url = self._redirected(url, response)
+            raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
+        except aiohttp.ClientError as error:
+            raise UpstreamUnavailable(self.upstream, describe(error)) from None
+        except (OSError, ssl.SSLError) as error:
+            raise UpstreamUnavailable(self.upstream, describe(error)) from None
+
+    def _refuse_encoding(self, response: aiohttp.ClientResponse) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({printable(encoding, 20)}) unasked")
+
+    def _redirected(self, url: str, response: aiohttp.ClientResponse) -> str:
+        target = urljoin(url, response.headers.get("Location", ""))
+        if origin(target) != origin(url):
+            scheme, host, port = origin(target)
+            where = printable(f"{scheme}://{host}:{port}", 100)
+            raise UpstreamUnavailable(
+                self.upstream, f"it redirects to another origin ({where}): put that URL in the file"
+            )
+        if response.status not in (307, 308):
+            raise UpstreamUnavailable(
+                self.upstream, f"HTTP {response.status} to {printable(urlsplit(target).path, 100)}"
+            )
+        if url == self.url:
+            self.url = target
+        return target
+
+    async def read_capped(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        """The body. Raises: UpstreamUnavailable, if it is longer than `limit` bytes (F-51)."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                response.close()
+                raise UpstreamUnavailable(self.upstream, f"its answer is larger than {limit} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+        """The events of a stream, until it ends. Raises: UpstreamUnavailable, for one that is too long (F-57)."""
+        parser = EventParser(FROM_UPSTREAM.size)
+        try:
+            async for chunk in response.content.iter_any():
+                for event in parser.feed(chunk):
+                    yield event
+        except TooLong as error:
+            response.close()
+            raise UpstreamUnavailable(self.upstream, str(error)) from None
+
+    async def refusal(self, response: aiohttp.ClientResponse) -> Refused:
+        """The error of a response that is no success."""
+        body = b""
+        with contextlib.suppress(UpstreamUnavailable):
+            body = await self.read_capped(response, MAX_ERROR_BODY)
+        return Refused(self.upstream, response.status, body, response.headers.get("Retry-After"))
+
+
+def describe(error: Exception) -> str:
+    """A network fault in few words, without URLs or credentials (d)."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return "its TLS certificate is not valid"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its host name cannot be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "the TLS handshake failed"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect ({error.os_error.strerror or 'no route'})"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError | aiohttp.ClientPayloadError):
+        return "the connection broke"
+    if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
+        return "it did not accept a connection in time"
+    return f"HTTP fault ({type(error).__name__})"
+
+
+def content_type(response: aiohttp.ClientResponse) -> str:
+    """The media type, lower case, without parameters."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
