@@ -3,6 +3,9 @@
 A `BrokerError` is an answer: raise it anywhere below a front and the front turns it into the JSON-RPC error
 (and, over HTTP, the status) of its row. Nothing else may cross that boundary: a front answers any other
 exception with `InternalError` and logs the cause, so that no text of a fault ever reaches a caller.
+
+Two boundaries catch everything, log it, and go on: `downstream/engine.py` for a request, and
+`upstream/supervise.py` for a connection.
 """
 
 from typing import Any, Final

@@ -28,7 +28,7 @@ from broker.downstream.guard import Guard
 from broker.downstream.message import Incoming, Rejected, modern_version, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
-from broker.downstream.stream import STREAM_HEADERS, Outbox, cancelled_by_disconnect, pump, reply
+from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, reply, while_connected
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
@@ -174,16 +174,10 @@ class HttpFront:
         outbox = Outbox()
         who = Who(caller, version, view)
 
-        async def work() -> None:
-            async with anyio.create_task_group() as tasks:
+        async def run() -> None:
+            outbox.finish(await self._engine.answer(incoming, who, outbox.emit))
 
-                async def run() -> None:
-                    outbox.finish(await self._engine.answer(incoming, who, outbox.emit))
-
-                tasks.start_soon(run)
-                await reply(http, outbox, _modern_status, ())
-
-        await cancelled_by_disconnect(http, work)
+        await while_connected(http, run, lambda: reply(http, outbox, _modern_status))
 
     def _check_envelope(self, headers: Headers, incoming: Incoming, view: str) -> Version:
         """Envelope and headers of a modern message. Raises: BrokerError."""
@@ -235,7 +229,7 @@ class HttpFront:
         assert self._tasks is not None
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request."
         self._tasks.start_soon(self._run_in_session, session, incoming, outbox)
-        await reply(http, outbox, lambda _: 200, ())
+        await reply(http, outbox, lambda _: 200)
 
     async def _run_in_session(self, session: LegacySession, incoming: Incoming, outbox: Outbox) -> None:
         assert incoming.id is not None
@@ -298,16 +292,10 @@ class HttpFront:
         self._engine.hub.add(subscriber)
         session.streams += 1
 
-        async def work() -> None:
-            await http.start(200, STREAM_HEADERS)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(pump, http, outbox)
-                await self._engine.closing.wait()
-                tasks.cancel_scope.cancel()
-            await http.write(b"", more=False)
-
         try:
-            await cancelled_by_disconnect(http, work)
+            await http.start(200, STREAM_HEADERS)
+            await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
+            await http.write(b"", more=False)
         finally:
             session.streams -= 1
             self._engine.hub.remove(subscriber)

@@ -20,7 +20,7 @@ from broker.downstream.asgi import BodyTooLarge, Http
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import LegacySession
-from broker.downstream.stream import STREAM_HEADERS, Outbox, cancelled_by_disconnect, pump
+from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
 from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError
 from broker.relay.notify import Subscriber
 
@@ -60,17 +60,13 @@ class SseFront:
         session = LegacySession(self._engine.clock.token(), caller, "", LATEST_LEGACY)
         outbox = Outbox()
 
-        async def work() -> None:
-            await http.start(200, STREAM_HEADERS)
-            endpoint = f"/messages?{SESSION_PARAMETER}={session.id}"
-            await http.write(frame(endpoint.encode(), event="endpoint"), more=True)
-            async with anyio.create_task_group() as tasks, self._kept(session, outbox, tasks):
-                tasks.start_soon(pump, http, outbox)
-                await self._engine.closing.wait()
-                tasks.cancel_scope.cancel()
-            await http.write(b"", more=False)
-
-        await cancelled_by_disconnect(http, work)
+        await http.start(200, STREAM_HEADERS)
+        endpoint = f"/messages?{SESSION_PARAMETER}={session.id}"
+        await http.write(frame(endpoint.encode(), event="endpoint"), more=True)
+        async with anyio.create_task_group() as tasks, self._kept(session, outbox, tasks):
+            await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
+            tasks.cancel_scope.cancel()
+        await http.write(b"", more=False)
 
     @asynccontextmanager
     async def _kept(

@@ -58,6 +58,7 @@ class StdioFront:
         reader = _Reader(asyncio.get_running_loop())
         splitter = LineSplitter(wire.FROM_CALLER.size)
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._end_when_closing, tasks.cancel_scope)
             try:
                 while (chunk := await reader.read()) and not self._writer.is_gone:
                     for line in splitter.feed(chunk):
@@ -67,6 +68,10 @@ class StdioFront:
             self._engine.closing.set()
             tasks.cancel_scope.cancel()
         self._writer.close(FLUSH_TIMEOUT)
+
+    async def _end_when_closing(self, scope: anyio.CancelScope) -> None:
+        await self._engine.closing.wait()
+        scope.cancel()
 
     def _on_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
         if not line.strip():

@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from broker.core.eventstream import KEEPALIVE, frame
-from broker.downstream.asgi import JSON_HEADERS, Http
+from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 
@@ -67,18 +67,16 @@ class Outbox:
         return self._wake.is_set()
 
 
-async def reply(
-    http: Http, outbox: Outbox, status_of: Callable[[Answer], int], extra: tuple[tuple[bytes, bytes], ...]
-) -> None:
+async def reply(http: Http, outbox: Outbox, status_of: Callable[[Answer], int]) -> None:
     """Send what comes through `outbox` until its answer is there.
 
     Raises: Disconnected.
     """
     await outbox.wait()
     if outbox.answer is not None and not len(outbox):
-        await http.respond(status_of(outbox.answer), outbox.answer.body, (*JSON_HEADERS, *extra))
+        await http.respond(status_of(outbox.answer), outbox.answer.body, JSON_HEADERS)
         return
-    await http.start(200, (*STREAM_HEADERS, *extra))
+    await http.start(200, STREAM_HEADERS)
     await pump(http, outbox)
 
 
@@ -95,14 +93,24 @@ async def pump(http: Http, outbox: Outbox) -> None:
         await outbox.wait()
 
 
-async def cancelled_by_disconnect(http: Http, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work`; a caller that closes the connection ends it. Spec: 2026-07-28 streamable-http, "Cancellation"."""
+async def while_connected(http: Http, *works: Callable[[], Awaitable[None]]) -> None:
+    """Run all of `works` until the last one given ends; a caller that is gone ends them all.
+
+    Spec: 2026-07-28 basic/transports/streamable-http, "Cancellation".
+    """
     async with anyio.create_task_group() as tasks:
+
+        async def quietly(work: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await work()
+            except Disconnected:
+                tasks.cancel_scope.cancel()
 
         async def watch() -> None:
             await http.gone()
             tasks.cancel_scope.cancel()
 
-        tasks.start_soon(watch)
-        await work()
+        for work in (watch, *works[:-1]):
+            tasks.start_soon(quietly, work)
+        await quietly(works[-1])
         tasks.cancel_scope.cancel()

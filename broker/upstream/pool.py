@@ -18,6 +18,7 @@ class Pool:
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         self.upstreams: Mapping[str, Upstream] = {upstream.key: upstream for upstream in upstreams}
+        self._patience: float | None = None
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(f'{key}: {one.state.phase}' for key, one in self.upstreams.items())}>"
@@ -35,10 +36,15 @@ class Pool:
                 tasks.cancel_scope.cancel()
 
     async def seen(self, keys: Iterable[str], timeout: float) -> None:
-        """Wait until each of `keys` has been seen once or has failed once, for at most `timeout` seconds."""
+        """Wait until each of `keys` has been seen once or has failed once.
+
+        At most until `timeout` seconds after anybody first had to wait: a server that hangs costs its broker one wait
+        in all, not one for every list.
+        """
         unseen = [self.upstreams[key] for key in keys if self.upstreams[key].listing is None]
         if not unseen:
             return
-        with anyio.move_on_after(timeout):
+        self._patience = self._patience or anyio.current_time() + timeout
+        with anyio.CancelScope(deadline=self._patience):
             for upstream in unseen:
                 await upstream.first_try.wait()

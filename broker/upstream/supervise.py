@@ -119,8 +119,7 @@ class Upstream:
         self._step(Event.STARTED)
         try:
             while True:
-                event = await self._live_once()
-                self._step(event)
+                self._step(await self._live_guarded())
                 self.first_try.set()
                 await clock.sleep(self.state.delay)
                 self._step(Event.RETRY_DUE)
@@ -145,11 +144,20 @@ class Upstream:
         clock = self._supplies.clock
         self.state = step(self.state, event, clock.now(), clock.chance())
 
+    async def _live_guarded(self) -> Event:
+        """`_live_once`; a fault of ours in it costs this upstream a connection, and nobody else anything (F-104)."""
+        try:
+            return await self._live_once()
+        except Exception:
+            log.exception("%s: internal error", self.key)
+            self.trouble = "an internal error of the broker; its log has the cause"
+            return Event.LOST if self.is_ready else Event.FAILED
+
     async def _live_once(self) -> Event:
         """One connection, from opening to loss; what ended it."""
         clock = self._supplies.clock
         started = clock.now()
-        self.trouble = "it is connecting"
+        self.trouble = self.trouble or "it is connecting"
         try:
             link = await self._open()
         except BrokerError as error:

@@ -6,6 +6,7 @@ origin only, and only where the method and body stay (F-56).
 """
 
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -149,7 +150,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "the TLS handshake failed"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect ({error.os_error.strerror or 'no route'})"
+        number = error.os_error.errno
+        return f"cannot connect ({os.strerror(number).lower() if number else 'no route'})"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError | aiohttp.ClientPayloadError):
         return "the connection broke"
     if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
