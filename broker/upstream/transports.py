@@ -5,6 +5,7 @@ URL is opened, in a thread, so that a broker with commands only starts at once a
 """
 
 import importlib
+import os
 from typing import Any
 
 import anyio.to_thread
@@ -24,7 +25,7 @@ async def open_link(name: str, server: Server, connect_timeout: float) -> Link:
         return await _open_url(name, server, connect_timeout)
     argv = [reveal(server.command), *map(reveal, server.args)]
     env = {key: reveal(value) for key, value in server.env.items()}
-    cwd = reveal(server.cwd) if server.cwd is not None else None
+    cwd = os.path.expanduser(reveal(server.cwd)) if server.cwd is not None else None
     return PipeLink(name, await StdioDuplex.open(name, argv, env, cwd))
 
 

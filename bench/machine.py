@@ -1,0 +1,122 @@
+"""The machine: its cores, what a process costs, and processes that are gone when they should be."""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+STOP_TIMEOUT: Final = 8.0
+"""Seconds that a process gets to end kindly: more than the broker needs to stop ten servers that hang."""
+HAS_PROC: Final = Path("/proc/self/task").is_dir()
+_ENVIRONMENT: Final = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def cores() -> tuple[int, int]:
+    """The core for the load and the upstreams, and the core for what is measured; the same one if there is one."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    return usable[0], usable[-1]
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Generator[None, None, None]:
+    """What is started inside runs on this core only, where the system can do that; None: on any."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def start(argv: Sequence[str], core: int | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """A process in a session of its own; what it says goes to `log`, or nowhere."""
+    with on_core(core), contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **_ENVIRONMENT},
+            start_new_session=True,
+        )
+
+
+def environment() -> dict[str, str]:
+    """For processes that are started in other ways."""
+    return {**os.environ, **_ENVIRONMENT}
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process, kindly, then not, and what is left of its session."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(STOP_TIMEOUT)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """CPU time of all threads of a process so far; 0 where /proc does not tell."""
+    if pid is None or not HAS_PROC:
+        return 0.0
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def busy_seconds(core: int) -> float:
+    """Time for which a core was not idle since the system started."""
+    if not HAS_PROC:
+        return 0.0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            spent = [int(tick) for tick in ticks[:8]]
+            return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def description() -> dict[str, str]:
+    """What numbers depend on."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    packages = ("mcp", "uvicorn", "httptools", "uvloop", "orjson", "aiohttp")
+    return {
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": ", ".join(f"{name} {version(name)}" for name in packages),
+        "pinned": "load and upstreams on core {}, what is measured on core {}".format(*cores()),
+        "executable": Path(sys.executable).name,
+    }

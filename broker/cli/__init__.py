@@ -1,0 +1,182 @@
+"""The command line: each command parses, and calls one function.
+
+What the commands need is imported inside them: `--help`, `--version` and completion of options load typer and rich,
+and nothing of the broker.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from broker import __version__
+from broker.cli.exits import EPILOG, FAILED, INTERRUPTED, Stop
+from broker.cli.options import (
+    Arguments,
+    AsJson,
+    Config,
+    Host,
+    Level,
+    LogLevel,
+    Port,
+    PromptArguments,
+    PromptName,
+    ResourceUri,
+    ToolName,
+    View,
+    Wait,
+)
+
+app = typer.Typer(
+    name="mcp-broker",
+    help="One MCP server in front of many.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"mcp-broker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One MCP server in front of many."""
+
+
+@app.command(epilog=EPILOG)
+def serve(
+    config: Config = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8787,
+    log_level: LogLevel = Level.INFO,
+) -> None:
+    """Serve over HTTP, for hosts that connect to a URL."""
+    from broker.cli import fronts
+
+    raise typer.Exit(fronts.serve(config, host, port, log_level))
+
+
+@app.command(epilog=EPILOG)
+def stdio(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
+    """Serve over standard input and output, for hosts that start a command."""
+    from broker.cli import fronts
+
+    raise typer.Exit(fronts.stdio(config, log_level))
+
+
+@app.command(epilog=EPILOG)
+def check(
+    config: Config = None,
+    connect: Annotated[bool, typer.Option("--connect", help="Also ask every server, and print how it is.")] = False,
+    wait: Wait = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Check the whole configuration; every problem is said, with its line."""
+    from broker.cli import checking
+
+    raise typer.Exit(checking.check(config, connect=connect, wait=wait, as_json=json, level=log_level))
+
+
+@app.command(epilog=EPILOG)
+def catalog(
+    config: Config = None,
+    view: View = "",
+    wait: Wait = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Show what callers are served, and about how many tokens it costs them."""
+    from broker.cli import cataloging
+
+    raise typer.Exit(cataloging.catalog(config, view=view, wait=wait, as_json=json, level=log_level))
+
+
+@app.command(epilog=EPILOG)
+def call(
+    name: ToolName,
+    arguments: Arguments = None,
+    config: Config = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Call a tool, and print its result."""
+    from broker.cli import ask, content
+    from broker.cli.arguments import parse
+
+    given = parse(arguments or (), values_are_text=False)
+    question = ask.Question("tools/call", name, given, content.of_call)
+    raise typer.Exit(ask.ask(config, question, as_json=json, level=log_level))
+
+
+@app.command(epilog=EPILOG)
+def read(uri: ResourceUri, config: Config = None, json: AsJson = False, log_level: LogLevel = Level.ERROR) -> None:
+    """Read a resource, and print it."""
+    from broker.cli import ask, content
+
+    question = ask.Question("resources/read", uri, None, content.of_read)
+    raise typer.Exit(ask.ask(config, question, as_json=json, level=log_level))
+
+
+@app.command(epilog=EPILOG)
+def prompt(
+    name: PromptName,
+    arguments: PromptArguments = None,
+    config: Config = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Get a prompt, and print its messages."""
+    from broker.cli import ask, content
+    from broker.cli.arguments import parse
+
+    given = parse(arguments or (), values_are_text=True)
+    question = ask.Question("prompts/get", name, given, content.of_prompt)
+    raise typer.Exit(ask.ask(config, question, as_json=json, level=log_level))
+
+
+def main() -> None:
+    """The program. Whatever goes wrong is one line on stderr and an exit code."""
+    try:
+        app(prog_name="mcp-broker")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as fault:
+        sys.exit(_told(_cause(fault)))
+
+
+def _cause(fault: BaseException) -> BaseException:
+    """The one that matters: task groups put what happened in them into groups."""
+    while isinstance(fault, BaseExceptionGroup) and fault.exceptions:
+        fault = next((one for one in fault.exceptions if isinstance(one, Stop)), fault.exceptions[0])
+    return fault
+
+
+def _told(fault: BaseException) -> int:
+    """Say it, and give the exit code."""
+    if isinstance(fault, Stop):
+        if fault.message:
+            print(fault.message, file=sys.stderr)
+        return fault.code
+    if isinstance(fault, BrokenPipeError):
+        # Whoever read us (`head`) has enough; the interpreter must not complain of it when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    if isinstance(fault, KeyboardInterrupt):
+        return INTERRUPTED
+    if logging.getLogger("broker").isEnabledFor(logging.DEBUG):
+        raise fault
+    said = f"{type(fault).__name__}: {fault}".encode("unicode_escape").decode("ascii")
+    print(f"mcp-broker: a fault of the broker: {said} (--log-level debug shows where)", file=sys.stderr)
+    return FAILED

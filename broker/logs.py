@@ -1,0 +1,105 @@
+"""Where log lines go: stderr, always, since stdout is protocol or a command's result.
+
+Lines for a pipe are plain, those for a terminal are coloured and stand above a progress bar. What an upstream chose
+is part of many of them, so control characters are escaped whatever the message is (I-40, I-45): one record, one line.
+"""
+
+import logging
+import sys
+import traceback
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+MAX_LINE: Final = 4000
+"""Characters of one message: a longer one would bury the others."""
+
+_STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+
+
+def configure(level: str, console: Console | None = None) -> None:
+    """Log the broker's records from `level` on to stderr, and of everybody else's no less than warnings.
+
+    `console`: the one that draws on stderr, so that lines and a progress bar do not overwrite each other.
+    """
+    # A host that closed our stderr must not stop us.
+    logging.raiseExceptions = False
+    shown = console or Console(stderr=True)
+    handler = _Terminal(shown) if shown.is_terminal else logging.StreamHandler(sys.stderr)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    handler.setFormatter(_OneLine(with_traces=number <= logging.DEBUG))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.WARNING))
+    logging.getLogger("broker").setLevel(number)
+
+
+def is_debugging() -> bool:
+    """Whether traces are wanted."""
+    return logging.getLogger("broker").isEnabledFor(logging.DEBUG)
+
+
+def escaped(text: str, limit: int = MAX_LINE) -> str:
+    """`text` in one line of printable characters."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
+
+
+def fault_place(fault: BaseException) -> str:
+    """`TypeError: text (file.py:12)`: a fault in one line."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    place = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    return f"{type(fault).__name__}: {fault}{place}"
+
+
+class _OneLine(logging.Formatter):
+    """`12:00:00 WARNING broker.upstream.supervise: text`; with a trace below it only when debugging."""
+
+    def __init__(self, *, with_traces: bool) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._with_traces = with_traces
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return f"{self.formatTime(record, self.datefmt)} {record.levelname:<7} {record.name}: {self.message_of(record)}"
+
+    def message_of(self, record: logging.LogRecord) -> str:
+        """The message, and what is known of the fault that it is about."""
+        message = escaped(record.getMessage())
+        fault = record.exc_info[1] if record.exc_info else None
+        if fault is None:
+            return message
+        if not self._with_traces:
+            return f"{message}: {escaped(fault_place(fault))}"
+        lines = "".join(traceback.format_exception(fault)).splitlines()
+        return "\n".join([message, *(f"  {escaped(line)}" for line in lines)])
+
+
+class _Terminal(logging.Handler):
+    """Coloured lines; the name of the module only when debugging."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        try:
+            self._console.print(self._line(record), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> Text:
+        formatter = self.formatter
+        assert isinstance(formatter, _OneLine)
+        name = f"{record.name}: " if is_debugging() else ""
+        return Text.assemble(
+            (formatter.formatTime(record, formatter.datefmt), "dim"),
+            " ",
+            (f"{record.levelname:<7}", _STYLES.get(record.levelname, "")),
+            " ",
+            (name, "dim"),
+            formatter.message_of(record),
+        )
