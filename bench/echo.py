@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -25,7 +25,7 @@ class Echo:
     """From the bytes of a message to the bytes of its answer."""
 
     def __init__(self, tools: int) -> None:
-        self._tools = [tool(number) for number in range(tools)]
+        self._tools = orjson.Fragment(orjson.dumps([tool(number) for number in range(tools)]))
 
     def answer(self, data: bytes) -> tuple[str, bytes | None]:
         """The method, and the answer; None if there is none to give."""
@@ -95,8 +95,7 @@ async def serve_http(echo: Echo, port: int) -> None:
         """One connection of a caller, which sends its next request when it has the answer to the last one."""
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self._transport = transport
+            self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
             self._parser = httptools.HttpRequestParser(self)
             self._body = b""
 

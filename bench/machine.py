@@ -19,10 +19,12 @@ HAS_PROC: Final = Path("/proc/self/task").is_dir()
 _ENVIRONMENT: Final = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
+_USABLE: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
 def cores() -> tuple[int, int]:
     """The core for the load and the upstreams, and the core for what is measured; the same one if there is one."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    return usable[0], usable[-1]
+    return _USABLE[0], _USABLE[-1]
 
 
 @contextlib.contextmanager
@@ -81,22 +83,39 @@ def cpu_seconds(pid: int | None) -> float:
     if pid is None or not HAS_PROC:
         return 0.0
     total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
             total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
 
 
-def busy_seconds(core: int) -> float:
-    """Time for which a core was not idle since the system started."""
+def children_seconds() -> float:
+    """CPU time of all that descend from this process and are alive."""
     if not HAS_PROC:
         return 0.0
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    tree = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    return sum(map(cpu_seconds, tree - {os.getpid()}))
+
+
+def busy_seconds() -> float:
+    """Time for which the cores that are measured on were not idle since the system started."""
+    if not HAS_PROC:
+        return 0.0
+    names = {f"cpu{core}" for core in cores()}
+    total = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
-        if name == f"cpu{core}":
+        if name in names:
             spent = [int(tick) for tick in ticks[:8]]
-            return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+            total += sum(spent) - spent[3] - spent[4]
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> float:

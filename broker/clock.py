@@ -18,6 +18,10 @@ class Clock(Protocol):
         """Seconds on a clock that never steps back; only differences mean anything."""
         ...
 
+    def wall(self) -> float:
+        """Seconds since 1970, which may step: for what another process, or a later start, must understand."""
+        ...
+
     def chance(self) -> float:
         """A number in [0, 1), for jitter."""
         ...
@@ -37,6 +41,10 @@ class SystemClock:
     def now(self) -> float:
         """See `Clock`."""
         return time.monotonic()
+
+    def wall(self) -> float:
+        """See `Clock`."""
+        return time.time()
 
     def chance(self) -> float:
         """See `Clock`."""
@@ -62,6 +70,10 @@ class FakeClock:
 
     def now(self) -> float:
         """See `Clock`."""
+        return self._now
+
+    def wall(self) -> float:
+        """See `Clock`; the same time here."""
         return self._now
 
     def chance(self) -> float:

@@ -100,12 +100,10 @@ class UnknownName(BrokerError):
 
 
 class UnknownResource(BrokerError):
-    """No such resource for this caller. `core/era.py` gives it the code of the caller's era."""
+    """No such resource for this caller. `code` is that of the caller's era: -32002 before 2026-07-28, then -32602."""
 
-    code = RESOURCE_NOT_FOUND
-
-    def __init__(self, uri: str) -> None:
-        super().__init__("Resource not found", {"uri": uri})
+    def __init__(self, uri: str, code: int) -> None:
+        super().__init__("Resource not found", {"uri": uri}, code=code)
 
 
 class UnsupportedVersion(BrokerError):

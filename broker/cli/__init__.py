@@ -7,7 +7,7 @@ and nothing of the broker.
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -158,9 +158,10 @@ def main() -> None:
 
 def _cause(fault: BaseException) -> BaseException:
     """The one that matters: task groups put what happened in them into groups."""
-    while isinstance(fault, BaseExceptionGroup) and fault.exceptions:
-        fault = next((one for one in fault.exceptions if isinstance(one, Stop)), fault.exceptions[0])
-    return fault
+    if not isinstance(fault, BaseExceptionGroup):
+        return fault
+    causes = [_cause(one) for one in cast(BaseExceptionGroup[BaseException], fault).exceptions]
+    return next((cause for cause in causes if isinstance(cause, Stop)), causes[0])
 
 
 def _told(fault: BaseException) -> int:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
 from rich.progress import Progress, TaskID
@@ -114,10 +114,10 @@ def _advance(progress: Progress, task: TaskID, params: dict[str, Any]) -> None:
     if isinstance(message, str) and message:
         progress.update(task, description=line(message, 60))
     if _is_amount(total) and _is_amount(done):
-        progress.update(task, total=float(total), completed=float(done))
+        progress.update(task, total=total, completed=done)
 
 
-def _is_amount(value: object) -> bool:
+def _is_amount(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
@@ -127,7 +127,9 @@ async def _complaint(local: Local, question: Question, refused: Refused) -> str:
     names = await _names(local, question.kind)
     if question.name in names:
         return f"{message} (code {refused.error.get('code')})"
-    absent = "".join(f"\n{key} is not available: {line(why, 1000)}" for key, why in local.broker.engine.router.troubles())
+    absent = "".join(
+        f"\n{key} is not available: {line(why, 1000)}" for key, why in local.broker.engine.router.troubles()
+    )
     near = difflib.get_close_matches(question.name[:200], names, n=3)
     if near:
         return f"{message}. Did you mean {', '.join(line(name) for name in near)}?{absent}"

@@ -78,8 +78,13 @@ def _say_servers(screen: Screen, rows: dict[str, Row]) -> None:
     if not rows:
         return
     cells = [_cells(key, row) for key, row in rows.items()]
-    screen.table(HEADER, cells, [_STYLES[row["state"]] for row in rows.values()])
+    # A sentence has no room in a table: on a terminal it stands below.
+    width = len(HEADER) - screen.out.is_terminal
+    styles = [_STYLES[row["state"]] for row in rows.values()]
+    screen.table(HEADER[:width], [row[:width] for row in cells], styles, words=3)
     for key, row in rows.items():
+        if screen.out.is_terminal and "reason" in row:
+            screen.say(f"{key}: {line(row['reason'], 1000)}", _STYLES[row["state"]])
         for one in row.get("dropped", ()):
             screen.say(f"{key}: not served: {one['kind']} {line(one['name'])}: {line(one['reason'])}", "yellow")
 

@@ -1,8 +1,8 @@
 """Results in readable form: text as text, what is no text as a line that says what it is."""
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from broker.cli.screen import block, line
 
@@ -27,12 +27,12 @@ def of_read(result: dict[str, Any]) -> Iterator[str]:
 def of_prompt(result: dict[str, Any]) -> Iterator[str]:
     """The messages of a prompt, each under the name of its role."""
     for message in _objects(result.get("messages")):
-        content = message.get("content")
-        yield f"{line(message.get('role', '?'))}: {_item(content) if isinstance(content, dict) else ''}"
+        content = "\n".join(_item(item) for item in _objects([message.get("content")]))
+        yield f"{line(message.get('role', '?'))}: {content}"
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    found: Iterable[Any] = value if isinstance(value, list) else ()
+    found = cast(list[Any], value) if isinstance(value, list) else []
     return [one for one in found if isinstance(one, dict)]
 
 

@@ -3,9 +3,8 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Final
 
-import anyio
+import anyio.lowlevel
 
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config
@@ -17,9 +16,6 @@ from broker.downstream.server import bind, is_loopback, serve_http
 from broker.downstream.stdio import StdioFront
 
 log = logging.getLogger(__name__)
-
-SIGNAL_GRACE: Final = 2.0
-"""Seconds that calls of a stdio host get when a signal ends the broker: hosts kill what does not end soon."""
 
 
 def serve(config: Path | None, host: str, port: int, level: str) -> int:
@@ -36,12 +32,16 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
         listener = bind(host, port)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise Stop(f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED) from None
+        raise Stop(
+            f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
+        ) from None
     settings = loaded.config.server
     guard = Guard(settings.allowed_hosts, settings.allowed_origins)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
+        # Whoever reads the URL may send a signal at once: by then `run` must have begun to heed it.
+        await anyio.lowlevel.checkpoint()
         await serve_http(broker.engine, guard, listener, lambda: _announce(loaded, url))
 
     broker = Broker(loaded)
@@ -59,21 +59,11 @@ def stdio(config: Path | None, level: str) -> int:
         log.warning("waiting for an MCP host to speak on stdin: this command is for hosts; Ctrl-C ends it")
 
     async def front(broker: Broker) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_soon, broker.engine.closing, tasks.cancel_scope)
-            await StdioFront(broker.engine, broker.caller.learn).serve()
-            tasks.cancel_scope.cancel()
+        await StdioFront(broker.engine, broker.caller.learn).serve()
 
     broker = Broker(loaded, waits_for_caller=True)
     run_async(lambda: run(broker, front))
     return OK
-
-
-async def _end_soon(closing: anyio.Event, scope: anyio.CancelScope) -> None:
-    """The front ends by itself when its host goes; this is for a signal, after which the host may keep the pipe."""
-    await closing.wait()
-    await anyio.sleep(SIGNAL_GRACE)
-    scope.cancel()
 
 
 def _announce(loaded: Loaded, url: str) -> None:
@@ -81,7 +71,7 @@ def _announce(loaded: Loaded, url: str) -> None:
     log.setLevel(logging.INFO)
     enabled = sum(server.enabled for server in loaded.config.servers.values())
     log.info("serving %s: %s on %s", line(loaded.config.broker.name), count(enabled, "server"), url)
-    log.warning("no credential source is configured: every caller is 'local', and may use everything that is served")
+    log.warning("no credential source is configured: every caller is 'local' and may use all of it")
     _warn(loaded)
 
 

@@ -1,8 +1,8 @@
 """A broker inside one command, asked the way a modern caller asks: what is shown is what a caller gets."""
 
 import json
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -39,18 +39,18 @@ class Local:
         self.broker = Broker(narrowed(loaded, only))
         self.generation = self.broker.generation
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[Broker]:
         """The servers run while this is entered."""
-        async with self.broker.running():
-            yield
+        return self.broker.running()
 
     @property
     def upstreams(self) -> dict[str, Upstream]:
         """Those that are started."""
         return dict(self.generation.pool.upstreams)
 
-    async def ask(self, method: str, params: dict[str, Any], emit: Emit = ignore_emit, view: str = "") -> dict[str, Any]:
+    async def ask(
+        self, method: str, params: dict[str, Any], emit: Emit = ignore_emit, view: str = ""
+    ) -> dict[str, Any]:
         """The result of a request.
 
         Raises: Refused.
@@ -91,9 +91,7 @@ def narrowed(loaded: Loaded, only: Collection[str] | None) -> Loaded:
         for key, server in config.servers.items()
     }
     patient = config.broker.model_copy(update={"first_wait": 0.0})
-    return replace(
-        loaded, config=config.model_copy(update={"servers": MappingProxyType(servers), "broker": patient})
-    )
+    return replace(loaded, config=config.model_copy(update={"servers": MappingProxyType(servers), "broker": patient}))
 
 
 async def settled(upstream: Upstream, patience: float) -> str:
@@ -107,4 +105,6 @@ async def settled(upstream: Upstream, patience: float) -> str:
 
 def patience_of(local: Local, wait: float | None) -> float:
     """Seconds to wait for the slowest server."""
-    return wait if wait is not None else max((one.server.connect_timeout for one in local.upstreams.values()), default=0)
+    return (
+        wait if wait is not None else max((one.server.connect_timeout for one in local.upstreams.values()), default=0)
+    )

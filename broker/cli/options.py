@@ -78,9 +78,7 @@ ARGUMENTS_HELP = (
     "A JSON object, or name=value pairs, or - to read a JSON object from stdin. "
     "A value that is JSON is taken as JSON, any other as text."
 )
-Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="ARGUMENTS", show_default=False, help=ARGUMENTS_HELP)
-]
+Arguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", show_default=False, help=ARGUMENTS_HELP)]
 PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(

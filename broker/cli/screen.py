@@ -6,7 +6,7 @@ be read as markup (I-40). `line` and `block` make it harmless, and rich gets it 
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,17 +54,16 @@ class Screen:
         """A value on stdout, in ASCII: no terminal and no encoding can read anything into it."""
         print(json.dumps(value, indent=2))
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
-        """A table; fields between tabs, if nobody looks. `styles`: of the rows."""
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str], words: int) -> None:
+        """A table; fields between tabs, if nobody looks. `styles`: of the rows; the first `words` columns are text,
+        the others numbers, which end at one edge."""
         if not self.out.is_terminal:
             for row in (header, *rows):
                 print("\t".join(row))
             return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for index, name in enumerate(header):
-            is_number = all(not row[index] or row[index][0] in "0123456789~-" for row in rows) and index > 0
-            is_last = index == len(header) - 1
-            table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=not is_last)
+            table.add_column(Text(name), justify="left" if index < words else "right", no_wrap=True)
         for row, style in zip(rows, styles, strict=True):
             table.add_row(*(Text(cell) for cell in row), style=style)
         self.out.print(table)
@@ -78,7 +77,7 @@ class Screen:
         self.out.print(_grown(root, Tree(_row(root), guide_style="dim")))
 
     @contextmanager
-    def progress(self) -> Iterator[Progress]:
+    def progress(self) -> Generator[Progress, None, None]:
         """A bar on stderr that is gone when its work is done; invisible if nobody looks."""
         columns = (
             SpinnerColumn(),

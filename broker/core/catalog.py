@@ -92,7 +92,7 @@ class UriPublisher:
             naming,
             mount,
             frozenset(uri for uri in uris if uri.startswith(_WEB)),
-            tuple(template for template in templates if template.startswith((*_WEB, "{"))),
+            tuple(template for template in templates if _may_be_web(template)),
         )
 
     def is_web_link(self, own: str) -> bool:
@@ -199,6 +199,12 @@ class Catalog:
         shelf = self.shelves.get(mount.key)
         templates: Iterable[Entry] = shelf.entries[Kind.TEMPLATE] if shelf is not None else ()
         return next((entry.own for entry in templates if template_pattern(entry.own).matches(own)), None)
+
+
+def _may_be_web(template: str) -> bool:
+    """Whether a template could expand to an http(s) URI: `http{s}://...` can."""
+    literal = template.partition("{")[0]
+    return any(literal.startswith(scheme) or scheme.startswith(literal) for scheme in _WEB)
 
 
 def _mentions(value: object, key: str) -> bool:

@@ -15,7 +15,7 @@ _MAC_LENGTH = 16
 def seal(key: bytes, scope: str, last: str) -> str:
     """A cursor behind the entry `last`. `scope` is all that it must be bound to, as text."""
     payload = last.encode()
-    return base64.urlsafe_b64encode(_mac(key, scope, payload) + payload).decode().rstrip("=")
+    return _text(_mac(key, scope, payload) + payload)
 
 
 def unseal(key: bytes, scope: str, cursor: object) -> str | None:
@@ -27,9 +27,14 @@ def unseal(key: bytes, scope: str, cursor: object) -> str | None:
     except (UnicodeEncodeError, binascii.Error):
         return None
     mac, payload = raw[:_MAC_LENGTH], raw[_MAC_LENGTH:]
-    if not hmac.compare_digest(mac, _mac(key, scope, payload)):
+    # Several texts decode to the same bytes: only the one that `seal` makes is a cursor.
+    if not hmac.compare_digest(mac, _mac(key, scope, payload)) or _text(raw) != cursor:
         return None
     return payload.decode()
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _mac(key: bytes, scope: str, payload: bytes) -> bytes:

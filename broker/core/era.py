@@ -61,10 +61,10 @@ CACHEABLE: Final = frozenset(
 """Results that must carry `ttlMs` and `cacheScope`. Spec: 2026-07-28 server/utilities/caching."""
 
 _RESOURCE_NOT_FOUND = -32002
-_URL_ELICITATION_REQUIRED = -32042
 _INVALID_PARAMS = -32602
 _INTERNAL_ERROR = -32603
-_MODERN_ONLY = range(-32099, -32019)
+_MODERN_ONLY = (-32020, -32021, -32022)
+_RESERVED = range(-32099, -32019)
 
 
 def is_modern(version: str) -> bool:
@@ -164,17 +164,23 @@ def _legacy_structured_content(result: dict[str, Any]) -> None:
         result["content"] = [{"type": "text", "text": json.dumps(value, ensure_ascii=False)}]
 
 
-def error_for_caller(code: int, data: Any, *, caller: Version, uri: str | None) -> tuple[int, Any]:
+def error_for_caller(
+    code: int, data: Any, *, caller: Version, uri: str | None, upstream: Version | None = None
+) -> tuple[int, Any]:
     """Code and data of an error as the caller's era has them; `uri` is the public URI that was read, if any.
 
+    `upstream` is the version of who answered, None if that is not known. Between legacy sides nothing changes.
+
     Spec: 2026-07-28 basic, "Error Codes": -32002 and -32042 must not be emitted, nor an undefined code of
-    the reserved range; a legacy caller knows none of that range.
+    the reserved range; a legacy caller knows none of the defined ones.
     """
     if is_modern(caller):
         if code == _RESOURCE_NOT_FOUND:
             return _INVALID_PARAMS, _with_uri(data, uri)
-        if code == _URL_ELICITATION_REQUIRED or (code in _MODERN_ONLY and code not in (-32020, -32021, -32022)):
+        if code in _RESERVED and code not in _MODERN_ONLY:
             return _INTERNAL_ERROR, data
+        return code, data
+    if upstream is not None and not is_modern(upstream):
         return code, data
     if code in _MODERN_ONLY:
         return _INTERNAL_ERROR, data

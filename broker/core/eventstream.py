@@ -25,7 +25,7 @@ class TooLong(ValueError):
 
 
 class EventParser:
-    """Feed bytes, get events. Holds at most `limit` bytes of an unfinished one."""
+    """Feed bytes, get events. Holds at most `limit` bytes of an unfinished one, as they came, line ends aside."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -53,20 +53,21 @@ class EventParser:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         head, newline, rest = chunk.partition(b"\n")
         self._tail += head
-        self._check()
         if not newline:
+            self._check(self._tail)
             return []
         lines = [bytes(self._tail), *rest.split(b"\n")]
         self._tail = bytearray(lines.pop())
         events = [event for line in lines if (event := self._line(line)) is not None]
-        self._check()
+        self._check(self._tail)
         return events
 
-    def _check(self) -> None:
-        if len(self._tail) + self._size > self._limit:
+    def _check(self, line: bytes | bytearray) -> None:
+        if len(line) + self._size > self._limit:
             raise TooLong(f"an event of more than {self._limit} bytes")
 
     def _line(self, line: bytes) -> Event | None:
+        self._check(line)
         if not self._started:
             self._started = True
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -77,8 +78,7 @@ class EventParser:
         match name:
             case b"data":
                 self._data.append(value)
-                self._size += len(value) + 1
-                self._check()
+                self._size += len(line)
             case b"event":
                 self._event = value.decode("utf-8", "replace")
             case b"id" if b"\0" not in value:

@@ -10,8 +10,7 @@ class LineSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._tail = bytearray()
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that `chunk` completes.
@@ -19,17 +18,11 @@ class LineSplitter:
         Raises: LineTooLong.
         """
         head, newline, rest = chunk.partition(b"\n")
-        self._parts.append(head)
-        self._size += len(head)
-        self._check()
-        if not newline:
-            return []
-        lines = [b"".join(self._parts), *rest.split(b"\n")]
-        tail = lines.pop()
-        self._parts, self._size = [tail], len(tail)
-        self._check()
-        return lines
-
-    def _check(self) -> None:
-        if self._size > self._limit:
+        self._tail += head
+        lines: list[bytes] = []
+        if newline:
+            lines = [bytes(self._tail), *rest.split(b"\n")]
+            self._tail = bytearray(lines.pop())
+        if len(self._tail) > self._limit or any(len(line) > self._limit for line in lines):
             raise LineTooLong(f"a line of more than {self._limit} bytes")
+        return lines

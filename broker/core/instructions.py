@@ -16,14 +16,16 @@ _INVISIBLE = re.compile(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\ud800-\udfff"  # lone surrogates
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"  # tags and variation selectors
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"  # tags and variation selectors
 )
-_DELIMITER = re.compile(r"<(?=\s*/?\s*instructions\b)", re.IGNORECASE)
+_DELIMITER = re.compile(r"<(?=\s*(?:/\s*)?instructions\b)", re.IGNORECASE)
 
 _QUOTED = re.compile("([`\"'\u2018\u201c])([^`\"'\u2018\u2019\u201c\u201d\n]{1,256})(?=[`\"'\u2019\u201d])")
-_WORD = re.compile(r"\w[\w.\-/:]*")
+_WORD = re.compile(r"(?<![\w.\-/:])\w[\w.\-/:]*")
 _IDENTIFIER = re.compile(r"[_\-.0-9]|.[A-Z]")
 
+MAX_READ: Final = 4
+"""Times its limit that is read of a text: an upstream may send megabytes, and each view would walk through them."""
 CHARS_PER_TOKEN: Final = 4
 """The usual estimate for English text and JSON."""
 
@@ -54,9 +56,7 @@ def merge(parts: Sequence[Part], preamble: str | None, limit: int, *, visible: i
     lead = clean(preamble or "").strip()
     if not lead and visible == 1:
         return cut(texts[0][1], limit) if texts else None
-    blocks = [lead] if lead else []
-    blocks += [_block(server, text) for server, text in texts]
-    return _join(blocks, limit) or None
+    return _join(lead, [_block(server, text) for server, text in texts], limit) or None
 
 
 def clean(text: str) -> str:
@@ -69,11 +69,14 @@ def escape(text: str) -> str:
     return _DELIMITER.sub("&lt;", text)
 
 
-def cut(text: str, limit: int) -> str:
-    """`text` in at most `limit` characters: cut at a paragraph where one ends in the latter half, and said."""
-    if len(text) <= limit:
+def cut(text: str, limit: int, unread: int = 0) -> str:
+    """`text` in at most `limit` characters: cut at a paragraph where one ends in the latter half, and said.
+
+    `unread` is how many characters follow that the caller left out.
+    """
+    if len(text) <= limit and not unread:
         return text
-    note = f"[cut: {len(text)} characters, {limit} shown]"
+    note = f"[cut: {len(text) + unread} characters, {limit} shown]"
     room = limit - len(note) - 2
     if room <= 0:
         return note[:limit]
@@ -83,7 +86,7 @@ def cut(text: str, limit: int) -> str:
         if position >= room // 2:
             head = head[:position]
             break
-    return f"{head.rstrip()}\n\n{note}"
+    return f"{head.rstrip()}\n\n{note}".lstrip()
 
 
 def rename(text: str, names: Mapping[str, str]) -> str:
@@ -116,7 +119,7 @@ def _rename_bare(text: str, changed: Mapping[str, str]) -> str:
     def replace(match: re.Match[str]) -> str:
         word = match[0].rstrip(".-:/")
         public = changed.get(word)
-        if public is None or not (_IDENTIFIER.search(word) or text.startswith("(", match.end())):
+        if public is None or not (_IDENTIFIER.search(word) or text.startswith("(", match.start() + len(word))):
             return match[0]
         return public + match[0][len(word) :]
 
@@ -124,22 +127,21 @@ def _rename_bare(text: str, changed: Mapping[str, str]) -> str:
 
 
 def _text(part: Part) -> str:
-    return cut(rename(clean(part.text), part.names).strip(), part.limit)
+    head = part.text[: MAX_READ * part.limit]
+    return cut(rename(clean(head), part.names).strip(), part.limit, len(part.text) - len(head))
 
 
 def _block(server: str, text: str) -> str:
     return f'<instructions server="{html.escape(server)}">\n{escape(text)}\n</instructions>'
 
 
-def _join(blocks: Sequence[str], limit: int) -> str:
-    """Whole blocks while they fit; what does not is named, so that nobody takes its silence for consent."""
-    kept: list[str] = []
-    used = 0
-    for index, block in enumerate(blocks):
-        used += len(block) + 2
-        if used > limit:
-            left = len(blocks) - index
-            kept.append(f"[cut: the instructions of {left} more server{'s' if left > 1 else ''} do not fit]")
-            break
-        kept.append(block)
-    return "\n\n".join(kept)
+def _join(lead: str, blocks: Sequence[str], limit: int) -> str:
+    """Whole blocks while they fit; what does not is counted, so that nobody takes its silence for consent."""
+    kept = list(blocks)
+    size = sum(len(text) + 2 for text in (lead, *blocks) if text)
+    note = ""
+    while kept and size - 2 + len(note) > limit:
+        size -= len(kept.pop()) + 2
+        left = len(blocks) - len(kept)
+        note = f"\n\n[cut: the instructions of {left} more server{'s' if left > 1 else ''} do not fit]"
+    return cut(("\n\n".join(filter(None, (lead, *kept))) + note).lstrip(), limit)

@@ -19,7 +19,14 @@ _RULE_KIND: Final = {Kind.TEMPLATE: Kind.RESOURCE}
 
 NO_RULES: Final = Rules()
 
-_UNSAFE_URI = re.compile(r"(?i)(?:^|[/\\])\.{1,2}(?:[/\\?#]|$)|%2e|%2f|%5c|%00|[\x00-\x20\x7f\\]")
+_UNSAFE_URI = re.compile(
+    r"(?i)(?:^|[:/\\])\.{1,2}(?:[/\\?#]|$)|[\x00-\x20\x7f\\]"
+    # NUL, separators, and what needs no encoding (RFC 3986 2.3): `%73ecret` is `secret`, but not to a pattern.
+    r"|%(?:00|2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae])"
+    # A scheme in capitals, and the other spellings of `file:///path`.
+    r"|^(?-i:[^:/?#A-Z]*[A-Z])|^file:(?!///(?!/))|^file:///.*//"
+)
+"""Second spellings of a URI that a server may take for the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,8 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None) -> De
 
     1. the entry exists;
     2. the view shows its server;
-    3. a URI that nobody lists has no dot segments or encoded separators, where patterns judge URIs: what the
-       pattern saw must be what the server opens (SP-53);
+    3. a URI that nobody lists has no dot segments, needless escapes or other second spellings, where patterns judge
+       URIs: what the pattern saw must be what the server opens (SP-53);
     4. the server's deny list does not match the own name, nor the template that covers the URI;
     5. its allow list does.
     """
@@ -85,7 +92,7 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None) -> De
     rules = policy.rules.get(entry.server, {}).get(rule_kind, NO_RULES)
     where = f"server:{entry.server}/{rule_kind}"
     if entry.kind is Kind.RESOURCE and not entry.listed and rules != NO_RULES and _UNSAFE_URI.search(entry.own):
-        return Denied(f"{where}/unsafe-uri", "the URI has dot segments or encoded separators")
+        return Denied(f"{where}/unsafe-uri", "the URI has dot segments, or is not spelled as it should be")
     verdict = _judge(rules, entry)
     if not verdict.allowed:
         return Denied(f"{where}/{verdict.rule}", "the server's rules leave it out")

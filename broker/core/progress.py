@@ -6,6 +6,8 @@ BURST: Final = 20
 """Notifications that pass at once: a short call shows all its steps."""
 RATE: Final = 10.0
 """A second, after the burst: an upstream that reports 20 000 steps a second costs a caller ten."""
+_ROUNDING: Final = 1e-6
+"""Of a token: else who waits for exactly `due` seconds may come a rounding error too early, again and again."""
 
 
 class ProgressGate:
@@ -37,7 +39,7 @@ class ProgressGate:
         """What was kept, if it may be sent now."""
         self._tokens = min(float(BURST), self._tokens + (now - self._refilled) * RATE)
         self._refilled = now
-        if self._pending is None or self._tokens < 1.0:
+        if self._pending is None or self._tokens < 1.0 - _ROUNDING:
             return None
         self._tokens -= 1.0
         return self.flush()

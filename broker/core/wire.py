@@ -37,7 +37,8 @@ class Malformed(ValueError):
     """The text is refused. The message says why, in words that quote nothing of it."""
 
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19,}")
+_SHAPE: Final = bytes.maketrans(b"123456789[{", b"000000000,,")
+"""Every digit is 0 and whatever begins another value is a comma: runs are found by a search, values by a count."""
 _INT64_DIGITS = 19
 _BOM = b"\xef\xbb\xbf"
 
@@ -50,12 +51,11 @@ def decode(data: bytes, limits: Limits) -> Any:
     if len(data) > limits.size:
         raise Malformed(f"more than {limits.size} bytes")
     skeleton = _skeleton(data, limits)
-    longest = max(map(len, _LONG_NUMBER.findall(skeleton)), default=0)
-    if longest > limits.digits:
+    if b"0" * (limits.digits + 1) in skeleton:
         raise Malformed(f"a number of more than {limits.digits} digits")
     try:
         value = orjson.loads(data)
-        if longest >= _INT64_DIGITS:
+        if b"0" * _INT64_DIGITS in skeleton:
             # orjson turns an integer beyond 64 bits into a float, silently: the standard library keeps it.
             value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -78,7 +78,9 @@ def decode_object(data: bytes, limits: Limits) -> dict[str, Any]:
 def encode(value: Any) -> bytes:
     """Compact UTF-8 JSON. It never contains a newline, so it is a frame of stdio and of an event stream as it is.
 
-    Raises: Malformed, if the value holds what JSON cannot (a lone surrogate, a NaN).
+    A NaN would become null: none gets past `decode`, and nothing here computes one.
+
+    Raises: Malformed, if the value holds what JSON cannot (a lone surrogate, a set, a circle).
     """
     try:
         return orjson.dumps(value)
@@ -86,7 +88,7 @@ def encode(value: Any) -> bytes:
         try:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_fragment)
             return text.encode()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise Malformed(f"not JSON: {type(error).__name__}") from None
 
 
@@ -117,8 +119,7 @@ def is_request_id(value: object) -> bool:
 def _fragment(value: object) -> Any:
     """A pre-encoded part (`orjson.Fragment`) on the slow path of `encode`."""
     if isinstance(value, orjson.Fragment):
-        contents = value.contents
-        return json.loads(contents)
+        return json.loads(orjson.dumps(value))
     raise TypeError(type(value).__name__)
 
 
@@ -130,14 +131,16 @@ def _reason(error: Exception) -> str:
 
 
 def _skeleton(data: bytes, limits: Limits) -> bytes:
-    """The structural bytes of a JSON text: all that is outside its strings. Meaningless if it is not JSON."""
+    """The `_SHAPE` of a JSON text: of all that is outside its strings. Meaningless if it is not JSON."""
     bare = data
     if b"\\" in bare:
-        bare = bare.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 4 * limits.nodes:
+        # Blanks of the same length: twice as fast as cutting escapes out, where a string holds nothing else.
+        bare = bare.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+    pieces = bare.split(b'"', 4 * limits.nodes + 1)
+    if len(pieces) > 4 * limits.nodes + 1:
         raise Malformed(f"more than {limits.nodes} values")
-    skeleton = b"".join(bare.split(b'"')[::2])
-    if skeleton.count(b",") + skeleton.count(b"{") + skeleton.count(b"[") > limits.nodes:
+    skeleton = b"".join(pieces[::2]).translate(_SHAPE)
+    if skeleton.count(b",") > limits.nodes:
         raise Malformed(f"more than {limits.nodes} values")
     return skeleton
 
@@ -148,18 +151,17 @@ def _refuse_ambiguity(value: Any, skeleton: bytes, limits: Limits) -> None:
     depth = 0
     level: list[Any] = [value]
     while level:
+        containers = [node for node in level if (kind := type(node)) is dict or kind is list]
+        depth += bool(containers)
+        if depth > limits.depth:
+            raise Malformed(f"nested deeper than {limits.depth}")
         below: list[Any] = []
-        for node in level:
-            kind = type(node)
-            if kind is dict:
+        for node in containers:
+            if node.__class__ is dict:
                 keys += len(node)
                 below.extend(node.values())
-            elif kind is list:
+            else:
                 below.extend(node)
-        # Level by level: what is left after the last container is one level of scalars.
-        depth += 1
-        if depth > limits.depth + 1:
-            raise Malformed(f"nested deeper than {limits.depth}")
         level = below
     if keys != skeleton.count(b":"):
         raise Malformed("an object has the same key twice")

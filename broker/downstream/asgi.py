@@ -16,15 +16,22 @@ WRITE_TIMEOUT: Final = 30.0
 BODY_TIMEOUT: Final = 30.0
 """Seconds that a body may take to arrive (F-70)."""
 
-JSON_HEADERS: Final = ((b"content-type", b"application/json"),)
+JSON_MEDIA: Final = "application/json"
+JSON_HEADERS: Final = ((b"content-type", JSON_MEDIA.encode()),)
+CLOSE: Final = (b"connection", b"close")
+"""For an answer that comes before the end of the body: what is left of it is not read (F-71)."""
 
 
 class Disconnected(Exception):
     """The caller is gone, or does not read."""
 
 
-class BodyTooLarge(Exception):
-    """The body passes the limit."""
+class BodyRefused(Exception):
+    """The body passes the limit (413), or does not arrive in time (408). The text says which."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Headers:
@@ -61,25 +68,32 @@ class Http:
     async def body(self, limit: int) -> bytes:
         """The whole body.
 
-        Raises: BodyTooLarge, before more than `limit` bytes are held; Disconnected; TimeoutError.
+        Raises: BodyRefused, before more than `limit` bytes are held; Disconnected.
         """
+        try:
+            with anyio.fail_after(BODY_TIMEOUT):
+                return await self._body(limit)
+        except TimeoutError:
+            raise BodyRefused(408, "the body did not arrive in time") from None
+
+    async def _body(self, limit: int) -> bytes:
+        too_large = BodyRefused(413, f"the body is larger than {limit} bytes")
         declared = self.headers.get("content-length")
         if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
-            raise BodyTooLarge
+            raise too_large
         chunks: list[bytes] = []
         size = 0
-        with anyio.fail_after(BODY_TIMEOUT):
-            while True:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise BodyTooLarge
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """The head of a response. Raises: Disconnected."""
@@ -106,3 +120,8 @@ class Http:
                 await self.send(message)
         except (TimeoutError, OSError):
             raise Disconnected from None
+
+
+def media_type(http: Http) -> str:
+    """The `Content-Type` of a request, without its parameters."""
+    return (http.headers.get("content-type") or "").partition(";")[0].strip().lower()

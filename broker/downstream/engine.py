@@ -80,8 +80,16 @@ class Engine:
         return InternalError(error_id)
 
     async def initialize(self, params: dict[str, Any], who: Who) -> dict[str, Any]:
-        """The result of `initialize`; `who.version` is the negotiated one. Spec: 2025-11-25 basic/lifecycle."""
-        result = await self.router.greeting(who.view, who.caller)
+        """The result of `initialize`; `who.version` is the negotiated one. Spec: 2025-11-25 basic/lifecycle.
+
+        Raises: BrokerError, and nothing else.
+        """
+        try:
+            result = await self.router.greeting(who.view, who.caller)
+        except BrokerError:
+            raise
+        except Exception as fault:
+            raise self.internal_error(fault) from None
         return {"protocolVersion": who.version, "serverInfo": dict(self.router.served.me), **result}
 
     async def _result(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:

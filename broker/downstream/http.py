@@ -19,10 +19,23 @@ from mcp.shared.inbound import (
 
 from broker.core import wire
 from broker.core.caller import LOCAL, Caller
-from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, Version, is_modern
+from broker.core.era import ALL_VERSIONS, LATEST_MODERN, MODERN_VERSIONS, Version, is_modern
+from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
-from broker.downstream.asgi import BodyTooLarge, Disconnected, Headers, Http, Receive, Scope, Send
+from broker.downstream.asgi import (
+    CLOSE,
+    JSON_HEADERS,
+    JSON_MEDIA,
+    BodyRefused,
+    Disconnected,
+    Headers,
+    Http,
+    Receive,
+    Scope,
+    Send,
+    media_type,
+)
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.guard import Guard
 from broker.downstream.message import Incoming, Rejected, modern_version, parse, result_bytes
@@ -55,6 +68,8 @@ class HttpError(Exception):
         self.status = status
         self.error = error
         self.headers = ((b"allow", allow.encode()),) if allow else ()
+        if status in (408, 413):
+            self.headers = (*self.headers, CLOSE)
 
 
 class HttpFront:
@@ -88,9 +103,9 @@ class HttpFront:
             try:
                 await self._route(scope.get("raw_path", b"").decode("latin-1"), scope, http)
             except HttpError as refusal:
-                body = b"" if refusal.error is None else refused(None, refusal.error).body
-                content_type = ((b"content-type", b"application/json"),) if body else ()
-                await http.respond(refusal.status, body, (*content_type, *refusal.headers))
+                await _refuse(http, refusal)
+            except BodyRefused as refusal:
+                await _refuse(http, HttpError(refusal.status, ParseError(str(refusal))))
 
     async def _route(self, path: str, scope: Scope, http: Http) -> None:
         if path in ("/healthz", "/readyz"):
@@ -141,11 +156,6 @@ class HttpFront:
         self._check_media(http)
         try:
             incoming = parse(await http.body(wire.FROM_CALLER.size))
-        except BodyTooLarge:
-            limit = wire.FROM_CALLER.size
-            raise HttpError(413, ParseError(f"the body is larger than {limit} bytes")) from None
-        except TimeoutError:
-            raise HttpError(408, ParseError("the body did not arrive in time")) from None
         except Rejected as rejected:
             return await _respond(http, 400, refused(rejected.id, rejected.error))
         if incoming.has_envelope or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
@@ -154,10 +164,9 @@ class HttpFront:
             await self._post_legacy(http, caller, view, incoming)
 
     def _check_media(self, http: Http) -> None:
-        media = (http.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        if media != "application/json":
-            raise HttpError(415, InvalidRequest("Content-Type must be application/json"))
-        if not _accepts(http.headers.get("accept"), "application/json", "text/event-stream"):
+        if media_type(http) != JSON_MEDIA:
+            raise HttpError(415, InvalidRequest(f"Content-Type must be {JSON_MEDIA}"))
+        if not _accepts(http.headers.get("accept"), JSON_MEDIA, "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list application/json and text/event-stream"))
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
@@ -166,7 +175,7 @@ class HttpFront:
         if incoming.is_response:
             return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
-            version = self._check_envelope(http.headers, incoming, view)
+            version = self._check_envelope(http.headers, incoming, Who(caller, LATEST_MODERN, view))
         except BrokerError as error:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
@@ -179,7 +188,7 @@ class HttpFront:
 
         await while_connected(http, run, lambda: reply(http, outbox, _modern_status))
 
-    def _check_envelope(self, headers: Headers, incoming: Incoming, view: str) -> Version:
+    def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Version:
         """Envelope and headers of a modern message. Raises: BrokerError."""
         duplicated = find_duplicated_routing_header(headers.items)
         if duplicated is not None:
@@ -192,32 +201,35 @@ class HttpFront:
         if isinstance(verdict, InboundLadderRejection):
             raise BrokerError(verdict.message, verdict.data, code=verdict.code)
         if incoming.method == "tools/call":
-            self._check_param_headers(headers, incoming)
+            self._check_param_headers(headers, incoming, who)
         return modern_version(incoming)
 
-    def _check_param_headers(self, headers: Headers, incoming: Incoming) -> None:
+    def _check_param_headers(self, headers: Headers, incoming: Incoming, who: Who) -> None:
         """`Mcp-Param-*` against the arguments, by the schema of the tool that is called (SP-16).
 
-        A tool that is not in the catalog has no schema: the call itself is answered as unknown.
+        A tool that is unknown has no schema, and a hidden one shows none: the call itself is answered as unknown.
         """
-        name, arguments = incoming.params.get("name"), incoming.params.get("arguments", {})
+        name, arguments = incoming.params.get("name"), incoming.params.get("arguments") or {}
         if not isinstance(name, str) or not is_object(arguments):
             return
-        entry = self._engine.router.served.catalog.lookup(Kind.TOOL, name)
-        schema = entry.definition.get("inputSchema") if entry is not None else None
+        served = self._engine.router.served
+        entry = served.catalog.lookup(Kind.TOOL, name)
         if entry is None or not entry.mirrors_arguments:
+            return
+        if not isinstance(decide(served.policy, who.caller, who.view, entry), Permit):
             return
         given = {header: value for header, value in headers.items if header.startswith("mcp-param-")}
         repeated = next((header for header in given if header in headers.duplicated), None)
         if repeated is not None:
             raise HeaderMismatch(f"the {repeated} header appears more than once")
-        rejection = validate_mcp_param_headers(schema, arguments, given)
+        rejection = validate_mcp_param_headers(entry.definition.get("inputSchema"), arguments, given)
         if rejection is not None:
             raise BrokerError(rejection.message, rejection.data, code=rejection.code)
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
     async def _post_legacy(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+        _check_version(http)
         if incoming.method == "initialize" and incoming.is_request:
             return await self._open_session(http, caller, view, incoming)
         session = self._session(http, caller, view)
@@ -235,6 +247,7 @@ class HttpFront:
         assert incoming.id is not None
         answer = refused(incoming.id, InvalidRequest("the request was cancelled"))
         try:
+            session.begin(incoming.id)
             with session.running(incoming.id):
                 answer = await self._engine.answer(incoming, session.who, outbox.emit)
         except BrokerError as error:
@@ -256,19 +269,16 @@ class HttpFront:
         )
         try:
             result = await self._engine.initialize(incoming.params, session.who)
-        except Exception as fault:
-            error = fault if isinstance(fault, BrokerError) else self._engine.internal_error(fault)
+        except BrokerError as error:
             return await _respond(http, 200, refused(incoming.id, error))
         if not self._sessions.open(session):
             raise HttpError(503, InvalidRequest("too many sessions are open and busy"))
-        headers = ((b"content-type", b"application/json"), (SESSION_HEADER.encode(), session.id.encode()))
+        headers = (*JSON_HEADERS, (SESSION_HEADER.encode(), session.id.encode()))
         await http.respond(200, result_bytes(incoming.id, result), headers)
 
     def _session(self, http: Http, caller: Caller, view: str) -> LegacySession:
         """Raises: HttpError: 400 without a session or for a version we do not serve, 404 for one that is not theirs."""
-        version = http.headers.get(VERSION_HEADER)
-        if version is not None and version not in ALL_VERSIONS:
-            raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
+        _check_version(http)
         session_id = http.headers.get(SESSION_HEADER)
         if session_id is None or SESSION_HEADER in http.headers.duplicated:
             raise HttpError(400, InvalidRequest("no session: send initialize, or the 2026-07-28 envelope"))
@@ -290,14 +300,13 @@ class HttpFront:
         outbox = Outbox()
         subscriber = Subscriber(caller, view, lambda method: outbox.emit(method, {}))
         self._engine.hub.add(subscriber)
-        session.streams += 1
-
         try:
-            await http.start(200, STREAM_HEADERS)
-            await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
+            with session.streaming():
+                await http.start(200, STREAM_HEADERS)
+                await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
             await http.write(b"", more=False)
         finally:
-            session.streams -= 1
+            session.last_used = self._engine.clock.now()
             self._engine.hub.remove(subscriber)
 
     async def _sweep(self) -> None:
@@ -306,8 +315,20 @@ class HttpFront:
             self._sessions.expire(self._engine.clock.now())
 
 
+def _check_version(http: Http) -> None:
+    """A version that we do not know falls into no era (SP-25). Raises: HttpError."""
+    version = http.headers.get(VERSION_HEADER)
+    if version is not None and version not in ALL_VERSIONS:
+        raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
+
+
+async def _refuse(http: Http, refusal: HttpError) -> None:
+    body = b"" if refusal.error is None else refused(None, refusal.error).body
+    await http.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
+
+
 async def _respond(http: Http, status: int, answer: Answer) -> None:
-    await http.respond(status, answer.body, ((b"content-type", b"application/json"),))
+    await http.respond(status, answer.body, JSON_HEADERS)
 
 
 def _modern_status(answer: Answer) -> int:

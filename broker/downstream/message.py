@@ -16,6 +16,7 @@ _MESSAGE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result",
 _PARAM_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "_meta", "ref", "argument", "cursor", "task", "inputResponses", "requestState"}
 )
+_REFERENCE_KEYS: Final = frozenset({"type", "name", "uri"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def judge(message: Mapping[str, Any]) -> Incoming:
     if not is_object(params):
         raise Rejected(InvalidRequest("params must be an object"), readable)
     _refuse_lookalikes(params, _PARAM_KEYS, readable)
+    if is_object(params.get("ref")):
+        _refuse_lookalikes(params["ref"], _REFERENCE_KEYS, readable)
     return Incoming(readable, method, params)
 
 

@@ -33,8 +33,8 @@ class LegacySession:
     version: Version
     capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
     last_used: float = 0.0
-    streams: int = 0
-    """Open event streams."""
+    stream: anyio.CancelScope | None = None
+    """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])
 
     @property
@@ -45,11 +45,10 @@ class LegacySession:
     @property
     def is_busy(self) -> bool:
         """Whether something of it is going on."""
-        return bool(self.in_flight or self.streams)
+        return bool(self.in_flight) or self.stream is not None
 
-    @contextmanager
-    def running(self, request_id: str | int) -> Generator[anyio.CancelScope, None, None]:
-        """The scope of a request, so that it can be cancelled by its id.
+    def begin(self, request_id: str | int) -> None:
+        """A request has come: from now on it can be cancelled by its id. `running` must follow.
 
         Raises: InvalidRequest, for an id that is in flight already (F-75).
         """
@@ -57,12 +56,29 @@ class LegacySession:
             raise InvalidRequest("a request with this id is in flight")
         if len(self.in_flight) >= MAX_IN_FLIGHT:
             raise InvalidRequest(f"more than {MAX_IN_FLIGHT} requests in flight")
+        self.in_flight[request_id] = anyio.CancelScope()
+
+    @contextmanager
+    def running(self, request_id: str | int) -> Generator[None, None, None]:
+        """The scope of a request that has begun, to its end; if it was cancelled before, nothing runs in it for long."""
+        try:
+            with self.in_flight[request_id]:
+                yield
+        finally:
+            del self.in_flight[request_id]
+
+    @contextmanager
+    def streaming(self) -> Generator[None, None, None]:
+        """Owns the event stream; the one that was open before ends."""
+        if self.stream is not None:
+            self.stream.cancel()
         with anyio.CancelScope() as scope:
-            self.in_flight[request_id] = scope
+            self.stream = scope
             try:
-                yield scope
+                yield
             finally:
-                del self.in_flight[request_id]
+                if self.stream is scope:
+                    self.stream = None
 
     def cancel(self, params: Mapping[str, Any]) -> None:
         """`notifications/cancelled`: of an id that is not in flight here, nothing (SP-34)."""
@@ -73,7 +89,9 @@ class LegacySession:
                 scope.cancel()
 
     def close(self) -> None:
-        """Cancel all that is in flight."""
+        """Cancel all that is in flight, and end the stream."""
+        if self.stream is not None:
+            self.stream.cancel()
         for scope in tuple(self.in_flight.values()):
             scope.cancel()
 

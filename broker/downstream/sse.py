@@ -16,12 +16,12 @@ from broker.core import wire
 from broker.core.caller import Caller
 from broker.core.era import LATEST_LEGACY
 from broker.core.eventstream import frame
-from broker.downstream.asgi import BodyTooLarge, Http
+from broker.downstream.asgi import JSON_HEADERS, JSON_MEDIA, Http, media_type
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import LegacySession
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
-from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError
+from broker.errors import BrokerError, InvalidParams, InvalidRequest
 from broker.relay.notify import Subscriber
 
 SESSION_PARAMETER: Final = "session"
@@ -85,15 +85,13 @@ class SseFront:
         stream = self._streams.get(dict(parse_qsl(query)).get(SESSION_PARAMETER, ""))
         if stream is None or stream.session.caller.principal != caller.principal:
             return await _refuse(http, 404, "Session not found: open /sse")
+        if media_type(http) != JSON_MEDIA:
+            return await _refuse(http, 415, f"Content-Type must be {JSON_MEDIA}")
         try:
             incoming = parse(await http.body(wire.FROM_CALLER.size))
-        except BodyTooLarge:
-            return await _refuse(http, 413, f"the body is larger than {wire.FROM_CALLER.size} bytes")
-        except TimeoutError:
-            return await _refuse(http, 408, "the body did not arrive in time")
         except Rejected as rejected:
             body = refused(rejected.id, rejected.error).body
-            return await http.respond(400, body, ((b"content-type", b"application/json"),))
+            return await http.respond(400, body, JSON_HEADERS)
         if incoming.is_request:
             stream.tasks.start_soon(self._run, stream, incoming)
         elif incoming.method == "notifications/cancelled":
@@ -103,10 +101,11 @@ class SseFront:
     async def _run(self, stream: _Stream, incoming: Incoming) -> None:
         assert incoming.id is not None
         try:
+            stream.session.begin(incoming.id)
             with stream.session.running(incoming.id):
-                stream.outbox.put(await self._answer(stream, incoming))
+                stream.outbox.put_answer(await self._answer(stream, incoming))
         except BrokerError as error:
-            stream.outbox.put(refused(incoming.id, error).body)
+            stream.outbox.put_answer(refused(incoming.id, error).body)
 
     async def _answer(self, stream: _Stream, incoming: Incoming) -> bytes:
         assert incoming.id is not None
@@ -120,5 +119,4 @@ class SseFront:
 
 
 async def _refuse(http: Http, status: int, why: str) -> None:
-    error = ParseError(why) if status in (408, 413) else InvalidRequest(why)
-    await http.respond(status, refused(None, error).body, ((b"content-type", b"application/json"),))
+    await http.respond(status, refused(None, InvalidRequest(why)).body, JSON_HEADERS)

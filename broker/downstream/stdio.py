@@ -6,6 +6,7 @@ every kind of standard stream on every system; nothing but protocol is ever writ
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from broker.core import wire
 from broker.core.caller import LOCAL
@@ -81,19 +83,23 @@ class StdioFront:
         except Rejected as rejected:
             self._send(refused(rejected.id, rejected.error))
             return
-        if incoming.is_request:
+        if incoming.id is not None and incoming.is_request:
+            try:
+                # Before the task runs: a cancellation may be the very next line.
+                self._pipe.begin(incoming.id)
+            except BrokerError as error:
+                self._send(refused(incoming.id, error))
+                return
             tasks.start_soon(self._on_request, incoming)
         elif incoming.method == "notifications/cancelled":
             self._pipe.cancel(incoming.params)
 
     async def _on_request(self, incoming: Incoming) -> None:
         assert incoming.id is not None
-        try:
-            with self._pipe.running(incoming.id):
-                # A request that its caller has cancelled gets no answer.
-                self._send(await self._answer(incoming))
-        except BrokerError as error:
-            self._send(refused(incoming.id, error))
+        with self._pipe.running(incoming.id):
+            await anyio.lowlevel.checkpoint()
+            # A request that its caller has cancelled gets no answer.
+            self._send(await self._answer(incoming))
 
     async def _answer(self, incoming: Incoming) -> Answer:
         assert incoming.id is not None
@@ -151,7 +157,7 @@ class _Reader:
         return chunk
 
     def _run(self) -> None:
-        descriptor = sys.stdin.fileno()
+        descriptor = _blocking(sys.stdin.fileno())
         while True:
             self._room.acquire()
             try:
@@ -193,7 +199,7 @@ class _Writer:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        descriptor = sys.stdout.fileno()
+        descriptor = _blocking(sys.stdout.fileno())
         while (line := self._lines.get()) is not None:
             view = memoryview(line)
             while view:
@@ -204,3 +210,10 @@ class _Writer:
                     return
             with self._lock:
                 self._unwritten -= len(line) - 1
+
+
+def _blocking(descriptor: int) -> int:
+    """A host may hand over a pipe with O_NONBLOCK set, where "nothing yet" would be read as an error, and that as the end."""
+    with contextlib.suppress(OSError, AttributeError):  # Windows before 3.12 cannot
+        os.set_blocking(descriptor, True)
+    return descriptor

@@ -17,7 +17,10 @@ from broker.downstream.message import notification_bytes
 PATIENCE: Final = 15.0
 """Seconds of silence before the stream begins, and between two signs of life on it."""
 MAX_FRAMES: Final = 1000
-"""Notifications that may wait for a caller that reads slowly; the oldest go first."""
+"""Messages that may wait for a caller that reads slowly. Of notifications the oldest go first; an answer is never
+dropped: a stream that has no room for it ends (F-74)."""
+MAX_WAITING: Final = 32 * 1024 * 1024
+"""Bytes that may wait likewise; a single message may be more."""
 
 STREAM_HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
@@ -30,22 +33,39 @@ class Outbox:
     """Messages on their way to one event stream."""
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque(maxlen=MAX_FRAMES)
+        self._frames: deque[bytes] = deque()
+        self._answers: deque[bytes] = deque()
+        """Those of the frames that are answers, in the same order."""
+        self._size = 0
         self._wake = anyio.Event()
         self.answer: Answer | None = None
         """The response, once it is there: it ends the stream."""
+        self.has_lost = False
+        """Whether an answer found no room."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def emit(self, method: str, params: dict[str, Any]) -> None:
         """A notification. Never blocks. One that says nothing new while it waits is not said twice."""
-        self.put(notification_bytes(method, params))
-
-    def put(self, message: bytes) -> None:
-        """A message as bytes."""
+        message = notification_bytes(method, params)
         if message not in self._frames:
-            self._frames.append(message)
+            self._put(message)
+
+    def put_answer(self, message: bytes) -> None:
+        """One of many answers on a stream that does not end with it."""
+        self._answers.append(message)
+        self._put(message)
+
+    def _put(self, message: bytes) -> None:
+        self._frames.append(message)
+        self._size += len(message)
+        while len(self._frames) > MAX_FRAMES or (self._size > MAX_WAITING and len(self._frames) > 1):
+            oldest = self._frames.popleft()
+            self._size -= len(oldest)
+            if self._answers and oldest is self._answers[0]:
+                self._answers.popleft()
+                self.has_lost = True
         self._wake.set()
 
     def finish(self, answer: Answer) -> None:
@@ -58,6 +78,8 @@ class Outbox:
         self._wake = anyio.Event()
         data = b"".join(frame(message) for message in self._frames)
         self._frames.clear()
+        self._answers.clear()
+        self._size = 0
         return data
 
     async def wait(self) -> bool:
@@ -86,6 +108,8 @@ async def pump(http: Http, outbox: Outbox) -> None:
     Raises: Disconnected.
     """
     while True:
+        if outbox.has_lost:
+            raise Disconnected
         if outbox.answer is not None:
             await http.write(outbox.take() + frame(outbox.answer.body), more=False)
             return

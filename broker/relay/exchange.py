@@ -56,6 +56,10 @@ class Exchange:
             self._send(self._gate.flush())
         self._is_over = True
 
+    def abandon(self) -> None:
+        """The caller has cancelled, or is gone: what was kept is of no use, and nothing may be said any more."""
+        self._is_over = True
+
     def _send(self, params: dict[str, Any] | None) -> None:
         if params is not None:
             self._emit("notifications/progress", {**params, "progressToken": self._token})

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
+
 from broker.core.catalog import Shelf
 from broker.core.era import Version, error_for_caller, result_for_caller
 from broker.core.policy import Permit
@@ -29,6 +31,8 @@ class Call:
     params: Mapping[str, Any]
     version: Version
     """The caller's."""
+    patience: float = 0.0
+    """Seconds to wait for an upstream that is connecting for the first time."""
 
 
 async def forward(
@@ -38,7 +42,7 @@ async def forward(
 
     Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
     """
-    link = upstream.link()
+    link = await upstream.first_link(call.patience)
     publish = shelf.publish if shelf is not None else _as_is
     try:
         result = await link.request(
@@ -53,6 +57,9 @@ async def forward(
         uri = entry.public if entry.kind is Kind.RESOURCE else None
         code, data = error_for_caller(error.code, rewrite_error_data(error.data, publish), caller=call.version, uri=uri)
         raise UpstreamAnsweredError(error.message, data, code=code) from None
+    except anyio.get_cancelled_exc_class():
+        exchange.abandon()
+        raise
     finally:
         exchange.finish()
     if result.get("resultType") not in _COMPLETE:

@@ -8,13 +8,27 @@ from broker.core.catalog import Entry
 from broker.core.era import MODERN_VERSIONS, is_modern
 from broker.core.policy import Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
-from broker.errors import InvalidParams, MethodNotFound, UnknownName, UnknownResource, UpstreamUnavailable
+from broker.errors import (
+    INVALID_PARAMS,
+    RESOURCE_NOT_FOUND,
+    BrokerError,
+    InvalidParams,
+    MethodNotFound,
+    UnknownName,
+    UnknownResource,
+    UpstreamUnavailable,
+)
 from broker.relay.exchange import Exchange
 from broker.relay.forward import Call, forward
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.served import Served
 
-_WORD: Final = {Kind.TOOL: "tool", Kind.PROMPT: "prompt"}
+_WORD: Final = {
+    Kind.TOOL: "tool",
+    Kind.PROMPT: "prompt",
+    Kind.RESOURCE: "resource",
+    Kind.TEMPLATE: "resource",
+}
 _SERVES: Final = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}, "resources": {"listChanged": True}}
 
 
@@ -43,7 +57,7 @@ class Router:
         entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view)
         decision = decide(now.policy, caller, request.view, entry)
         if isinstance(decision, Denied):
-            raise UnknownResource(public) if kind is Kind.RESOURCE else UnknownName(_WORD[kind], public)
+            raise _unknown(kind, public, request)
         if not entry_is_known(decision.entry, now):
             raise UpstreamUnavailable(decision.entry.server, self._trouble(decision.entry.server))
         return decision
@@ -53,7 +67,7 @@ class Router:
     ) -> dict[str, Any]:
         now = self.served
         server = permit.entry.server
-        call = Call(permit, request.method, params, request.version)
+        call = Call(permit, request.method, params, request.version, now.first_wait)
         return await forward(call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange, now.me)
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
@@ -180,6 +194,13 @@ class Router:
 def entry_is_known(entry: Entry, served: Served) -> bool:
     """Whether the catalog has the entry, or may stand for it (a URI of a server that was seen)."""
     return entry.listed or served.pool.upstreams[entry.server].listing is not None
+
+
+def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:
+    """The answer for what does not exist and for what is hidden. A read has a code of its own, and one for each era."""
+    if kind is not Kind.RESOURCE or request.method not in NAMED:
+        return UnknownName(_WORD[kind], public)
+    return UnknownResource(public, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
 
 
 def _text(params: Mapping[str, Any], key: str) -> str:

@@ -13,7 +13,7 @@ from broker.core import wire
 from broker.core.catalog import Dropped, Listing
 from broker.core.request import LISTS, Kind
 from broker.core.shape import is_array, is_object
-from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError
+from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError, printable
 from broker.upstream.link import Link
 
 MAX_PAGES: Final = 50
@@ -21,6 +21,10 @@ MAX_ITEMS: Final = 2000
 """Of one kind, per upstream (F-27)."""
 MAX_DEFINITION: Final = 256 * 1024
 """Bytes of one definition: schemas are never evaluated here, but they are held, merged and sent (F-35)."""
+MAX_LIST: Final = 32 * 1024 * 1024
+"""Bytes of all definitions of one list together: each may be as large as it may, but not all of them."""
+MAX_DROPPED: Final = 100
+"""Items of one list that are reported one by one; of the rest, their number."""
 MAX_NAME: Final = 1024
 """Characters of an own name or URI."""
 MAX_CURSOR: Final = 64 * 1024
@@ -58,7 +62,7 @@ async def discover(link: Link, timeout: float, known: Listing | None) -> Listing
         except BrokerError as error:
             failures.append(error)
             items = known.items.get(kind, ()) if known is not None else ()
-            found[kind] = Found(items, (Dropped(kind, "*", f"the list cannot be had: {error.message}"),), 0.0)
+            found[kind] = Found(items, (Dropped(kind, "*", f"the list cannot be had: {printable(error.message)}"),), 0.0)
 
     kinds = [kind for kind in Kind if link.peer.has(_CAPABILITY[kind])]
     async with anyio.create_task_group() as tasks:
@@ -96,8 +100,7 @@ async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
     Raises: BrokerError.
     """
     method, member = LISTS[kind].method, LISTS[kind].member
-    items: list[dict[str, Any]] = []
-    dropped: list[Dropped] = []
+    sieve = _Sieve(link, kind)
     ttl: float | None = None
     cursors: set[str] = set()
     params: dict[str, Any] = {}
@@ -113,17 +116,11 @@ async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
         if not is_array(page):
             raise MalformedAnswer(link.upstream, f"{method} without {member}")
         for item in page:
-            fault = _fault(link, kind, item)
-            if fault is not None:
-                dropped.append(Dropped(kind, _name_of(kind, item), fault))
-            elif len(items) >= MAX_ITEMS:
-                dropped.append(Dropped(kind, _name_of(kind, item), f"more than {MAX_ITEMS} {kind}"))
-            else:
-                items.append(item)
+            sieve.take(item)
         ttl = _least(ttl, result.get("ttlMs"))
         cursor = result.get("nextCursor")
         if cursor is None:
-            return Found(tuple(items), tuple(dropped), ttl)
+            return sieve.found(ttl)
         if not isinstance(cursor, str) or len(cursor) > MAX_CURSOR or cursor in cursors:
             raise MalformedAnswer(link.upstream, f"{method} pages in a circle, or with a cursor that is none")
         cursors.add(cursor)
@@ -131,23 +128,58 @@ async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
     raise MalformedAnswer(link.upstream, f"{method} has more than {MAX_PAGES} pages")
 
 
-def _fault(link: Link, kind: Kind, item: object) -> str | None:
-    """Why an item cannot be served, or None."""
-    if not is_object(item):
-        return "not an object"
-    key = LISTS[kind].name_key
-    own = item.get(key)
-    if not isinstance(own, str) or not own:
-        return f"no {key}"
-    if len(own) > MAX_NAME:
-        return f"its {key} is longer than {MAX_NAME} characters"
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in own):
-        return f"its {key} has control characters"
-    if len(wire.encode(item)) > MAX_DEFINITION:
-        return f"its definition is larger than {MAX_DEFINITION} bytes"
-    if kind is not Kind.TOOL:
-        return None
-    return link.tool_fault(item) if is_object(item.get("inputSchema")) else "no inputSchema"
+class _Sieve:
+    """Keeps the items of one list that can be served, and the reasons of the others; bounded both ways."""
+
+    def __init__(self, link: Link, kind: Kind) -> None:
+        self._link, self._kind = link, kind
+        self._items: list[dict[str, Any]] = []
+        self._dropped: list[Dropped] = []
+        self._unsaid = 0
+        self._size = 0
+
+    def take(self, item: object) -> None:
+        """Judge one item."""
+        fault = self._fault(item)
+        if fault is None and is_object(item):
+            self._items.append(item)
+        elif len(self._dropped) < MAX_DROPPED:
+            self._dropped.append(Dropped(self._kind, _name_of(self._kind, item), printable(fault or "")))
+        else:
+            self._unsaid += 1
+
+    def found(self, ttl: float | None) -> Found:
+        """What is left."""
+        rest = (Dropped(self._kind, "*", f"{self._unsaid} more are not served"),) if self._unsaid else ()
+        return Found(tuple(self._items), (*self._dropped, *rest), ttl)
+
+    def _fault(self, item: object) -> str | None:
+        """Why an item cannot be served, or None."""
+        if not is_object(item):
+            return "not an object"
+        key = LISTS[self._kind].name_key
+        own = item.get(key)
+        if not isinstance(own, str) or not own:
+            return f"no {key}"
+        if len(own) > MAX_NAME:
+            return f"its {key} is longer than {MAX_NAME} characters"
+        if any(ord(character) < 0x20 or ord(character) == 0x7F for character in own):
+            return f"its {key} has control characters"
+        if len(self._items) >= MAX_ITEMS:
+            return f"more than {MAX_ITEMS} {self._kind}"
+        return self._size_fault(item) or self._tool_fault(item)
+
+    def _size_fault(self, item: dict[str, Any]) -> str | None:
+        size = len(wire.encode(item))
+        if size > MAX_DEFINITION:
+            return f"its definition is larger than {MAX_DEFINITION} bytes"
+        self._size += size
+        return f"the {self._kind} are larger than {MAX_LIST} bytes together" if self._size > MAX_LIST else None
+
+    def _tool_fault(self, item: dict[str, Any]) -> str | None:
+        if self._kind is not Kind.TOOL:
+            return None
+        return self._link.tool_fault(item) if is_object(item.get("inputSchema")) else "no inputSchema"
 
 
 def _name_of(kind: Kind, item: object) -> str:

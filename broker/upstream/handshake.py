@@ -50,15 +50,25 @@ class _SpeaksModern(Exception):
     """A legacy handshake was answered with proof that the peer is modern."""
 
 
-async def agree(link: Link, *, pinned: Version | None, is_pipe: bool, timeout: float, declare: Declare) -> Peer:
+async def agree(
+    link: Link,
+    *,
+    pinned: Version | None,
+    is_pipe: bool,
+    timeout: float,
+    declare: Declare,
+    is_legacy: bool = False,
+) -> Peer:
     """Find the era, do what it asks for, and set `link.version` and `link.peer`.
 
-    `timeout`: seconds for each request. `is_pipe`: silence is an answer there.
+    `timeout`: seconds for each request. `is_pipe`: silence is an answer there. `is_legacy`: it is not probed.
 
     Raises: BrokerError, if neither era works.
     """
     if pinned is not None:
         peer = await _pinned(link, pinned, timeout, declare)
+    elif is_legacy:
+        peer = await _legacy(link, LATEST_LEGACY, timeout, declare)
     else:
         peer = await _probe(link, is_pipe=is_pipe, timeout=timeout, declare=declare)
     link.version, link.peer = peer.version, peer
@@ -71,10 +81,18 @@ async def _pinned(link: Link, version: Version, timeout: float, declare: Declare
     """The version that the configuration names, and no other."""
     if is_modern(version):
         return await _discover(link, version, timeout)
+    peer = await _legacy(link, version, timeout, declare)
+    if peer.version != version:
+        raise UpstreamUnavailable(link.upstream, f"it speaks {peer.version}, not {version}, which `protocol` pins")
+    return peer
+
+
+async def _legacy(link: Link, version: Version, timeout: float, declare: Declare) -> Peer:
+    """The legacy handshake and nothing else."""
     try:
         return await _initialize(link, version, timeout, declare)
     except _SpeaksModern:
-        raise UpstreamUnavailable(link.upstream, f"it does not speak {version}, which `protocol` pins") from None
+        raise UpstreamUnavailable(link.upstream, f"it does not speak {version}") from None
 
 
 async def _probe(link: Link, *, is_pipe: bool, timeout: float, declare: Declare) -> Peer:

@@ -24,7 +24,7 @@ from mcp.shared.inbound import (
 from broker.core import wire
 from broker.core.era import is_modern
 from broker.core.shape import is_object
-from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
+from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
     NEVER_CANCELLED,
     Link,
@@ -34,7 +34,7 @@ from broker.upstream.link import (
     refusal_bytes,
     request_bytes,
 )
-from broker.upstream.web import Refused, WebClient, content_type
+from broker.upstream.web import WebClient, content_type
 
 log = logging.getLogger(__name__)
 
@@ -66,21 +66,24 @@ class HttpLink(Link):
         """The parameters of `initialize`, to open a new session when the upstream has ended ours."""
         self._param_headers: dict[str, dict[tuple[str, ...], str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._courtesies = anyio.CapacityLimiter(MAX_COURTESIES)
+        self._courtesies = 0
+        self._initialized = anyio.Event()
+        """Set when a legacy handshake is complete: before it there is no session to listen to."""
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """See `Link`. The modern era has no notifications to a server."""
         if is_modern(self.version):
             return
         await self._tell(notification_bytes(method, params))
+        if method == "notifications/initialized":
+            self._initialized.set()
 
     async def serve(self) -> None:
         """See `Link`: courtesies, and the stream on which an upstream announces changes."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             try:
-                if not is_modern(self.version):
-                    await self._listen_legacy()
+                tasks.start_soon(self._listen_legacy)
                 await self.gone()
             finally:
                 self._tasks = None
@@ -118,7 +121,7 @@ class HttpLink(Link):
                     message = await self._ask(request_id, method, params, body, waiting)
                 except _SessionEnded:
                     await self._renew_session(session)
-                    message = await self._ask(request_id, method, params, body, waiting)
+                    message = await self._ask(request_id, method, params, body, waiting, is_retry=True)
                 answered = True
                 return message
             raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
@@ -128,10 +131,19 @@ class HttpLink(Link):
                 self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
 
     async def _ask(
-        self, request_id: int, method: str, params: dict[str, Any], body: bytes, waiting: Waiting
+        self,
+        request_id: int,
+        method: str,
+        params: dict[str, Any],
+        body: bytes,
+        waiting: Waiting,
+        *,
+        is_retry: bool = False,
     ) -> dict[str, Any]:
         headers = self._headers(method, params)
         async with self._client.request("POST", self._client.url, headers=headers, body=body) as response:
+            if response.status == 404 and SESSION_HEADER in headers and not is_retry:
+                raise _SessionEnded
             if response.status != 200:
                 return await self._unusual(request_id, response)
             if method == "initialize":
@@ -151,8 +163,6 @@ class HttpLink(Link):
         if response.status == 202:
             raise MalformedAnswer(self.upstream, "HTTP 202 to a request")
         refused = await self._client.refusal(response)
-        if response.status == 404 and self._session is not None:
-            raise _SessionEnded
         try:
             message = wire.decode_object(refused.body, wire.FROM_UPSTREAM)
         except wire.Malformed:
@@ -169,7 +179,6 @@ class HttpLink(Link):
         async with self._renewal:
             if self._session != ended:
                 return
-            self._session = None
             waiting = Waiting(self.upstream, COURTESY_TIMEOUT)
             request_id = next(self._ids)
             body = request_bytes(request_id, "initialize", self._initialize)
@@ -178,10 +187,13 @@ class HttpLink(Link):
                     judge_answer(
                         self.upstream, await self._ask(request_id, "initialize", self._initialize, body, waiting)
                     )
+                await self._tell(notification_bytes("notifications/initialized", None))
             except BrokerError as error:
-                self.lose(f"it ended the session, and opens no new one: {error.message}")
+                self.lose(f"it ended the session, and opens no new one: {printable(error.message)}")
                 raise
-            await self._tell(notification_bytes("notifications/initialized", None))
+            except BaseException:
+                self._session = ended  # given up half-way: the next call that finds it gone begins again
+                raise
 
     async def _from_stream(self, request_id: int, response: aiohttp.ClientResponse, waiting: Waiting) -> dict[str, Any]:
         async for event in self._client.events(response):
@@ -224,10 +236,10 @@ class HttpLink(Link):
         """Headers of one request, all produced here: nothing of a caller's headers is ever copied (SP-19, SP-72)."""
         headers = {"Accept": ACCEPT, "Content-Type": "application/json"}
         if not is_modern(self.version):
-            if self._session is not None:
-                headers[SESSION_HEADER] = self._session
             if method != "initialize":
                 headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
+                if self._session is not None:
+                    headers[SESSION_HEADER] = self._session
             return headers
         headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
         headers[MCP_METHOD_HEADER] = method
@@ -247,35 +259,42 @@ class HttpLink(Link):
 
     def _courtesy(self, body: bytes) -> None:
         """Tell it in the background; dropped when too many such wait already."""
-        if self._tasks is not None and self._courtesies.available_tokens > 0:
-            self._tasks.start_soon(self._tell, body)
+        if self._tasks is not None and self._courtesies < MAX_COURTESIES:
+            self._courtesies += 1
+            self._tasks.start_soon(self._tell_aside, body)
+
+    async def _tell_aside(self, body: bytes) -> None:
+        try:
+            await self._tell(body)
+        finally:
+            self._courtesies -= 1
 
     async def _tell(self, body: bytes) -> None:
         """POST what has no answer."""
-        async with self._courtesies:
-            with anyio.move_on_after(COURTESY_TIMEOUT):
-                try:
-                    async with self._client.request("POST", self._client.url, headers=self._headers(), body=body):
-                        pass
-                except UpstreamUnavailable as error:
-                    log.debug("%s: a notification was lost: %s", self.upstream, error.why)
+        with anyio.move_on_after(COURTESY_TIMEOUT):
+            try:
+                async with self._client.request("POST", self._client.url, headers=self._headers(), body=body):
+                    pass
+            except UpstreamUnavailable as error:
+                log.debug("%s: a notification was lost: %s", self.upstream, error.why)
 
     async def _listen_legacy(self) -> None:
         """The optional GET stream of a session, reopened while the link lives."""
+        await self._initialized.wait()
         while self.lost is None:
             wait = STREAM_RETRY
             headers = {**self._headers(), "Accept": "text/event-stream"}
             headers.pop("Content-Type")
             try:
                 async with self._client.request("GET", self._client.url, headers=headers) as response:
+                    if response.status == 404 and SESSION_HEADER in headers:
+                        raise UpstreamUnavailable(self.upstream, "the session has ended")  # a call will renew it
                     if response.status != 200 or content_type(response) != "text/event-stream":
                         return  # 405: it offers none
                     async for event in self._client.events(response):
                         if event.retry is not None:
                             wait = min(MAX_STREAM_RETRY, max(STREAM_RETRY, event.retry / 1000))
                         self._on_announcement(event.data)
-            except Refused:
-                return
             except UpstreamUnavailable as error:
                 log.debug("%s: the event stream broke: %s", self.upstream, error.why)
                 wait = MAX_STREAM_RETRY

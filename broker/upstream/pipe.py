@@ -40,7 +40,10 @@ class Duplex(Protocol):
     """Whole messages, both ways, over one connection."""
 
     async def send(self, message: bytes) -> None:
-        """Write one message (no newline in it). Raises: Gone, also when the peer has not read for too long."""
+        """Write one message (no newline in it).
+
+        Raises: Gone, also when the peer has not read for too long; UpstreamUnavailable, if it refuses this message.
+        """
         ...
 
     def post(self, message: bytes) -> None:
@@ -52,7 +55,10 @@ class Duplex(Protocol):
         ...
 
     async def serve(self) -> None:
-        """What the stream needs beside its reader (a log to drain, a queue to write). Runs until cancelled."""
+        """What the stream needs beside its reader (a log to drain, a queue to write). Runs until cancelled.
+
+        Raises: Gone, if it learns of the end and the reader may not.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -101,11 +107,13 @@ class PipeLink(Link):
             await self._duplex.send(notification_bytes(method, params))
         except Gone as gone:
             self.lose(str(gone))
+        except UpstreamUnavailable as error:
+            log.debug("%s: a notification was refused: %s", self.upstream, error.why)
 
     async def serve(self) -> None:
         """See `Link`: the one reader."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._duplex.serve)
+            tasks.start_soon(self._attend, tasks.cancel_scope)
             try:
                 async for message in self._duplex.receive():
                     self._on_bytes(message)
@@ -114,6 +122,13 @@ class PipeLink(Link):
             except Gone as gone:
                 self.lose(str(gone))
             tasks.cancel_scope.cancel()
+
+    async def _attend(self, reading: anyio.CancelScope) -> None:
+        try:
+            await self._duplex.serve()
+        except Gone as gone:
+            self.lose(str(gone))
+            reading.cancel()
 
     async def aclose(self) -> None:
         """See `Link`."""

@@ -2,7 +2,7 @@
 
 A server may leave grandchildren, also in sessions of their own (F-06). On Linux each child carries a tag in its
 environment, which its descendants inherit, and the broker is their sub-reaper: after a stop, whoever still carries
-the tag is killed and reaped. Elsewhere the process group is what can be reached.
+the tag, or is in the child's session, is killed and reaped. Elsewhere the process group is what can be reached.
 """
 
 import asyncio
@@ -41,17 +41,36 @@ KILL_GRACE: Final = 1.0
 
 _IS_LINUX = sys.platform.startswith("linux")
 _PR_SET_CHILD_SUBREAPER = 36
+_STAT_SESSION = 3
+"""Where the session stands in /proc/<pid>/stat, counted from behind the command's name."""
 
 
 class CannotStart(OSError):
     """The command could not be started; the text says why and what to do."""
 
 
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells of the child's end when it comes. asyncio's `Process.wait` may also wait for the pipes (Python 3.11), which
+    a descendant can hold open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=READ_SIZE, loop=loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
 class Process:
     """One running server process and whatever it starts."""
 
-    def __init__(self, process: asyncio.subprocess.Process, tag: str) -> None:
-        self._process = process
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, protocol: _Protocol, loop: asyncio.AbstractEventLoop, tag: str
+    ) -> None:
+        self._transport = transport
+        self._exited = protocol.exited
+        self._process = asyncio.subprocess.Process(transport, protocol, loop)
         self._tag = tag
 
     @classmethod
@@ -62,10 +81,12 @@ class Process:
         """
         program = find_program(argv[0])
         if program is None:
-            raise CannotStart(f"command not found: {printable(argv[0])} (install it, or write its full path)")
+            raise CannotStart(_why_not_found(argv[0]))
         tag = secrets.token_hex(8)
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(loop),
                 program,
                 *argv[1:],
                 stdin=asyncio.subprocess.PIPE,
@@ -73,13 +94,12 @@ class Process:
                 stderr=asyncio.subprocess.PIPE,
                 env={**child_environment(os.environ), **env, TAG: tag},
                 cwd=cwd,
-                limit=READ_SIZE,
                 start_new_session=not sys.platform.startswith("win"),
             )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise CannotStart(f"cannot start {printable(argv[0])}: {why}") from None
-        return cls(process, tag)
+        return cls(transport, protocol, loop, tag)
 
     @property
     def pid(self) -> int:
@@ -106,7 +126,9 @@ class Process:
 
     async def wait(self) -> int:
         """The exit code, once it has ended; negative is a signal."""
-        return await self._process.wait()
+        await self._exited.wait()
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     async def stop(self) -> None:
         """End the child and its descendants: stdin closed, then SIGTERM, then SIGKILL. Takes less than 4 s.
@@ -121,13 +143,11 @@ class Process:
         self._signal_group(_KILL)
         await self._ended_within(KILL_GRACE)
         await self._sweep()
-        transport = getattr(self._process, "_transport", None)
-        if transport is not None:
-            transport.close()
+        self._transport.close()
 
     async def _ended_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._process.wait(), seconds)
+            await asyncio.wait_for(self._exited.wait(), seconds)
         except TimeoutError:
             return False
         return True
@@ -140,16 +160,17 @@ class Process:
                 self._process.send_signal(number)
 
     async def _sweep(self) -> None:
-        """Kill what carries our tag until nothing does, for at most a second: a fork bomb must not hold the stop."""
-        for _ in range(20):
-            left = tagged_processes(self._tag)
-            if not left:
-                return
+        """Kill and reap what is left until nothing is, for at most a second: a fork bomb must not hold the stop."""
+        left: set[int] = set()
+        for _ in range(50):
+            left.update(await asyncio.to_thread(descendants, self.pid, self._tag))
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, _KILL)
-            await asyncio.sleep(0.05)
-            reap_adopted(left)
+            left = {pid for pid in left if not is_reaped(pid)}
+            if not left:
+                return
+            await asyncio.sleep(0.02)
 
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -164,6 +185,12 @@ def find_program(command: str) -> str | None:
     return shutil.which(command, path=str(Path(sys.executable).parent)) or shutil.which(command)
 
 
+def _why_not_found(command: str) -> str:
+    if os.path.exists(command) and (os.sep in command or (os.altsep is not None and os.altsep in command)):
+        return f"{printable(command)} is not executable"
+    return f"command not found: {printable(command)} (install it, or write its full path)"
+
+
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a child may inherit. Exported shell functions are left out: old shells execute them."""
     return {name: environ[name] for name in INHERITED if name in environ and not environ[name].startswith("()")}
@@ -176,26 +203,33 @@ def become_subreaper() -> None:
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def tagged_processes(tag: str) -> list[int]:
-    """Living processes that carry `tag`. Linux only; elsewhere nobody can be found this way."""
+def descendants(session: int, tag: str) -> list[int]:
+    """What the child with the process id `session` left: processes of its session, zombies included, and those that
+    carry `tag`. Linux only; elsewhere nobody can be found this way.
+    """
     if not _IS_LINUX:
         return []
     mark = f"{TAG}={tag}".encode()
     found: list[int] = []
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or entry.name == str(session):
             continue
-        # Gone in the meantime, a zombie (no environment), or not ours to read.
+        # Gone in the meantime, or not ours to read.
         with contextlib.suppress(OSError):
-            if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+            stat = _read(entry.path + "/stat").rpartition(b")")[2].split()
+            if int(stat[_STAT_SESSION]) == session or mark in _read(entry.path + "/environ").split(b"\0"):
                 found.append(int(entry.name))
     return found
 
 
-def reap_adopted(pids: Sequence[int]) -> None:
-    """Reap those of `pids` that the sub-reaper inherited and that have ended."""
-    if not _IS_LINUX:
-        return
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def is_reaped(pid: int) -> bool:
+    """Whether a process is gone from the process table; reaps it, if it ended as a child that we inherited."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not Path(f"/proc/{pid}").exists()

@@ -17,6 +17,7 @@ from broker.core import wire
 from broker.core.catalog import Dropped, Listing
 from broker.core.era import ALL_VERSIONS
 from broker.core.request import LISTS, Kind
+from broker.core.shape import is_object
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Snapshots:
             return _listing(wire.decode(self._path(fingerprint).read_bytes(), LIMITS))
         except FileNotFoundError:
             return None
-        except (OSError, wire.Malformed, ValueError, KeyError, TypeError) as error:
+        except (OSError, wire.Malformed, ValueError, KeyError, TypeError, AttributeError) as error:
             log.debug("snapshot not used: %s", type(error).__name__)
             return None
 
@@ -84,7 +85,7 @@ def _document(listing: Listing) -> dict[str, Any]:
 
 
 def _listing(document: Mapping[str, Any]) -> Listing:
-    """Raises: ValueError, KeyError, TypeError for anything that `_document` did not make."""
+    """Raises: ValueError, KeyError, TypeError, AttributeError for anything that `_document` did not make."""
     if document["format"] != FORMAT:
         raise ValueError("another format")
     version = next(known for known in (*ALL_VERSIONS, None) if known in (document["version"], None))
@@ -94,11 +95,16 @@ def _listing(document: Mapping[str, Any]) -> Listing:
     for kind, found in items.items():
         if not all(isinstance(item[LISTS[kind].name_key], str) for item in found):
             raise ValueError("an item without a name")
+        if kind is Kind.TOOL and not all(is_object(item["inputSchema"]) for item in found):
+            raise ValueError("a tool without a schema")
+    instructions = document["instructions"]
+    if instructions is not None and not isinstance(instructions, str):
+        raise ValueError("instructions that are no text")
     return Listing(
         version,
         dict(document["info"]),
         dict(document["capabilities"]),
-        document["instructions"],
+        instructions,
         items,
         {Kind(kind): float(seconds) for kind, seconds in document["ttl"].items()},
         tuple(Dropped(Kind(kind), own, reason) for kind, own, reason in document["dropped"]),

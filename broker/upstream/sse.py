@@ -6,7 +6,6 @@ Spec: 2024-11-05 basic/transports, "HTTP with SSE".
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final
-from urllib.parse import urljoin
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -14,7 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from broker.core.eventstream import Event
 from broker.errors import UpstreamUnavailable
 from broker.upstream.pipe import Gone
-from broker.upstream.web import WebClient, content_type, origin
+from broker.upstream.web import Refused, WebClient, content_type, origin, resolve
 
 MAX_POSTS: Final = 256
 """Messages without an answer (cancellations, refusals) that may wait to be sent; more are dropped."""
@@ -51,7 +50,7 @@ class SseDuplex:
             events = client.events(response)
             async for event in events:
                 if event.event == "endpoint":
-                    endpoint = urljoin(client.url, event.data.decode("utf-8", "replace"))
+                    endpoint = resolve(client.url, event.data.decode("utf-8", "replace"))
                     if origin(endpoint) != origin(client.url):
                         raise UpstreamUnavailable(client.upstream, "its endpoint is on another origin")
                     return cls(client, endpoint, events, held.pop_all())
@@ -61,8 +60,12 @@ class SseDuplex:
         """See `Duplex`."""
         try:
             async with self._client.request("POST", self._endpoint, headers=_JSON, body=message) as response:
-                if not 200 <= response.status < 300:
+                if response.status in (404, 410):
                     raise Gone((await self._client.refusal(response)).why)
+                if not 200 <= response.status < 300:
+                    raise await self._client.refusal(response)
+        except Refused:
+            raise
         except UpstreamUnavailable as error:
             raise Gone(error.why) from None
 
@@ -88,7 +91,7 @@ class SseDuplex:
         async for message in self._outbox[1]:
             try:
                 await self.send(message)
-            except Gone:
+            except (Gone, UpstreamUnavailable):
                 continue  # nobody waits for it; the reader finds out if the connection is gone
 
     async def aclose(self) -> None:

@@ -28,6 +28,9 @@ MAX_UNSENT: Final = 1024 * 1024
 STDERR_KEPT: Final = 64 * 1024
 """Bytes of stderr kept for whoever asks why (F-08)."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds after a child's end in which its last messages are still read, if its stdout stays open."""
+
 
 class StdioDuplex:
     """See the module; implements `Duplex`."""
@@ -53,7 +56,7 @@ class StdioDuplex:
         """See `Duplex`. One write is one frame: frames of parallel calls never mix."""
         writer = self._process.stdin
         if writer.is_closing():
-            raise Gone("its stdin is closed")
+            raise Gone(await self._why_ended("it closed its input"))
         writer.write(message + b"\n")
         if writer.transport.get_write_buffer_size() <= MAX_UNSENT:
             return
@@ -63,7 +66,7 @@ class StdioDuplex:
         except TimeoutError:
             raise Gone(f"it has not read its input for {WRITE_TIMEOUT:g} s") from None
         except (ConnectionError, RuntimeError):
-            raise Gone("its stdin is closed") from None
+            raise Gone(await self._why_ended("it closed its input")) from None
 
     def post(self, message: bytes) -> None:
         """See `Duplex`."""
@@ -74,15 +77,13 @@ class StdioDuplex:
     async def receive(self) -> AsyncIterator[bytes]:
         """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09)."""
         splitter = LineSplitter(wire.FROM_UPSTREAM.size)
-        is_first = True
         try:
             while chunk := await self._process.stdout.read(65536):
                 for line in splitter.feed(chunk):
-                    yield wire.without_bom(line) if is_first else line
-                    is_first = False
+                    yield wire.without_bom(line)
         except LineTooLong as error:
             raise Gone(str(error)) from None
-        raise Gone(await self._why_ended())
+        raise Gone(await self._why_ended("it closed its output"))
 
     async def aclose(self) -> None:
         """See `Duplex`: stops the process and its descendants."""
@@ -94,20 +95,29 @@ class StdioDuplex:
         lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
         return printable(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
 
-    async def _why_ended(self) -> str:
+    async def _why_ended(self, seen: str) -> str:
         code: int | None = None
         with anyio.move_on_after(0.2):
             code = await self._process.wait()
-        why = "it closed its output" if code is None else _ended(code)
+        why = seen if code is None else _ended(code)
         await asyncio.sleep(0)  # what it said last may still be in the pipe
+        return self._with_tail(why)
+
+    def _with_tail(self, why: str) -> str:
         tail = self.stderr_tail()
         return f"{why}: {tail}" if tail else why
 
     async def serve(self) -> None:
-        """See `Duplex`: stderr is always read, so that a child never blocks on its log.
+        """See `Duplex`. The end of the child is the end, even if one of its own children holds its stdout open."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._drain_stderr)
+            code = await self._process.wait()
+            await anyio.sleep(LAST_WORDS)
+            tasks.cancel_scope.cancel()
+        raise Gone(self._with_tail(_ended(code)))
 
-        It is kept in a ring, and shown at debug level only.
-        """
+    async def _drain_stderr(self) -> None:
+        """Always read, so that a child never blocks on its log. It is kept in a ring, and shown at debug level only."""
         with contextlib.suppress(ConnectionError):
             while chunk := await self._process.stderr.read(65536):
                 self._stderr.append(chunk)

@@ -19,7 +19,7 @@ from broker.core.catalog import Listing
 from broker.core.era import Version, is_modern
 from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
-from broker.errors import BrokerError, UpstreamUnavailable
+from broker.errors import BrokerError, UpstreamAnsweredError, UpstreamUnavailable, printable
 from broker.upstream.discover import discover, fetch_list, with_list
 from broker.upstream.handshake import Declare, agree
 from broker.upstream.link import Link
@@ -89,7 +89,10 @@ class Upstream:
         self.connect_seconds: float | None = None
         """How long the last successful connection took, with its discovery."""
         self.first_try = anyio.Event()
-        """Set once the first attempt has ended, either way."""
+        """Set once the first attempt has ended, either way: its lists are known, or it has failed."""
+        self._first_outcome = anyio.Event()
+        """Set as soon as the first attempt has opened the link, or has failed."""
+        self._patience: float | None = None
         self._fingerprint = fingerprint
         self._supplies = supplies
         self._link: Link | None = None
@@ -101,7 +104,7 @@ class Upstream:
     @property
     def is_ready(self) -> bool:
         """Whether a call can be made now."""
-        return self.state.phase is Phase.READY
+        return self._link is not None and self._link.lost is None
 
     def link(self) -> Link:
         """The live link.
@@ -109,9 +112,23 @@ class Upstream:
         Raises: UpstreamUnavailable, at once, if there is none.
         """
         link = self._link
-        if link is None or not self.is_ready or link.lost is not None:
+        if link is None or link.lost is not None:
             raise UpstreamUnavailable(self.key, self.trouble or f"it is {self.state.phase}")
         return link
+
+    async def first_link(self, timeout: float) -> Link:
+        """The live link; while the very first attempt to connect is under way, that is waited for.
+
+        A host lists from what was known of old and calls at once: a server that is merely starting is not down. At most
+        until `timeout` seconds after anybody first had to wait, so that one that hangs costs its callers one wait.
+
+        Raises: UpstreamUnavailable.
+        """
+        if not self.is_ready and not self._first_outcome.is_set():
+            self._patience = self._patience or anyio.current_time() + timeout
+            with anyio.CancelScope(deadline=self._patience):
+                await self._first_outcome.wait()
+        return self.link()
 
     async def run(self) -> None:
         """Keep it alive until cancelled. Never raises."""
@@ -119,8 +136,7 @@ class Upstream:
         self._step(Event.STARTED)
         try:
             while True:
-                self._step(await self._live_guarded())
-                self.first_try.set()
+                await self._live_guarded()
                 await clock.sleep(self.state.delay)
                 self._step(Event.RETRY_DUE)
         finally:
@@ -144,33 +160,38 @@ class Upstream:
         clock = self._supplies.clock
         self.state = step(self.state, event, clock.now(), clock.chance())
 
-    async def _live_guarded(self) -> Event:
+    def _ended(self, why: str) -> None:
+        """The connection is lost, or came to nothing: said at once, however long clearing it away may take."""
+        if self.state.phase in (Phase.CONNECTING, Phase.READY):
+            self._link, self.trouble = None, why
+            self._step(Event.LOST if self.state.phase is Phase.READY else Event.FAILED)
+        self._first_outcome.set()
+        self.first_try.set()
+
+    async def _live_guarded(self) -> None:
         """`_live_once`; a fault of ours in it costs this upstream a connection, and nobody else anything (F-104)."""
         try:
-            return await self._live_once()
+            await self._live_once()
         except Exception:
             log.exception("%s: internal error", self.key)
-            self.trouble = "an internal error of the broker; its log has the cause"
-            return Event.LOST if self.is_ready else Event.FAILED
+            self._ended("an internal error of the broker; its log has the cause")
 
-    async def _live_once(self) -> Event:
-        """One connection, from opening to loss; what ended it."""
+    async def _live_once(self) -> None:
+        """One connection, from opening to its end."""
         clock = self._supplies.clock
         started = clock.now()
         self.trouble = self.trouble or "it is connecting"
         try:
             link = await self._open()
         except BrokerError as error:
-            return self._failed(getattr(error, "why", error.message))
+            return self._failed(reason(error))
         except OSError as error:
             return self._failed(str(error))
-        event = Event.LOST
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(link.serve)
-                event = await self._use(link, tasks, started)
+                await self._use(link, tasks, started)
                 tasks.cancel_scope.cancel()
-            return event
         finally:
             self._link = None
             with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
@@ -182,22 +203,21 @@ class Upstream:
             return await open_link(self.key, self.server, self.server.connect_timeout)
         raise UpstreamUnavailable(self.key, f"it did not connect within {self.server.connect_timeout:g} s")
 
-    async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> Event:
+    async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         link.on_event = self._on_event
         try:
             await self._shake_hands(link)
         except BrokerError as error:
-            return self._failed(link.lost or getattr(error, "why", error.message))
+            return self._failed(link.lost or reason(error))
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
+        self._first_outcome.set()
         if self.listing is not None:
             link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
-        tasks.start_soon(self._keep_fresh, link, tasks)
         # Discovery must not delay the loss of a link, nor outlive it.
-        tasks.start_soon(self._discover, link, started)
-        self.trouble = await link.gone()
+        tasks.start_soon(self._keep_fresh, link, tasks, started)
+        self._ended(await link.gone())
         log.warning("%s: connection lost: %s", self.key, self.trouble)
-        return Event.LOST
 
     async def _shake_hands(self, link: Link) -> None:
         """The handshake, within the connect time-out; the time that `declare` waits for a caller does not count.
@@ -207,8 +227,6 @@ class Upstream:
         timeout = self.server.connect_timeout
         pinned = None if self.server.protocol == "auto" else Version(self.server.protocol)
         is_sse = isinstance(self.server, HttpServer) and self.server.transport == "sse"
-        if is_sse and pinned is None:
-            pinned = Version("2025-11-25")  # SSE upstreams are legacy, never probed
         with anyio.CancelScope(deadline=anyio.current_time() + timeout) as patience:
 
             async def declare() -> Mapping[str, Any]:
@@ -220,7 +238,9 @@ class Upstream:
                     patience.deadline = anyio.current_time() + left
 
             is_pipe = not isinstance(self.server, HttpServer)
-            await agree(link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare)
+            await agree(
+                link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare, is_legacy=is_sse
+            )
         if patience.cancelled_caught:
             raise UpstreamUnavailable(self.key, f"it did not finish the handshake within {timeout:g} s")
 
@@ -228,12 +248,14 @@ class Upstream:
         try:
             listing = await discover(link, self.server.timeout, self.listing)
         except BrokerError as error:
-            link.lose(f"its lists cannot be had: {getattr(error, 'why', error.message)}")
+            link.lose(f"its lists cannot be had: {reason(error)}")
             return
         now = self._supplies.clock.now()
         self.connect_seconds = now - started
         for fresh in self._fresh.values():
             fresh.fetched = now
+            if not fresh.announced:
+                fresh.wanted = anyio.Event()
         link.learn_tools(listing.items.get(Kind.TOOL, ()))
         await self._publish(listing)
         self.first_try.set()
@@ -251,12 +273,17 @@ class Upstream:
                 log.warning("%s: not served: %s %r: %s", self.key, item.kind, item.own, item.reason)
             await anyio.to_thread.run_sync(self._supplies.snapshots.save, self._fingerprint, listing)
 
-    async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup) -> None:
-        for kind in Kind:
-            self._fresh[kind].wanted = anyio.Event()
-            tasks.start_soon(self._refresh_when_wanted, link, kind)
+    async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
+        """Discover, then follow announcements. One that comes meanwhile is followed afterwards: nobody knows whether
+        the page that it is about had been read by then.
+        """
+        for fresh in self._fresh.values():
+            fresh.wanted, fresh.announced = anyio.Event(), False
         if is_modern(link.version):
             tasks.start_soon(self._listen, link)
+        await self._discover(link, started)
+        for kind in Kind:
+            tasks.start_soon(self._refresh_when_wanted, link, kind)
 
     async def _refresh_when_wanted(self, link: Link, kind: Kind) -> None:
         """Single flight for one list, and never more often than `REFRESH_SPACING`."""
@@ -265,15 +292,14 @@ class Upstream:
             await fresh.wanted.wait()
             fresh.wanted = anyio.Event()
             announced, fresh.announced = fresh.announced, False
-            if self.listing is None:
-                continue  # the discovery that is under way will see it
             try:
                 found = await fetch_list(link, kind, self.server.timeout)
             except BrokerError as error:
-                log.warning("%s: %s could not be refreshed: %s", self.key, kind, error.message)
+                log.warning("%s: %s could not be refreshed: %s", self.key, kind, reason(error))
+                fresh.fetched = float("-inf")  # tried again as soon as somebody asks
             else:
                 fresh.fetched = clock.now()
-                listing = with_list(self.listing, kind, found)
+                listing = with_list(self.listing or Listing(link.version), kind, found)
                 link.learn_tools(listing.items.get(Kind.TOOL, ()))
                 await self._publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
@@ -294,11 +320,17 @@ class Upstream:
             self._fresh[kind].announced = True
             self._fresh[kind].wanted.set()
 
-    def _failed(self, why: str) -> Event:
+    def _failed(self, why: str) -> None:
         if self.trouble != why:
             log.warning("%s: not available: %s", self.key, why)
-        self.trouble = why
-        return Event.FAILED
+        self._ended(why)
+
+
+def reason(error: BrokerError) -> str:
+    """What went wrong, for a person; an upstream's own words escaped and cut (F-60)."""
+    if isinstance(error, UpstreamAnsweredError):
+        return f"it answered with error {error.code}: {printable(error.message)}"
+    return error.why if isinstance(error, UpstreamUnavailable) else error.message
 
 
 def differs(before: Listing, after: Listing, kind: Kind) -> bool:

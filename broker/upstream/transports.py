@@ -8,9 +8,10 @@ import importlib
 import os
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
-from broker.config import HttpServer, Server, reveal
+from broker.config import HttpServer, Server, StdioServer, reveal
 from broker.upstream.link import Link
 from broker.upstream.pipe import PipeLink
 from broker.upstream.stdio import StdioDuplex
@@ -25,8 +26,11 @@ async def open_link(name: str, server: Server, connect_timeout: float) -> Link:
         return await _open_url(name, server, connect_timeout)
     argv = [reveal(server.command), *map(reveal, server.args)]
     env = {key: reveal(value) for key, value in server.env.items()}
-    cwd = os.path.expanduser(reveal(server.cwd)) if server.cwd is not None else None
-    return PipeLink(name, await StdioDuplex.open(name, argv, env, cwd))
+    return PipeLink(name, await StdioDuplex.open(name, argv, env, _directory(server)))
+
+
+def _directory(server: StdioServer) -> str | None:
+    return None if server.cwd is None else os.path.expanduser(reveal(server.cwd))
 
 
 async def _open_url(name: str, server: HttpServer, connect_timeout: float) -> Link:
@@ -39,7 +43,8 @@ async def _open_url(name: str, server: HttpServer, connect_timeout: float) -> Li
             return PipeLink(name, duplex)
         return (await _driver("http")).HttpLink(client)
     except BaseException:
-        await client.aclose()
+        with anyio.CancelScope(shield=True):  # closing waits for nobody
+            await client.aclose()
         raise
 
 

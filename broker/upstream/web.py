@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -38,9 +39,32 @@ class Refused(UpstreamUnavailable):
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: what decides whether two URLs are the same site."""
+    """Scheme, host and port: what decides whether two URLs are the same site. What is no URL has none of them."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", "", None
+
+
+def resolve(base: str, reference: str) -> str:
+    """The URL that an upstream refers to; empty if it refers to none."""
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        return ""
+
+
+def environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL (`HTTPS_PROXY`, `NO_PROXY` …), never for this machine.
+
+    Not aiohttp's `trust_env`, which would also send what it finds in `~/.netrc`.
+    """
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    if host in _LOOPBACK or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 class WebClient:
@@ -49,7 +73,7 @@ class WebClient:
     def __init__(self, upstream: str, url: str, headers: Mapping[str, str], connect_timeout: float) -> None:
         self.upstream = upstream
         self.url = url
-        host = urlsplit(url).hostname or ""
+        self._proxy = environment_proxy(url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
             headers={"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers},
@@ -58,7 +82,6 @@ class WebClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=host not in _LOOPBACK,
         )
 
     async def aclose(self) -> None:
@@ -73,10 +96,12 @@ class WebClient:
 
         Raises: UpstreamUnavailable, also for faults while the body is read inside.
         """
+        if self._session.closed:
+            raise UpstreamUnavailable(self.upstream, "closed")
         try:
             for _ in range(MAX_REDIRECTS):
                 async with self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False
+                    method, url, headers=headers, data=body, allow_redirects=False, proxy=self._proxy
                 ) as response:
                     if response.status not in (301, 302, 303, 307, 308):
                         self._refuse_encoding(response)
@@ -95,10 +120,10 @@ class WebClient:
             raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({printable(encoding, 20)}) unasked")
 
     def _redirected(self, url: str, response: aiohttp.ClientResponse) -> str:
-        target = urljoin(url, response.headers.get("Location", ""))
+        target = resolve(url, response.headers.get("Location", ""))
         if origin(target) != origin(url):
             scheme, host, port = origin(target)
-            where = printable(f"{scheme}://{host}:{port}", 100)
+            where = printable(f"{scheme}://{host}:{port}", 100) if host else "to no URL"
             raise UpstreamUnavailable(
                 self.upstream, f"it redirects to another origin ({where}): put that URL in the file"
             )

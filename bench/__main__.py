@@ -1,0 +1,100 @@
+"""`python -m bench`: measure, print, and write RESULTS.md and results.json."""
+
+import argparse
+import platform
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import machine, report, startup, throughput
+from bench.echo import MODERN
+from bench.gateways import ERAS, Field
+from bench.profile import profile_tables
+from bench.throughput import Effort
+
+SECTIONS = ("echo", "catalog", "start", "cold", "memory", "profile")
+REPEATS = 200.0
+"""Seconds after which nothing is repeated any more, however loud the machine is."""
+PINNED = frozenset({"echo", "catalog", "profile"})
+"""Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a minute instead of six: for CI, and for a first look")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="this section only; may be repeated")
+    parser.add_argument("--broker", help="the command that starts the broker (default: python -m broker)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="directory of the results")
+    return parser.parse_args()
+
+
+async def measure(given: argparse.Namespace, console: Console) -> list[report.Table]:
+    """All sections, each with processes of its own."""
+    broker = shlex.split(given.broker) if given.broker else [sys.executable, "-m", "broker"]
+    short: bool = given.short
+    effort = Effort(3, 0.2, 0.1, 0, 0.0) if short else Effort(5, 0.25, 0.2, 5, time.monotonic() + REPEATS)
+    eras = {"modern": MODERN} if short else ERAS
+    tables: list[report.Table] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("start", total=None)
+
+        def step(what: str) -> None:
+            progress.update(task, description=what)
+
+        async def one(result: Awaitable[report.Table]) -> list[report.Table]:
+            return [await result]
+
+        sections: dict[str, Callable[[Field], Awaitable[list[report.Table]]]] = {
+            "echo": lambda at: one(throughput.echo_table(at, throughput.matrix(short=short), effort, step)),
+            "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
+            "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
+            "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
+            "memory": lambda at: one(startup.memory_table(at, step)),
+            "profile": lambda at: profile_tables(at, 2.0 if short else 6.0, step),
+        }
+        for name in given.only or SECTIONS:
+            with tempfile.TemporaryDirectory(prefix="bench-") as directory, Field(Path(directory), broker) as field:
+                try:
+                    with machine.on_core(field.load_core if name in PINNED else None):
+                        found = await sections[name](field)
+                except Exception:
+                    console.print(field.log(), markup=False)
+                    raise
+            for table in found:
+                table.show(console)
+            tables += found
+    return tables
+
+
+def main() -> None:
+    """Measure; whatever happens, what was started is stopped."""
+    given = arguments()
+    # As an exception, so that every `finally` and `with` on the way runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    begun = time.monotonic()
+    facts = {
+        **machine.description(),
+        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "host": platform.platform(),
+    }
+    tables = uvloop.run(measure(given, console))
+    facts["took"] = f"{time.monotonic() - begun:.0f} s"
+    report.write(given.output, facts, tables)
+    console.print(f"{facts['took']}; written to {given.output}/RESULTS.md and results.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What stands in the field: the upstreams, the broker in front of them, and nginx for comparison."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from bench.echo import MODERN
+from bench.load import LEGACY, list_tools
+from bench.machine import cores, free_port, start, stop
+
+READY_TIMEOUT: Final = 30.0
+"""Seconds until a process that was started must answer."""
+
+NGINX: Final = """
+daemon off; master_process off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off; keepalive_requests 100000000; client_max_body_size 16m; client_body_buffer_size 256k;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+    proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k;
+    upstream echo {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://echo; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    }}
+}}
+"""
+
+NotReady = TimeoutError
+"""What was started does not answer in time."""
+
+
+def echo_argv(*arguments: object) -> list[str]:
+    """The command line of an upstream."""
+    return [sys.executable, "-m", "bench.echo", *map(str, arguments)]
+
+
+class Field:
+    """Starts things in one directory, and stops all of them in the end."""
+
+    def __init__(self, directory: Path, broker: Sequence[str]) -> None:
+        self.directory = directory
+        self.broker = broker
+        """The command that starts the broker, less its arguments."""
+        self.load_core, self.core = cores()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Field":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, argv: Sequence[str], core: int | None) -> subprocess.Popen[bytes]:
+        """A process, stopped with the field at the latest."""
+        process = start(argv, core, self.directory / "log.txt")
+        self._stack.callback(stop, process)
+        return process
+
+    async def upstream(self, tools: int = 1) -> int:
+        """An HTTP server; its port."""
+        port = free_port()
+        process = self.start(echo_argv("--port", port, "--tools", tools), self.load_core)
+        await ready(process, port, tools)
+        return port
+
+    async def serve(
+        self, servers: Mapping[str, Any], tools: int, wrap: Sequence[str] = ()
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """The broker in front of `servers`, which have `tools` tools in all; its process and port."""
+        port = free_port()
+        argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers))]
+        process = self.start([*argv, "--host", "127.0.0.1", "--port", str(port)], self.core)
+        await ready(process, port, tools)
+        return process, port
+
+    async def nginx(self, upstream: int, tools: int = 1) -> tuple[subprocess.Popen[bytes], int] | None:
+        """nginx in front of an upstream; None, if this machine has none."""
+        binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+        if binary is None:
+            return None
+        port = free_port()
+        directory = self.fresh("nginx")
+        file = directory / "nginx.conf"
+        file.write_text(NGINX.format(directory=directory, port=port, upstream=upstream))
+        argv = [binary, "-p", str(directory), "-e", str(directory / "nginx.log"), "-c", str(file)]
+        process = self.start(argv, self.core)
+        await ready(process, port, tools)
+        return process, port
+
+    def config(self, servers: Mapping[str, Any], state: Path | None = None) -> Path:
+        """A configuration file with a state directory that nobody has used."""
+        directory = self.fresh("broker")
+        settings = {"state_dir": str(state or directory / "state")}
+        file = directory / "servers.yaml"
+        file.write_text(json.dumps({"broker": settings, "servers": servers}))  # JSON is YAML
+        return file
+
+    def fresh(self, name: str) -> Path:
+        """A new directory."""
+        number = sum(1 for _ in self.directory.iterdir())
+        path = self.directory / f"{name}-{number}"
+        path.mkdir()
+        return path
+
+    def log(self) -> str:
+        """The end of what the processes said."""
+        file = self.directory / "log.txt"
+        return file.read_text(errors="replace")[-4000:] if file.exists() else ""
+
+
+def http_server(port: int, era: str) -> dict[str, Any]:
+    """An HTTP upstream, for the configuration."""
+    return {"url": f"http://127.0.0.1:{port}/mcp", "protocol": era}
+
+
+def stdio_server(*arguments: object, protocol: str = "auto") -> dict[str, Any]:
+    """A stdio upstream, for the configuration."""
+    command, *rest = echo_argv(*arguments)
+    path = str(Path(__file__).parent.parent)
+    return {"command": command, "args": rest, "env": {"PYTHONPATH": path}, "protocol": protocol}
+
+
+async def ready(process: subprocess.Popen[bytes], port: int, tools: int) -> None:
+    """Wait until a server lists so many tools. Raises: NotReady."""
+    deadline = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if len((await asyncio.to_thread(list_tools, port)).get("tools", ())) == tools:
+                return
+        except (OSError, ValueError):
+            pass
+        await asyncio.sleep(0.05)
+    why = "it has ended" if process.poll() is not None else f"nothing for {READY_TIMEOUT:g} s"
+    raise NotReady(f"{process.args} does not list {tools} tools: {why}")
+
+
+ERAS: Final = {"modern": MODERN, "legacy": LEGACY}

@@ -1,0 +1,27 @@
+"""The broker under cProfile: `python -m bench.profiled FILE serve ...`. SIGUSR1 begins, SIGUSR2 ends and writes FILE.
+
+So that the profile holds what calls cost, without the start.
+"""
+
+import cProfile
+import signal
+import sys
+
+from broker.cli import main
+
+
+def profiled(file: str) -> None:
+    """Run the command line under signals that switch the profiler."""
+    profile = cProfile.Profile()
+
+    def finish(*_: object) -> None:
+        profile.disable()
+        profile.dump_stats(file)
+
+    signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
+    signal.signal(signal.SIGUSR2, finish)
+    main()
+
+
+if __name__ == "__main__":
+    profiled(sys.argv.pop(1))

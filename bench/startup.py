@@ -1,0 +1,230 @@
+"""Cold starts and idle memory: from exec to the first answer."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.gateways import ERAS, Field, echo_argv, http_server, stdio_server
+from bench.load import LEGACY
+from bench.machine import HAS_PROC, ROOT, STOP_TIMEOUT, environment, memory_mib
+from bench.report import Table
+
+SERVERS: Final = 10
+ANSWER_TIMEOUT: Final = 60.0
+MAX_LINE: Final = 16 * 1024 * 1024
+SDK_SERVER: Final = "bench/sdk_server.py"
+
+
+class Dialogue:
+    """A server on stdio, from its start; a legacy client, as most hosts are today."""
+
+    def __init__(self, process: asyncio.subprocess.Process, started: float) -> None:
+        self._process = process
+        self._started = started
+        self._id = 0
+
+    @classmethod
+    async def open(cls, argv: Sequence[str]) -> "Dialogue":
+        """Start it."""
+        started = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment(),
+            limit=MAX_LINE,
+            start_new_session=True,
+        )
+        return cls(process, started)
+
+    async def ask(self, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The answer, and the seconds from the start of the process until it. Raises: TimeoutError, EOFError."""
+        self._id += 1
+        self._send({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
+        assert self._process.stdout is not None
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            while line := await self._process.stdout.readline():
+                message = json.loads(line)
+                if message.get("id") == self._id and "method" not in message:
+                    return message, time.perf_counter() - self._started
+        raise EOFError(f"the server ended before it answered {method}")
+
+    async def initialize(self) -> float:
+        """The handshake; the seconds from the start until its answer."""
+        params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+        answer, seconds = await self.ask("initialize", params)
+        if "result" not in answer:
+            raise EOFError(f"initialize was refused: {answer}")
+        self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        return seconds
+
+    async def tools(self) -> tuple[int, float]:
+        """How many tools it lists, and the seconds from the start until it did."""
+        answer, seconds = await self.ask("tools/list", {})
+        return len(answer.get("result", {}).get("tools", ())), seconds
+
+    async def close(self) -> None:
+        """End it: closed input, then by force, with what is left of its session."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+
+@contextlib.asynccontextmanager
+async def started(argv: Sequence[str]) -> AsyncGenerator[Dialogue, None]:
+    """A dialogue that is closed in the end."""
+    dialogue = await Dialogue.open(argv)
+    try:
+        yield dialogue
+    finally:
+        await dialogue.close()
+
+
+def stdio_broker(field: Field, servers: dict[str, Any], state: Path | None = None) -> list[str]:
+    """The command line of the broker on stdio."""
+    return [*field.broker, "stdio", "--config", str(field.config(servers, state))]
+
+
+async def first_answer(argv: Sequence[str]) -> float:
+    """Seconds from exec to the answer to `initialize`."""
+    async with started(argv) as dialogue:
+        return await dialogue.initialize()
+
+
+async def first_list(argv: Sequence[str], wanted: int) -> tuple[float, float, int]:
+    """Seconds until the first list and until the first complete one, and how many tools were in the first."""
+    async with started(argv) as dialogue:
+        await dialogue.initialize()
+        first, seconds = await dialogue.tools()
+        count, complete = first, seconds
+        while count < wanted and complete < ANSWER_TIMEOUT:
+            await asyncio.sleep(0.05)
+            count, complete = await dialogue.tools()
+        return seconds, complete, first
+
+
+async def start_table(field: Field, rounds: int, step: Callable[[str], None]) -> Table:
+    """From exec to the answer to `initialize`, on stdio."""
+    table = Table(
+        "From exec to the answer to `initialize`, on stdio",
+        ("what", "median s", "fastest s", "slowest s"),
+        "A legacy client. Servers that hang were seen before, and never answer again; one that was never seen is "
+        "waited for, so the broker's answer contains its start. Interleaved.",
+    )
+    flag, state = field.fresh("flag") / "hang", field.fresh("seen")
+    hung = {f"server{number}": stdio_server("--hang-if", flag) for number in range(SERVERS)}
+    await first_list(stdio_broker(field, hung, state), SERVERS)
+    await asyncio.sleep(0.5)
+    flag.touch()
+    cases: dict[str, Callable[[], list[str]]] = {
+        "the lean server itself": echo_argv,
+        "`python -c 'import mcp'`, until it ends": lambda: [sys.executable, "-c", "import mcp"],
+        "broker, no servers": lambda: stdio_broker(field, {}),
+        "broker, one healthy server that was never seen": lambda: stdio_broker(field, {"new": stdio_server()}),
+        f"broker, {SERVERS} servers that hang, seen before": lambda: stdio_broker(field, hung, state),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name, argv in cases.items():
+            step(f"start {turn + 1}: {name}")
+            seconds[name].append(await (lifetime(argv()) if "import" in name else first_answer(argv())))
+    for name, values in seconds.items():
+        table.add(name, *(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values))))
+        table.keep({"case": name, "seconds": values})
+    return table
+
+
+async def lifetime(argv: Sequence[str]) -> float:
+    """Seconds that a program runs."""
+    begun = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(*argv, env=environment())
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return time.perf_counter() - begun
+
+
+async def cold_list_table(field: Field, rounds: int, step: Callable[[str], None], *, short: bool) -> Table:
+    """The first `tools/list` with ten stdio servers, against the ten started directly and at once."""
+    table = Table(
+        f"Cold start with {SERVERS} stdio servers: seconds from exec to the first `tools/list`",
+        ("servers", "started directly at once s", "broker, first list s", "complete list s", "tools in the first"),
+        "Nothing was seen before. The servers use all cores; servers on the `SDK` need a second of CPU each to start.",
+    )
+    sdk = [sys.executable, str(ROOT / SDK_SERVER)]
+    kinds = {"lean": echo_argv()} if short else {"lean": echo_argv(), "SDK": sdk}
+    for kind, argv in kinds.items():
+        command, *arguments = argv
+        server = {"command": command, "args": arguments, "env": {"PYTHONPATH": str(ROOT)}}
+        servers = {f"server{number}": server for number in range(SERVERS)}
+        direct: list[float] = []
+        lists: list[tuple[float, float, int]] = []
+        for turn in range(rounds):
+            step(f"cold start {turn + 1}: {SERVERS} {kind} servers directly")
+            found = await asyncio.gather(*(first_list(argv, 1) for _ in range(SERVERS)))
+            direct.append(max(seconds for seconds, _, _ in found))
+            step(f"cold start {turn + 1}: {SERVERS} {kind} servers behind the broker")
+            lists.append(await first_list(stdio_broker(field, servers), SERVERS))
+        first, complete = (statistics.median(one[index] for one in lists) for index in (0, 1))
+        tools = min(one[2] for one in lists)
+        table.add(kind, f"{statistics.median(direct):.2f}", f"{first:.2f}", f"{complete:.2f}", f"{tools} of {SERVERS}")
+        table.keep({"servers": kind, "direct": direct, "broker": lists})
+    return table
+
+
+async def memory_table(field: Field, step: Callable[[str], None]) -> Table:
+    """Idle memory."""
+    table = Table("Idle memory", ("what", "MiB"), "Resident, five seconds after the start at most.")
+    if not HAS_PROC:
+        table.note = "Not measured: there is no /proc here."
+        return table
+    step("memory")
+    wait = "; import time; time.sleep(60)"
+    many = http_server(await field.upstream(1000), ERAS["modern"])
+    few = http_server(await field.upstream(3), ERAS["modern"])
+    cases: dict[str, Callable[[], Awaitable[int]]] = {
+        "python": lambda: idle(field, "pass" + wait),
+        "import mcp": lambda: idle(field, "import mcp" + wait),
+        "broker, 3 tools": lambda: serving(field, {"web": few}, 3),
+        "broker, 1000 tools": lambda: serving(field, {"web": many}, 1000),
+    }
+    for name, begin in cases.items():
+        size = memory_mib(await begin())
+        table.add(name, f"{size:.0f}")
+        table.keep({"case": name, "mib": size})
+    return table
+
+
+async def idle(field: Field, code: str) -> int:
+    """A Python that has done something, and waits."""
+    process = field.start([sys.executable, "-c", code], None)
+    await asyncio.sleep(1.5)
+    return process.pid
+
+
+async def serving(field: Field, servers: dict[str, Any], tools: int) -> int:
+    """A broker that has answered, and waits."""
+    process, _ = await field.serve(servers, tools)
+    await asyncio.sleep(1)
+    return process.pid

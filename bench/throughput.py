@@ -1,0 +1,266 @@
+"""Latency and throughput: the same callers ask the upstream, nginx and the broker, in turns, in one run."""
+
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.gateways import ERAS, Field, echo_argv, http_server, stdio_server
+from bench.load import Ask, Callers, Sample
+from bench.machine import busy_seconds, children_seconds, cpu_seconds
+from bench.report import Table, milliseconds, number, ratio
+
+SIZES: Final = {"small": 32, "100 kB": 100_000}
+MANY_TOOLS: Final = 1000
+QUIET: Final = 0.1
+"""A turn in which others took less of a core than this is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure: `rounds` of `seconds` for each target, after `warm_up` seconds."""
+
+    rounds: int
+    seconds: float
+    warm_up: float
+    repeats: int
+    """Turns that may be repeated because others on the machine disturbed them ..."""
+    until: float
+    """... before this time (monotonic)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked, and the process whose CPU time counts."""
+
+    name: str
+    connect: Callable[[], Awaitable[Callers]]
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One target, for a moment."""
+
+    sample: Sample
+    cpu: float
+    """Seconds of CPU of the target's process."""
+    rest: float
+    """Seconds of CPU of the load and the upstream."""
+    others: float
+    """Seconds of CPU that others took from the same cores."""
+
+
+class Measured:
+    """What one target has shown: a value for each round, and the latencies of all rounds together."""
+
+    def __init__(self, rounds: Sequence[Round]) -> None:
+        samples = [one.sample for one in rounds]
+        self.latencies = sorted(latency for sample in samples for latency in sample.latencies)
+        self.medians = [statistics.median(sample.latencies) for sample in samples]
+        self.rates = [len(sample.latencies) / sample.seconds for sample in samples]
+        seconds = sum(sample.seconds for sample in samples)
+        self.p50 = statistics.median(self.latencies)
+        self.p99 = self.latencies[int(len(self.latencies) * 0.99)]
+        self.rate = statistics.median(self.rates)
+        self.cpu_per_call = sum(one.cpu for one in rounds) / len(self.latencies)
+        self.load = sum(one.rest for one in rounds) / seconds
+        """How busy the load and the upstream were, of one core."""
+        self.noise = sum(one.others for one in rounds) / seconds
+        """How busy others kept the two cores, of one core."""
+
+    def added(self, base: "Measured") -> float:
+        """Seconds of latency more than `base`, round against round."""
+        return statistics.median(mine - its for mine, its in zip(self.medians, base.medians, strict=True))
+
+    def share(self, base: "Measured") -> float:
+        """The rate as a share of that of `base`, round against round."""
+        return statistics.median(mine / its for mine, its in zip(self.rates, base.rates, strict=True))
+
+    def values(self) -> dict[str, float | list[float]]:
+        """For machines: seconds, and calls per second."""
+        return {
+            **{"p50": self.p50, "p99": self.p99, "rate": self.rate, "cpu_per_call": self.cpu_per_call},
+            **{"load": self.load, "noise": self.noise, "round_medians": self.medians, "round_rates": self.rates},
+        }
+
+
+async def compare(targets: Sequence[Target], effort: Effort) -> dict[str, Measured]:
+    """All targets in turns; each turn begins with another one, so that none is always the first.
+
+    Turns that others on the machine disturb are repeated, within `effort.repeats`; the quietest ones count.
+    """
+    connected: list[tuple[Target, Callers]] = []
+    turns: list[dict[str, Round]] = []
+    try:
+        for target in targets:
+            connected.append((target, await target.connect()))  # noqa: PERF401 - what is open must be closed
+        for _, callers in connected:
+            await callers.measure(effort.warm_up)
+        while len(turns) < effort.rounds or (
+            len(turns) < effort.rounds + effort.repeats
+            and time.monotonic() < effort.until
+            and sum(noise(turn) < QUIET for turn in turns) < effort.rounds
+        ):
+            first = len(turns) % len(connected)
+            order = (*connected[first:], *connected[:first])
+            turns.append({target.name: await one_round(target, callers, effort.seconds) for target, callers in order})
+    finally:
+        for _, callers in connected:
+            callers.close()
+    quietest = sorted(turns, key=noise)[: effort.rounds]
+    return {target.name: Measured([turn[target.name] for turn in quietest]) for target in targets}
+
+
+async def one_round(target: Target, callers: Callers, seconds: float) -> Round:
+    """Measure one target for so long."""
+    children, cpu, busy = children_seconds(), cpu_seconds(target.pid), busy_seconds()
+    sample = await callers.measure(seconds)
+    busy, cpu, children = busy_seconds() - busy, cpu_seconds(target.pid) - cpu, children_seconds() - children
+    ours = sample.cpu + children
+    return Round(sample, cpu, ours - cpu, max(0.0, busy - ours))
+
+
+def noise(turn: Mapping[str, Round]) -> float:
+    """What part of a core others took at worst."""
+    return max(one.others / one.sample.seconds for one in turn.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the matrix."""
+
+    upstream: str
+    """modern, legacy or stdio."""
+    era: str
+    """The caller's: modern or legacy."""
+    size: str
+    callers: int
+
+    def __str__(self) -> str:
+        plural = "" if self.callers == 1 else "s"
+        return f"{self.era} caller{plural}, {self.upstream} upstream, {self.size}, {self.callers} caller{plural}"
+
+
+def matrix(*, short: bool) -> list[Case]:
+    """All combinations, or the few that a change of the hot path shows in."""
+    if short:
+        same = [("modern", "modern"), ("legacy", "legacy"), ("stdio", "modern")]
+        small = [Case(upstream, era, "small", callers) for upstream, era in same for callers in (1, 16)]
+        return [*small, Case("modern", "modern", "100 kB", 16)]
+    return [
+        Case(upstream, era, size, callers)
+        for size in SIZES
+        for upstream in ("modern", "legacy", "stdio")
+        for era in ERAS
+        for callers in (1, 16)
+    ]
+
+
+async def echo_table(field: Field, cases: Sequence[Case], effort: Effort, step: Callable[[str], None]) -> Table:
+    """One call of the echo tool, in every case."""
+    upstream = await field.upstream()
+    nginx = await field.nginx(upstream)
+    servers = {
+        "modern": http_server(upstream, ERAS["modern"]),
+        "legacy": http_server(upstream, ERAS["legacy"]),
+        "stdio": stdio_server("--core", field.load_core, protocol=ERAS["modern"]),
+    }
+    broker, port = await field.serve(servers, len(servers))
+    table = Table(
+        "One call of an echo tool",
+        (
+            *("upstream", "caller", "payload", "callers", "through", "p50 ms", "p99 ms", "added ms", "calls/s"),
+            *("of direct", "of nginx", "CPU ms/call", "load", "others"),
+        ),
+        "`added ms` and the shares compare the rounds in pairs. The payload travels both ways. `load`: how busy the "
+        "callers and the upstream were, of their core; near 100 % they are what limits the rate, not the gateway. "
+        "`others`: what other programs took of the two cores, of one core."
+        + ("" if nginx else " nginx is not installed here, so its rows are missing."),
+    )
+    for case in cases:
+        step(str(case))
+        era, size, callers = ERAS[case.era], SIZES[case.size], case.callers
+        plain, published = Ask.echo("echo", size), Ask.echo(f"{case.upstream}__echo", size)
+
+        def over_http(to: int, ask: Ask, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Callers]]:
+            return lambda: Callers.over_http(to, ask, era, callers)
+
+        def over_pipe(ask: Ask = plain, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Callers]]:
+            return lambda: Callers.over_pipe(echo_argv(), field.load_core, ask, era, callers)
+
+        is_pipe = case.upstream == "stdio"
+        targets = [Target("direct", over_pipe() if is_pipe else over_http(upstream, plain))]
+        if nginx is not None and not is_pipe:
+            targets.append(Target("nginx", over_http(nginx[1], plain), nginx[0].pid))
+        targets.append(Target("broker", over_http(port, published), broker.pid))
+        measured = await compare(targets, effort)
+        table.add_all(rows(case, measured))
+        table.keep({"case": str(case), **{name: one.values() for name, one in measured.items()}})
+    return table
+
+
+def rows(case: Case, measured: dict[str, Measured]) -> list[list[str]]:
+    """A row for each target."""
+    direct, nginx = measured["direct"], measured.get("nginx")
+    return [
+        [
+            *(case.upstream, case.era, case.size, str(case.callers), name),
+            *(milliseconds(one.p50), milliseconds(one.p99)),
+            "" if one is direct else milliseconds(one.added(direct)),
+            number(one.rate),
+            "" if one is direct else ratio(one.share(direct)),
+            ratio(one.share(nginx)) if nginx is not None and name == "broker" else "",
+            milliseconds(one.cpu_per_call) if one.cpu_per_call else "",
+            f"{one.load:.0%}" if one.load else "",
+            f"{one.noise:.0%}" if one.load else "",
+        ]
+        for name, one in measured.items()
+    ]
+
+
+async def catalog_table(field: Field, eras: Mapping[str, str], effort: Effort, step: Callable[[str], None]) -> Table:
+    """What the size of the catalog costs: a list of 1 000 tools, and a call among them."""
+    small, large = await field.upstream(3), await field.upstream(MANY_TOOLS)
+    nginx = await field.nginx(large, MANY_TOOLS)
+    few, few_port = await field.serve({"web": http_server(small, ERAS["modern"])}, 3)
+    many, many_port = await field.serve({"web": http_server(large, ERAS["modern"])}, MANY_TOOLS)
+    table = Table(
+        "The size of the catalog",
+        ("what", "caller", "callers", "through", "p50 ms", "p99 ms", "calls/s", "of the first", "CPU ms/call"),
+        "Modern HTTP upstream. `of the first`: the rate as a share of the first row of its kind.",
+    )
+
+    def to(port: int, ask: Ask, era: str, callers: int) -> Callable[[], Awaitable[Callers]]:
+        return lambda: Callers.over_http(port, ask, era, callers)
+
+    for name, era in eras.items():
+        asks = {
+            f"tools/list of {MANY_TOOLS}": (
+                ("direct", large, Ask.tools(MANY_TOOLS), None),
+                *([("nginx", nginx[1], Ask.tools(MANY_TOOLS), nginx[0].pid)] if nginx else []),
+                ("broker", many_port, Ask.tools(MANY_TOOLS), many.pid),
+            ),
+            "one call": (
+                ("broker with 3 tools", few_port, Ask.echo("web__echo", SIZES["small"]), few.pid),
+                (f"broker with {MANY_TOOLS} tools", many_port, Ask.echo("web__echo", SIZES["small"]), many.pid),
+            ),
+        }
+        for what, pair in asks.items():
+            for callers in (1, 16):
+                step(f"{what}, {name} caller, {callers} at a time")
+                targets = [Target(label, to(port, ask, era, callers), pid) for label, port, ask, pid in pair]
+                measured = await compare(targets, effort)
+                first = measured[targets[0].name]
+                table.add_all(
+                    [
+                        *(what, name, str(callers), label, milliseconds(one.p50), milliseconds(one.p99)),
+                        *(number(one.rate), "" if one is first else ratio(one.share(first))),
+                        milliseconds(one.cpu_per_call) if one.cpu_per_call else "",
+                    ]
+                    for label, one in measured.items()
+                )
+                kept = {key: one.values() for key, one in measured.items()}
+                table.keep({"case": f"{what}, {name}, {callers}", **kept})
+    return table

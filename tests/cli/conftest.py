@@ -1,0 +1,114 @@
+"""The real program in a process of its own, in an empty directory and with a clean environment."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.peers import ROOT, SERVERS, is_alive, kill_group
+
+LIMIT: float = 60
+"""Seconds until a command must have ended; far more than it takes, for a loaded machine."""
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Program:
+    """`mcp-broker` in `directory`. What `start` started is killed at the end of the test."""
+
+    directory: Path
+    environment: dict[str, str]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> Done:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "broker", *args],
+            cwd=self.directory,
+            env={**self.environment, **(env or {})},
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start a command with pipes; stderr goes to `self.errors`."""
+        with self.errors.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "broker", *args],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    @property
+    def errors(self) -> Path:
+        return self.directory / "stderr.txt"
+
+    def configure(self, name: str = "servers.yaml", **servers: object) -> Path:
+        """Write a configuration with these servers."""
+        path = self.directory / name
+        path.write_text(yaml.safe_dump({"servers": servers}, sort_keys=False), encoding="utf-8")
+        return path
+
+    def probe(self, *args: str, **settings: object) -> dict[str, object]:
+        """A server for `configure`: tests/servers/probe.py over stdio."""
+        return {"command": sys.executable, "args": [str(SERVERS / "probe.py"), *args], **settings}
+
+
+def wait_until(is_true: Callable[[], bool], what: str, seconds: float = LIMIT) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    """Living children of a process (Linux)."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in task.read_text(encoding="ascii").split()]
+    return [pid for pid in found if is_alive(pid)]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "SYSTEMROOT")}
+    environment |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "100"}
+    directory = tmp_path / "here"
+    directory.mkdir()
+    program = Program(directory, environment)
+    try:
+        yield program
+    finally:
+        for process in program.started:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            kill_group(process)

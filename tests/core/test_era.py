@@ -1,0 +1,244 @@
+"""What changes when the eras differ, row by row, and that nothing changes when they do not."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core import era
+from broker.core.era import (
+    ALL_VERSIONS,
+    CACHEABLE,
+    LATEST_LEGACY,
+    LATEST_MODERN,
+    LEGACY_VERSIONS,
+    MODERN_VERSIONS,
+    PER_HOP,
+    Version,
+    error_for_caller,
+    hop_params,
+    is_modern,
+    negotiate,
+    passing_meta,
+    result_for_caller,
+    tool_for_caller,
+)
+
+ME = {"name": "mcp-broker", "version": "0"}
+LEGACY, MODERN = LATEST_LEGACY, LATEST_MODERN
+METHODS = ["tools/call", "prompts/get", "resources/read", "completion/complete"]
+HOP_KEYS = dict.fromkeys(PER_HOP, "of the other hop")
+PASSING = {"a.b/c": [1], "traceparent": "00-x", "io.modelcontextprotocol/related-task": {"taskId": "t"}, "x": None}
+
+
+def result(method: str, given: dict[str, Any], upstream: Version, caller: Version) -> dict[str, Any]:
+    return result_for_caller(method, copy.deepcopy(given), upstream=upstream, caller=caller, server=ME)
+
+
+def test_a_version_is_modern_or_legacy_or_unknown() -> None:
+    assert [is_modern(version) for version in ALL_VERSIONS] == [False] * 4 + [True]
+    assert not is_modern("2099-01-01") and not is_modern("")
+    assert {getattr(era, name) for name in dir(era) if name.startswith("META_")} == PER_HOP
+
+
+@pytest.mark.parametrize("version", LEGACY_VERSIONS)
+def test_an_initialize_gets_the_legacy_version_it_asks_for(version: Version) -> None:
+    assert negotiate(version) == version
+
+
+@pytest.mark.parametrize("requested", [*MODERN_VERSIONS, "2099-01-01", "", None, 1, ["2024-11-05"], {}])
+def test_an_initialize_for_any_other_version_gets_the_latest_legacy_one(requested: object) -> None:
+    assert negotiate(requested) == LATEST_LEGACY
+
+
+def test_only_what_the_broker_can_carry_back_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"elicitation": {}, "roots": {"listChanged": True}, "experimental": {"x": {}}}
+    assert set(era.declared_upstream(capabilities)) <= era.CARRIED_CAPABILITIES
+    monkeypatch.setattr(era, "CARRIED_CAPABILITIES", frozenset({"roots"}))
+    assert era.declared_upstream(capabilities) == {"roots": {"listChanged": True}}
+
+
+@pytest.mark.parametrize("version", ALL_VERSIONS)
+def test_the_meta_of_a_hop_is_set_afresh_and_the_rest_passes(version: Version) -> None:
+    params = {"name": "x", "arguments": {"_meta": 1}, "unknown": [2], "_meta": {**HOP_KEYS, **PASSING}}
+    before = copy.deepcopy(params)
+    sent = hop_params(params, version, client=ME, capabilities={"roots": {}}, progress_token=7)
+    hop: dict[str, Any] = {era.META_PROGRESS: 7}
+    if is_modern(version):
+        hop |= {era.META_VERSION: version, era.META_CLIENT_INFO: ME, era.META_CLIENT_CAPABILITIES: {"roots": {}}}
+    assert sent == {"name": "x", "arguments": {"_meta": 1}, "unknown": [2], "_meta": {**PASSING, **hop}}
+    assert params == before
+
+
+@pytest.mark.parametrize("meta", [None, [], "x", {}, HOP_KEYS])
+def test_a_legacy_request_without_any_meta_left_has_none(meta: object) -> None:
+    sent = hop_params({"name": "x", "_meta": meta}, LEGACY, client=ME, capabilities={}, progress_token=None)
+    assert sent == {"name": "x"}
+
+
+@pytest.mark.parametrize("meta", [None, 1, "x", [], [["a", 1]]])
+def test_a_meta_that_is_no_object_has_no_keys(meta: object) -> None:
+    assert passing_meta(meta) == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("version", LEGACY_VERSIONS)
+def test_between_legacy_sides_only_the_meta_of_the_hop_changes(method: str, version: Version) -> None:
+    given = {"content": [], "structuredContent": [1], "ttlMs": 5, "resultType": "x", "unknown": {"y": 1}}
+    assert result(method, given, version, LEGACY) == given
+    assert result(method, {**given, "_meta": {**HOP_KEYS, **PASSING}}, version, LEGACY) == {**given, "_meta": PASSING}
+    assert result(method, {**given, "_meta": HOP_KEYS}, LEGACY, version) == given
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_between_modern_sides_only_the_meta_of_the_hop_changes(method: str) -> None:
+    given = {"resultType": "complete", "ttlMs": 5, "cacheScope": "public", "structuredContent": 3, "unknown": 1}
+    mine = {era.META_SERVER_INFO: ME}
+    assert result(method, given, MODERN, MODERN) == {**given, "_meta": mine}
+    full = {**given, "_meta": {**HOP_KEYS, **PASSING}}
+    assert result(method, full, MODERN, MODERN) == {**given, "_meta": {**PASSING, **mine}}
+
+
+def test_a_modern_caller_gets_what_a_modern_upstream_forgot() -> None:
+    given = result("resources/read", {"contents": []}, MODERN, MODERN)
+    assert (given["resultType"], given["ttlMs"], given["cacheScope"]) == ("complete", 0, "private")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_legacy_result_gets_what_a_modern_caller_needs(method: str) -> None:
+    given = {"content": [], "structuredContent": {"a": 1}, "unknown": 1}
+    cache = {"ttlMs": 0, "cacheScope": "private"} if method in CACHEABLE else {}
+    expected = {**given, "resultType": "complete", **cache, "_meta": {**PASSING, era.META_SERVER_INFO: ME}}
+    assert result(method, {**given, "_meta": PASSING}, LEGACY, MODERN) == expected
+
+
+def test_a_legacy_upstream_cannot_declare_a_read_public() -> None:
+    given = result("resources/read", {"contents": [], "ttlMs": 10**18, "cacheScope": "public"}, LEGACY, MODERN)
+    assert (given["ttlMs"], given["cacheScope"]) == (0, "private")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_modern_result_loses_what_a_legacy_caller_does_not_know(method: str) -> None:
+    given = {"resultType": "complete", "content": [], "structuredContent": {"a": 1}, "unknown": 1}
+    if method in CACHEABLE:
+        given |= {"ttlMs": 5, "cacheScope": "public"}
+    expected = {"content": [], "structuredContent": {"a": 1}, "unknown": 1, "_meta": PASSING}
+    assert result(method, {**given, "_meta": {**HOP_KEYS, **PASSING}}, MODERN, LEGACY) == expected
+
+
+@pytest.mark.parametrize(
+    ("structured", "content", "expected"),
+    [
+        ([1, "é"], None, [{"type": "text", "text": '[1, "é"]'}]),
+        ([1], [], [{"type": "text", "text": "[1]"}]),
+        (None, None, [{"type": "text", "text": "null"}]),
+        ("x", [{"type": "text", "text": "said"}], [{"type": "text", "text": "said"}]),
+        (3, [{"type": "image"}], [{"type": "image"}]),
+    ],
+)
+def test_structured_content_that_is_no_object_becomes_text(
+    structured: object, content: object, expected: object
+) -> None:
+    given = {"structuredContent": structured} | ({} if content is None else {"content": content})
+    assert result("tools/call", given, MODERN, LEGACY) == {"content": expected}
+    assert result("tools/call", given, LEGACY, LEGACY) == given
+
+
+URI = "a+file:///x"
+
+
+@pytest.mark.parametrize(
+    ("code", "data", "uri", "expected"),
+    [
+        (-32002, None, URI, (-32602, {"uri": URI})),
+        (-32002, {"x": 1}, URI, (-32602, {"x": 1, "uri": URI})),
+        (-32002, {"uri": "b"}, URI, (-32602, {"uri": "b"})),
+        (-32002, "text", URI, (-32602, {"uri": URI})),
+        (-32002, None, None, (-32602, None)),
+        (-32042, {"elicitations": []}, None, (-32603, {"elicitations": []})),
+        (-32050, 1, None, (-32603, 1)),
+        (-32099, 1, None, (-32603, 1)),
+        (-32020, 1, None, (-32020, 1)),
+        (-32021, 1, None, (-32021, 1)),
+        (-32022, 1, None, (-32022, 1)),
+        (-32019, 1, URI, (-32019, 1)),
+        (-32100, 1, URI, (-32100, 1)),
+        (-32603, 1, URI, (-32603, 1)),
+        (42, 1, URI, (42, 1)),
+    ],
+)
+def test_a_modern_caller_gets_no_code_that_its_version_forbids(
+    code: int, data: object, uri: str | None, expected: object
+) -> None:
+    for upstream in (None, LEGACY, MODERN):
+        assert error_for_caller(code, data, caller=MODERN, uri=uri, upstream=upstream) == expected
+
+
+@pytest.mark.parametrize("upstream", [None, MODERN])
+@pytest.mark.parametrize(
+    ("code", "data", "uri", "expected"),
+    [
+        (-32020, 1, None, (-32603, 1)),
+        (-32021, 1, None, (-32603, 1)),
+        (-32022, 1, None, (-32603, 1)),
+        (-32602, {"uri": URI, "x": 1}, URI, (-32002, {"uri": URI, "x": 1})),
+        (-32602, {"uri": "b"}, URI, (-32602, {"uri": "b"})),
+        (-32602, {"uri": URI}, None, (-32602, {"uri": URI})),
+        (-32602, None, URI, (-32602, None)),
+        (-32042, {"elicitations": []}, None, (-32042, {"elicitations": []})),
+        (-32050, 1, None, (-32050, 1)),
+        (-32603, 1, URI, (-32603, 1)),
+        (42, 1, URI, (42, 1)),
+    ],
+)
+def test_a_legacy_caller_gets_modern_codes_as_its_own(
+    code: int, data: object, uri: str | None, expected: object, upstream: Version | None
+) -> None:
+    assert error_for_caller(code, data, caller=LEGACY, uri=uri, upstream=upstream) == expected
+
+
+@given(st.integers(-33000, -31000) | st.sampled_from([-32602, -32042, -32020]), st.sampled_from([None, {"uri": URI}]))
+def test_between_legacy_sides_errors_pass_as_they_are(code: int, data: object) -> None:
+    for upstream in LEGACY_VERSIONS:
+        assert error_for_caller(code, data, caller=LEGACY, uri=URI, upstream=upstream) == (code, data)
+
+
+@pytest.mark.parametrize(
+    ("schema", "stays"),
+    [
+        ({"type": "object"}, True),
+        (None, True),
+        ({"type": "array"}, False),
+        ({"type": ["object"]}, False),
+        ({"oneOf": []}, False),
+        (True, False),
+        ([], False),
+    ],
+)
+def test_a_legacy_caller_gets_no_output_schema_but_of_objects(schema: object, stays: bool) -> None:
+    tool = {"name": "x", "inputSchema": {}, "outputSchema": schema, "unknown": 1}
+    before = copy.deepcopy(tool)
+    without = {"name": "x", "inputSchema": {}, "unknown": 1}
+    assert tool_for_caller(tool, upstream=MODERN, caller=LEGACY) == (tool if stays else without)
+    assert tool_for_caller(tool, upstream=MODERN, caller=MODERN) is tool
+    assert tool_for_caller(tool, upstream=LEGACY, caller=LEGACY) is tool
+    assert tool == before
+
+
+@pytest.mark.parametrize(
+    ("execution", "hidden"),
+    [
+        ({"taskSupport": "required"}, True),
+        ({"taskSupport": "optional"}, False),
+        ({}, False),
+        (None, False),
+        ("required", False),
+    ],
+)
+def test_a_modern_caller_is_not_shown_a_tool_that_needs_legacy_tasks(execution: object, hidden: bool) -> None:
+    tool = {"name": "x", "execution": execution, "outputSchema": {"type": "array"}}
+    assert tool_for_caller(tool, upstream=LEGACY, caller=MODERN) is (None if hidden else tool)
+    assert tool_for_caller(tool, upstream=LEGACY, caller=LEGACY) is tool
+    assert tool_for_caller(tool, upstream=MODERN, caller=MODERN) is tool

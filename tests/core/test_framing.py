@@ -1,0 +1,47 @@
+"""Lines of a byte stream: however it is cut into chunks, they are the same."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.framing import LineSplitter, LineTooLong
+
+
+def lines_of(chunks: list[bytes], limit: int = 1000) -> list[bytes] | None:
+    """None if a line is too long: the stream is of no use then."""
+    splitter = LineSplitter(limit)
+    try:
+        return [line for chunk in chunks for line in splitter.feed(chunk)]
+    except LineTooLong:
+        return None
+
+
+CHUNKS = st.lists(st.text(alphabet="ab\n\r", max_size=8).map(str.encode), max_size=12)
+
+
+@given(CHUNKS)
+def test_any_cut_of_a_stream_gives_the_same_lines(chunks: list[bytes]) -> None:
+    assert lines_of(chunks) == b"".join(chunks).split(b"\n")[:-1]
+
+
+@given(CHUNKS, st.integers(0, 10))
+def test_any_cut_of_a_stream_meets_the_same_limit(chunks: list[bytes], limit: int) -> None:
+    lines = b"".join(chunks).split(b"\n")
+    fits = all(len(line) <= limit for line in lines)
+    assert lines_of(chunks, limit) == (lines[:-1] if fits else None)
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=8))
+def test_what_is_written_as_lines_is_what_is_read(lines: list[bytes]) -> None:
+    assert lines_of([line + b"\n" for line in lines]) == lines
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_line_that_does_not_end_is_not_held(size: int) -> None:
+    splitter = LineSplitter(10)
+    stream = b"0123456789\n" * 3 + b"0123456789x"
+    lines: list[bytes] = []
+    with pytest.raises(LineTooLong, match="10 bytes"):
+        for start in range(0, len(stream), size):
+            lines += splitter.feed(stream[start : start + size])
+    assert set(lines) <= {b"0123456789"}

@@ -1,0 +1,88 @@
+"""A broker behind its real HTTP server, in this process; its upstreams are scripted (tests/relay/fake.py)."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from broker.downstream.guard import Guard
+from broker.downstream.server import bind, serve_http
+from tests.downstream.raw_http import TIMEOUT, Client
+from tests.relay.fake import Fake, House, house, tool
+
+
+@dataclass
+class Front:
+    """A running broker, and a client that speaks to it."""
+
+    house: House
+    client: Client
+
+    @property
+    def fake(self) -> Fake:
+        return self.house.fakes["one"]
+
+
+Start = Callable[..., AbstractAsyncContextManager[Front]]
+
+
+@asynccontextmanager
+async def serving(directory: Path, fakes: dict[str, Fake], guard: Guard | None = None, **more: Any) -> AsyncGenerator[Front, None]:
+    async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
+        listener = bind("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        ready = anyio.Event()
+        tasks.start_soon(partial(serve_http, found.broker.engine, guard or Guard(), listener, ready.set))
+        with anyio.fail_after(TIMEOUT):
+            await ready.wait()
+        try:
+            yield Front(found, Client(port))
+        finally:
+            found.broker.engine.closing.set()
+
+
+MIRRORED = tool(
+    "query",
+    inputSchema={
+        "type": "object",
+        "properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "limit": {"type": "integer", "x-mcp-header": "Limit"},
+        },
+    },
+)
+
+
+def two_servers() -> dict[str, Fake]:
+    one = Fake(
+        tools=[tool("echo"), tool("slow"), tool("grüße"), MIRRORED],
+        prompts=[{"name": "greet"}],
+        resources=[{"uri": "file:///readme", "name": "readme"}],
+    )
+    return {"one": one, "two": Fake(tools=[tool("secret"), {**MIRRORED, "name": "hidden"}])}
+
+
+@pytest.fixture(scope="module")
+async def front(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Front, None]:
+    """For tests that leave no trace: one broker for all of a module. `hidden` of server two is denied."""
+    guard = Guard(["broker.example:8443", "internal.example"], ["https://app.example"])
+    directory = tmp_path_factory.mktemp("front")
+    async with serving(
+        directory,
+        two_servers(),
+        guard,
+        servers={"one": {}, "two": {"tools": {"deny": ["hidden"]}}, "off": {"enabled": False}},
+        groups={"both": ["one", "two"]},
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """`async with start(fakes) as front`: a broker of the test's own."""
+    return partial(serving, tmp_path)

@@ -1,0 +1,218 @@
+"""A broker in this process, in front of hostile upstreams that are processes and sockets of their own.
+
+`Running` asks as a caller would; `Cost` measures what a fault cost us: memory, descriptors, children, the loop.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+
+from broker.app import Broker
+from broker.clock import Clock, SystemClock
+from broker.config import load
+from broker.core.caller import LOCAL
+from broker.core.era import LATEST_LEGACY, Version
+from broker.downstream.engine import Who, ignore_emit
+from broker.downstream.message import Incoming
+from broker.relay.exchange import Emit
+from broker.upstream.pipe import PipeLink
+from broker.upstream.stdio import StdioDuplex
+from broker.upstream.supervise import Upstream
+from tests.peers import ROOT
+
+BOUND = 30
+"""Seconds for one test: a bound, not an expectation."""
+AT_ONCE = 5
+"""Seconds in which an answer must come whose cause is known; the call's own time-out is far beyond."""
+MIB = 2**20
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux")
+
+
+class HastyClock(SystemClock):
+    """Real time, but nobody waits long: back-off and spacing pass in a moment."""
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(min(seconds, 0.02))
+
+
+@dataclass
+class Running:
+    """A live broker, and a caller of it."""
+
+    broker: Broker
+
+    def upstream(self, key: str) -> Upstream:
+        return self.broker.generation.pool.upstreams[key]
+
+    def pid(self, key: str) -> int:
+        """The process id of a stdio upstream that is ready."""
+        link = self.upstream(key).link()
+        assert isinstance(link, PipeLink) and isinstance(link._duplex, StdioDuplex)
+        return link._duplex.pid
+
+    def pending(self, key: str) -> int:
+        """How many calls wait on a pipe."""
+        link = self.upstream(key).link()
+        assert isinstance(link, PipeLink)
+        return len(link._pending)
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        emit: Emit = ignore_emit,
+        version: Version = LATEST_LEGACY,
+    ) -> dict[str, Any]:
+        """The response message to a request."""
+        answer = await self.broker.engine.answer(Incoming(1, method, dict(params or {})), Who(LOCAL, version), emit)
+        return json.loads(answer.body)
+
+    async def message(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The response message to a call."""
+        return await self.ask("tools/call", {"name": name, "arguments": arguments})
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The result of a call that must succeed."""
+        message = await self.message(name, **arguments)
+        assert "result" in message, message
+        return message["result"]
+
+    async def text(self, name: str, **arguments: Any) -> str:
+        return (await self.call(name, **arguments))["content"][0]["text"]
+
+    async def refused(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The error of a call that must fail, and at once."""
+        with anyio.fail_after(AT_ONCE):
+            message = await self.message(name, **arguments)
+        assert "error" in message, message
+        error = message["error"]
+        assert error["data"]["upstream"] == name.partition("__")[0]
+        return error
+
+    async def tools(self) -> list[str]:
+        return [tool["name"] for tool in (await self.ask("tools/list"))["result"]["tools"]]
+
+    def is_ready(self, key: str) -> bool:
+        upstream = self.upstream(key)
+        return upstream.is_ready and upstream.listing is not None and upstream.trouble is None
+
+    async def ready(self, *keys: str) -> None:
+        """Wait until these can be called, after a restart too."""
+        await until(lambda: all(self.is_ready(key) for key in keys))
+
+    async def trouble(self, key: str) -> str:
+        """Wait until its first attempt has ended; why it failed."""
+        await until(lambda: self.upstream(key).first_try.is_set())
+        return self.upstream(key).trouble or ""
+
+    async def innocent(self, *keys: str) -> None:
+        """`good`, and whoever else is named, still answer."""
+        for key in ("good", *keys):
+            await self.ready(key)
+            with anyio.fail_after(AT_ONCE):
+                assert await self.text(f"{key}__ok", text="x") == "ok x"
+
+
+@asynccontextmanager
+async def broker_over(
+    directory: Path, servers: Mapping[str, Any], clock: Clock | None = None, **settings: Any
+) -> AsyncGenerator[Running, None]:
+    """A broker over these servers, with `good` beside them: the innocent one."""
+    good = {"command": sys.executable, "args": [str(ROOT / "tests/servers/raw.py")]}
+    config = {
+        "broker": {"state_dir": str(directory / "state"), "first_wait": 0, **settings},
+        "servers": {"good": good, **servers},
+    }
+    path = directory / "servers.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    broker = Broker(load(path, {}), clock=clock)
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context)))
+    with anyio.fail_after(BOUND):
+        async with broker.running():
+            yield Running(broker)
+    assert faults == []
+
+
+def command(argv: list[str], **more: Any) -> dict[str, Any]:
+    """A stdio server of a configuration."""
+    return {"command": argv[0], "args": argv[1:], **more}
+
+
+def raw(*fault: Any, **more: Any) -> dict[str, Any]:
+    """tests/servers/raw.py with a fault, as a server of a configuration."""
+    script = str(ROOT / "tests/servers/raw.py")
+    return command([sys.executable, "-S", script, "--fault", *map(str, fault or ("none",))], **more)
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Wait for what another process does: there is no event that it could set."""
+    with anyio.fail_after(BOUND):
+        while not is_true():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+# --- what it cost --------------------------------------------------------------------------------------------------
+
+
+def children() -> dict[int, str]:
+    """Our children, zombies included: process id -> state."""
+    found: dict[int, str] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[1]) == os.getpid():
+                    found[int(entry.name)] = fields[0]
+    return found
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def memory(field: str) -> int:
+    """Bytes, by a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(field)
+
+
+@contextmanager
+def memory_below(growth: int) -> Generator[None, None, None]:
+    """The peak of our memory grows by less than `growth` bytes inside."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = memory("VmRSS")
+    yield
+    assert memory("VmHWM") - before < growth
+
+
+class LoopWatch:
+    """The most CPU that one callback of the loop took, in seconds: `thread_time`, so that a busy machine is no fault."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.worst = 0.0
+        self.who = ""
+        run = asyncio.Handle._run
+
+        def timed(handle: asyncio.Handle) -> None:
+            before = time.thread_time()
+            run(handle)
+            taken = time.thread_time() - before
+            if taken > self.worst:
+                self.worst, self.who = taken, repr(handle)[:300]
+
+        monkeypatch.setattr(asyncio.Handle, "_run", timed)

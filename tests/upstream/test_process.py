@@ -1,0 +1,98 @@
+"""Child processes: what they inherit, how they are found, and how they end."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from broker.upstream import process
+from broker.upstream.process import CannotStart, Process, child_environment, find_program
+from tests.hostile.harness import needs_proc, until
+from tests.peers import is_alive
+
+pytestmark = needs_proc
+
+
+def test_a_child_inherits_what_is_harmless_and_no_shell_functions() -> None:
+    ours = {"PATH": "/bin", "HOME": "() { :; }", "AWS_SECRET_ACCESS_KEY": "x", "PYTHONPATH": "/x", "LANG": "C"}
+    assert child_environment(ours) == {"PATH": "/bin", "LANG": "C"}
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n", encoding="ascii")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_command_is_looked_up_beside_the_interpreter_then_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, on_path = executable(tmp_path / "venv/tool"), executable(tmp_path / "bin/tool")
+    other = executable(tmp_path / "bin/other")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_program("tool") == str(beside)
+    assert find_program("other") == str(other)
+    assert find_program(str(on_path)) == str(on_path)
+    assert find_program("nothing") is None and find_program("./nothing") is None
+
+
+STUBBORN = {
+    "ends with its input": ("cat", 0.9),
+    "ignores SIGTERM": ("trap '' TERM; while :; do sleep 0.1; done", 3.5),
+    "ignores everything": ("trap '' TERM INT HUP; exec 0</dev/null; while :; do sleep 0.1; done", 3.5),
+    "leaves a child in the group": ("sleep 1000 & cat", 2.5),
+    "leaves a daemon": ("setsid sleep 1000 & cat", 2.5),
+    "leaves a daemon that holds the pipes": ("setsid sh -c 'sleep 1000' 2>&1 & exit 0", 2.5),
+    "has ended already": ("exit 3", 0.9),
+}
+
+
+@pytest.mark.parametrize("case", list(STUBBORN))
+async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
+    script, bound = STUBBORN[case]
+    with anyio.fail_after(20):
+        child = await Process.start(["/bin/sh", "-c", f"echo up; {script}"], {}, None)
+        process.become_subreaper()
+        assert await child.stdout.readline() == b"up\n"
+        began = time.monotonic()
+        await child.stop()
+        assert time.monotonic() - began < bound + 1
+        assert not Path(f"/proc/{child.pid}").exists()
+        assert process.descendants(child.pid, child._tag) == []
+        await child.stop()  # twice is harmless
+
+
+async def test_the_end_of_a_child_is_told_even_while_a_descendant_holds_its_pipes() -> None:
+    with anyio.fail_after(20):
+        child = await Process.start(["/bin/sh", "-c", "sleep 1000 & exit 7"], {}, None)
+        with anyio.fail_after(3):
+            assert await child.wait() == 7
+        await child.stop()
+
+
+async def test_a_child_starts_in_its_directory_with_its_environment(tmp_path: Path) -> None:
+    child = await Process.start(["/bin/sh", "-c", "pwd; echo $A; echo $HOME"], {"A": "b", "HOME": "/h"}, str(tmp_path))
+    with anyio.fail_after(20):
+        said = [await child.stdout.readline() for _ in range(3)]
+        await child.stop()
+    assert said == [f"{tmp_path.resolve()}\n".encode(), b"b\n", b"/h\n"]
+
+
+async def test_a_directory_that_is_not_there_is_a_reason() -> None:
+    with pytest.raises(CannotStart, match="No such file or directory"):
+        await Process.start(["/bin/sh"], {}, "/nowhere/at/all")
+
+
+async def test_descendants_are_found_by_session_and_by_tag() -> None:
+    with anyio.fail_after(20):
+        child = await Process.start(["/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & cat"], {}, None)
+        await until(lambda: len(process.descendants(child.pid, child._tag)) >= 2)
+        found = process.descendants(child.pid, child._tag)
+        await child.stop()
+        assert child.pid not in found and not any(is_alive(pid) for pid in found)
+    assert os.getpid() not in found
