@@ -4,10 +4,11 @@ import argparse
 import platform
 import shlex
 import signal
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from bench.profile import profile_tables
 from bench.throughput import Effort
 
 SECTIONS = ("echo", "catalog", "start", "cold", "memory", "profile")
-REPEATS = 200.0
+REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
+LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile still do"
 PINNED = frozenset({"echo", "catalog", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
@@ -77,6 +79,15 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
     return tables
 
 
+def others(tables: Sequence[report.Table]) -> str:
+    """How much the machine was used by others meanwhile."""
+    measured = [one for table in tables for row in table.data for one in row.values() if isinstance(one, dict)]
+    if not measured:
+        return "not measured"
+    noise = statistics.median(one["noise"] for one in measured)
+    return f"other programs took {noise:.0%} of one core, of the two" + (LOUD if noise > 0.3 else "")
+
+
 def main() -> None:
     """Measure; whatever happens, what was started is stopped."""
     given = arguments()
@@ -91,6 +102,7 @@ def main() -> None:
         "host": platform.platform(),
     }
     tables = uvloop.run(measure(given, console))
+    facts["others"] = others(tables)
     facts["took"] = f"{time.monotonic() - begun:.0f} s"
     report.write(given.output, facts, tables)
     console.print(f"{facts['took']}; written to {given.output}/RESULTS.md and results.json")

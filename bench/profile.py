@@ -64,7 +64,7 @@ def read(file: Path, calls: int) -> list[Table]:
 
 NOTE: Final = (
     f"cProfile of the broker with {CALLERS} modern callers and a modern HTTP upstream, functions that run for every "
-    "call. The profiler itself makes a call two to three times as slow, and small functions look dearer than they are."
+    "call; CPU time. The profiler makes a call several times as slow, and small functions look dearer than they are."
 )
 
 

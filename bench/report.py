@@ -82,7 +82,12 @@ def ratio(value: float) -> str:
 
 def write(directory: Path, facts: Mapping[str, str], tables: Sequence[Table]) -> None:
     """RESULTS.md for people, results.json for machines."""
-    lines = ["# Results of the benchmarks", "", "Written by `python -m bench`; what it measures is said there.", ""]
+    lines = [
+        "# Results of the benchmarks",
+        "",
+        "Written by `python -m bench`. Compare within a run, never between runs on a machine that others use too.",
+        "",
+    ]
     lines += [row_markdown(("what", "value")), row_markdown(("---", "---")), *map(row_markdown, facts.items())]
     text = "\n".join(lines) + "\n\n" + "\n\n".join(table.markdown() for table in tables) + "\n"
     (directory / "RESULTS.md").write_text(text)

@@ -195,17 +195,16 @@ async def cold_list_table(field: Field, rounds: int, step: Callable[[str], None]
 
 async def memory_table(field: Field, step: Callable[[str], None]) -> Table:
     """Idle memory."""
-    table = Table("Idle memory", ("what", "MiB"), "Resident, five seconds after the start at most.")
+    table = Table("Idle memory", ("what", "MiB"), "Resident, when all is loaded, and the broker has answered once.")
     if not HAS_PROC:
         table.note = "Not measured: there is no /proc here."
         return table
     step("memory")
-    wait = "; import time; time.sleep(60)"
     many = http_server(await field.upstream(1000), ERAS["modern"])
     few = http_server(await field.upstream(3), ERAS["modern"])
     cases: dict[str, Callable[[], Awaitable[int]]] = {
-        "python": lambda: idle(field, "pass" + wait),
-        "import mcp": lambda: idle(field, "import mcp" + wait),
+        "python": lambda: idle(field, "pass"),
+        "import mcp": lambda: idle(field, "import mcp"),
         "broker, 3 tools": lambda: serving(field, {"web": few}, 3),
         "broker, 1000 tools": lambda: serving(field, {"web": many}, 1000),
     }
@@ -218,8 +217,12 @@ async def memory_table(field: Field, step: Callable[[str], None]) -> Table:
 
 async def idle(field: Field, code: str) -> int:
     """A Python that has done something, and waits."""
-    process = field.start([sys.executable, "-c", code], None)
-    await asyncio.sleep(1.5)
+    done = field.fresh("idle") / "done"
+    wait = f"{code}; import pathlib, time; pathlib.Path({str(done)!r}).touch(); time.sleep(60)"
+    process = field.start([sys.executable, "-c", wait], None)
+    async with asyncio.timeout(ANSWER_TIMEOUT):
+        while not done.exists():
+            await asyncio.sleep(0.05)
     return process.pid
 
 

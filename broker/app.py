@@ -6,10 +6,11 @@ A `Broker` is one live configuration behind an `Engine`; a front, given the engi
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
 
 from broker.clock import Clock, SystemClock
 from broker.config import Loaded
@@ -69,21 +70,28 @@ class Broker:
 
 
 async def run(broker: Broker, front: Front) -> None:
-    """Serve `front` until it ends, or a signal asks for the end: the first one kindly, the second one now."""
-    async with broker.running(), anyio.create_task_group() as tasks:
-        tasks.start_soon(_heed_signals, broker.engine.closing, tasks.cancel_scope)
-        await front(broker)
+    """Serve `front` until it ends, or a signal asks for the end: the first one kindly, the second one now.
+
+    Signals are heeded before any process is started: none of them can be orphaned by an early one.
+    """
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_heed_signals, broker.engine.closing, tasks.cancel_scope)
+        async with broker.running():
+            await front(broker)
         tasks.cancel_scope.cancel()
 
 
-async def _heed_signals(closing: anyio.Event, scope: anyio.CancelScope) -> None:
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    # Windows event loops cannot wait for signals: there Ctrl-C interrupts, and a closed pipe ends us.
-    with suppress(NotImplementedError), anyio.open_signal_receiver(*numbers) as received:
-        async for _ in received:
-            if closing.is_set():
-                scope.cancel()
-            closing.set()
+async def _heed_signals(closing: anyio.Event, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    try:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            task_status.started()
+            async for _ in received:
+                if closing.is_set():
+                    scope.cancel()
+                closing.set()
+    except NotImplementedError:
+        # Windows event loops cannot wait for signals: there Ctrl-C interrupts, and a closed pipe ends us.
+        task_status.started()
 
 
 def run_async(main: Callable[[], Awaitable[None]]) -> None:

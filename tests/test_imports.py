@@ -10,7 +10,7 @@ import pytest
 BROKER = Path(__file__).resolve().parent.parent / "broker"
 
 LAYERS: list[set[str]] = [
-    {"errors", "clock"},
+    {"errors", "clock", "logs"},
     {"core"},
     {"config"},
     {"stores"},
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
 """A package may import from those above it, never from those below. `broker` itself has the version: it is on top."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | {"": -1}
 
-PURE = {"broker", "orjson", "mcp_types"}
+PURE = {"broker", "orjson", "mcp_types", "cryptography"}
 """What core/ may import beyond the standard library."""
 MCP_TYPES = {"mcp_types.version", "mcp_types.jsonrpc"}
 """Of the SDK's types, core/ takes constants only: no models."""

@@ -4,8 +4,6 @@ import logging
 import sys
 from pathlib import Path
 
-import anyio.lowlevel
-
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
@@ -40,8 +38,6 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
-        # Whoever reads the URL may send a signal at once: by then `run` must have begun to heed it.
-        await anyio.lowlevel.checkpoint()
         await serve_http(broker.engine, guard, listener, lambda: _announce(loaded, url))
 
     broker = Broker(loaded)

@@ -151,7 +151,7 @@ def _refuse_ambiguity(value: Any, skeleton: bytes, limits: Limits) -> None:
     depth = 0
     level: list[Any] = [value]
     while level:
-        containers = [node for node in level if (kind := type(node)) is dict or kind is list]
+        containers = [node for node in level if node.__class__ is dict or node.__class__ is list]
         depth += bool(containers)
         if depth > limits.depth:
             raise Malformed(f"nested deeper than {limits.depth}")

@@ -6,7 +6,7 @@ taken from `Host` (I-02, I-24).
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -209,7 +209,9 @@ class HttpFront:
 
         A tool that is unknown has no schema, and a hidden one shows none: the call itself is answered as unknown.
         """
-        name, arguments = incoming.params.get("name"), incoming.params.get("arguments") or {}
+        name, arguments = incoming.params.get("name"), incoming.params.get("arguments")
+        if arguments is None:
+            arguments = dict[str, Any]()
         if not isinstance(name, str) or not is_object(arguments):
             return
         served = self._engine.router.served

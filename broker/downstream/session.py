@@ -60,7 +60,7 @@ class LegacySession:
 
     @contextmanager
     def running(self, request_id: str | int) -> Generator[None, None, None]:
-        """The scope of a request that has begun, to its end; if it was cancelled before, nothing runs in it for long."""
+        """The scope of a request that has begun, to its end. One that was cancelled before ends at its first wait."""
         try:
             with self.in_flight[request_id]:
                 yield

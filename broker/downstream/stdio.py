@@ -40,6 +40,9 @@ MAX_UNWRITTEN: Final = 64 * 1024 * 1024
 FLUSH_TIMEOUT: Final = 1.0
 """Seconds that the last answers get to be written when the host has closed its end."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds that calls in flight get to be answered then: `echo ... | mcp-broker stdio` is a conversation too."""
+
 OnCapabilities = Callable[[Mapping[str, Any]], None]
 """Told once of what the host can be asked, from its first message."""
 
@@ -54,6 +57,7 @@ class StdioFront:
         # Requests of both eras, by id: the pipe is one id space. Its version is that of no request.
         self._pipe = LegacySession("stdio", LOCAL, "", agreed_version({}))
         self._writer = _Writer()
+        self._request_ended = anyio.Event()
 
     async def serve(self) -> None:
         """Serve until the host closes our stdin."""
@@ -67,6 +71,8 @@ class StdioFront:
                         self._on_line(wire.without_bom(line), tasks)
             except LineTooLong as error:
                 self._send(refused(None, ParseError(str(error))))
+            with anyio.move_on_after(LAST_WORDS):
+                await self._answered()
             self._engine.closing.set()
             tasks.cancel_scope.cancel()
         self._writer.close(FLUSH_TIMEOUT)
@@ -74,6 +80,12 @@ class StdioFront:
     async def _end_when_closing(self, scope: anyio.CancelScope) -> None:
         await self._engine.closing.wait()
         scope.cancel()
+
+    async def _answered(self) -> None:
+        """Wait until nothing is in flight."""
+        while self._pipe.in_flight:
+            self._request_ended = anyio.Event()
+            await self._request_ended.wait()
 
     def _on_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
         if not line.strip():
@@ -100,6 +112,7 @@ class StdioFront:
             await anyio.lowlevel.checkpoint()
             # A request that its caller has cancelled gets no answer.
             self._send(await self._answer(incoming))
+        self._request_ended.set()
 
     async def _answer(self, incoming: Incoming) -> Answer:
         assert incoming.id is not None
@@ -213,7 +226,7 @@ class _Writer:
 
 
 def _blocking(descriptor: int) -> int:
-    """A host may hand over a pipe with O_NONBLOCK set, where "nothing yet" would be read as an error, and that as the end."""
+    """A host may hand over a pipe with O_NONBLOCK set: "nothing yet" would read as an error, and that as the end."""
     with contextlib.suppress(OSError, AttributeError):  # Windows before 3.12 cannot
         os.set_blocking(descriptor, True)
     return descriptor

@@ -55,6 +55,8 @@ class Router:
         """Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike."""
         now = self.served
         entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view)
+        if entry is not None and entry.server not in now.pool.upstreams:
+            entry = None  # of a disabled server: its names are reserved, and lead nowhere
         decision = decide(now.policy, caller, request.view, entry)
         if isinstance(decision, Denied):
             raise _unknown(kind, public, request)
@@ -166,8 +168,8 @@ class Router:
         missing: dict[str, Any] = {}
         for key in self.served.shown(view):
             upstream = self.served.pool.upstreams[key]
-            if not upstream.is_ready:
-                is_known = upstream.listing is not None
+            is_known = upstream.listing is not None
+            if not upstream.is_ready or not is_known:
                 missing[key] = {"state": upstream.state.phase, "known": is_known, "reason": self._trouble(key)}
         return missing
 

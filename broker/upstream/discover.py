@@ -62,7 +62,9 @@ async def discover(link: Link, timeout: float, known: Listing | None) -> Listing
         except BrokerError as error:
             failures.append(error)
             items = known.items.get(kind, ()) if known is not None else ()
-            found[kind] = Found(items, (Dropped(kind, "*", f"the list cannot be had: {printable(error.message)}"),), 0.0)
+            found[kind] = Found(
+                items, (Dropped(kind, "*", f"the list cannot be had: {printable(error.message)}"),), 0.0
+            )
 
     kinds = [kind for kind in Kind if link.peer.has(_CAPABILITY[kind])]
     async with anyio.create_task_group() as tasks:

@@ -29,12 +29,13 @@ from broker.upstream.link import (
     NEVER_CANCELLED,
     Link,
     Waiting,
+    belongs_to_link,
     judge_answer,
     notification_bytes,
     refusal_bytes,
     request_bytes,
 )
-from broker.upstream.web import WebClient, content_type
+from broker.upstream.web import CannotConnect, WebClient, content_type
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,9 @@ class HttpLink(Link):
                 answered = True
                 return message
             raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
+        except CannotConnect as error:
+            self.lose(error.why)
+            raise
         finally:
             # In the modern era the closed connection says it.
             if not answered and method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
@@ -215,7 +219,7 @@ class HttpLink(Link):
         if method == "notifications/progress":
             if params.get("progressToken") == request_id:
                 waiting.notice(method, params)
-        elif method.endswith("list_changed") or method == "notifications/resources/updated":
+        elif belongs_to_link(method):
             self._unsolicited(method, params)
         else:
             waiting.notice(method, params)
@@ -281,6 +285,12 @@ class HttpLink(Link):
     async def _listen_legacy(self) -> None:
         """The optional GET stream of a session, reopened while the link lives."""
         await self._initialized.wait()
+        try:
+            await self._follow_stream()
+        finally:
+            self.listening.set()
+
+    async def _follow_stream(self) -> None:
         while self.lost is None:
             wait = STREAM_RETRY
             headers = {**self._headers(), "Accept": "text/event-stream"}
@@ -291,10 +301,13 @@ class HttpLink(Link):
                         raise UpstreamUnavailable(self.upstream, "the session has ended")  # a call will renew it
                     if response.status != 200 or content_type(response) != "text/event-stream":
                         return  # 405: it offers none
+                    self.listening.set()
                     async for event in self._client.events(response):
                         if event.retry is not None:
                             wait = min(MAX_STREAM_RETRY, max(STREAM_RETRY, event.retry / 1000))
                         self._on_announcement(event.data)
+            except CannotConnect as error:
+                return self.lose(error.why)
             except UpstreamUnavailable as error:
                 log.debug("%s: the event stream broke: %s", self.upstream, error.why)
                 wait = MAX_STREAM_RETRY

@@ -32,8 +32,6 @@ MAX_HANGS: Final = 5
 NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 """Spec: 2025-11-25 basic/utilities/cancellation: "The initialize request MUST NOT be cancelled by clients"."""
 
-LIST_CHANGED: Final = "list_changed"
-
 
 def ignore_notice(method: str, params: dict[str, Any]) -> None:
     """For requests that nobody watches."""
@@ -81,6 +79,8 @@ class Link(ABC):
         """Told of notifications that belong to no request."""
         self.lost: str | None = None
         """Why the connection is gone, or None while it lives."""
+        self.listening = anyio.Event()
+        """Set once the upstream's announcements can reach us, or it is clear that they never will."""
         self._gone = anyio.Event()
         self._ids = itertools.count(1)
         self._hangs = 0
@@ -166,12 +166,17 @@ class Link(ABC):
 
     def _unsolicited(self, method: str, params: dict[str, Any]) -> None:
         """A notification that no request owns."""
-        if method.startswith("notifications/") and (
-            method.endswith(LIST_CHANGED) or method == "notifications/resources/updated"
-        ):
+        if belongs_to_link(method):
             self.on_event(method, params)
         else:
             log.debug("%s: dropped %s, which belongs to no request", self.upstream, printable(method))
+
+
+def belongs_to_link(method: str) -> bool:
+    """Whether a notification speaks of the upstream as a whole, whatever stream it came on."""
+    return method.startswith("notifications/") and method.endswith(
+        ("/list_changed", "/resources/updated", "/subscriptions/acknowledged")
+    )
 
 
 def judge_answer(upstream: str, message: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class PipeLink(Link):
         super().__init__(upstream)
         self._duplex = duplex
         self._pending: dict[int, _Pending] = {}
+        self.listening.set()  # one stream for everything
         self._garbage = 0
         self._refusals = 0
 

@@ -3,6 +3,7 @@
 Spec: 2024-11-05 basic/transports, "HTTP with SSE".
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final
@@ -88,14 +89,19 @@ class SseDuplex:
 
     async def serve(self) -> None:
         """See `Duplex`: what was posted goes out in order, one at a time."""
-        async for message in self._outbox[1]:
-            try:
-                await self.send(message)
-            except (Gone, UpstreamUnavailable):
-                continue  # nobody waits for it; the reader finds out if the connection is gone
+        with contextlib.suppress(anyio.ClosedResourceError):
+            async for message in self._outbox[1]:
+                await self._send_anyhow(message)
+
+    async def _send_anyhow(self, message: bytes) -> None:
+        try:
+            await self.send(message)
+        except (Gone, UpstreamUnavailable):
+            return  # nobody waits for it; the reader finds out if the connection is gone
 
     async def aclose(self) -> None:
         """See `Duplex`."""
         self._outbox[0].close()
+        self._outbox[1].close()
         await self._held.aclose()
         await self._client.aclose()

@@ -111,10 +111,10 @@ class StdioDuplex:
         """See `Duplex`. The end of the child is the end, even if one of its own children holds its stdout open."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._drain_stderr)
-            code = await self._process.wait()
+            await self._process.wait()
             await anyio.sleep(LAST_WORDS)
             tasks.cancel_scope.cancel()
-        raise Gone(self._with_tail(_ended(code)))
+        raise Gone(self._with_tail(_ended(await self._process.wait())))
 
     async def _drain_stderr(self) -> None:
         """Always read, so that a child never blocks on its log. It is kept in a ring, and shown at debug level only."""

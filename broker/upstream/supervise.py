@@ -33,6 +33,8 @@ REFRESH_SPACING: Final = 1.0
 MIN_TTL: Final = 5.0
 DEFAULT_TTL: Final = 300.0
 """Seconds for which a list counts as fresh: at least the former, the latter if its upstream gives none."""
+LISTEN_FIRST: Final = 1.0
+"""Seconds that discovery waits until announcements can reach us: one that is made in between would be lost."""
 LISTEN_RETRY: Final = 30.0
 """Seconds between attempts to subscribe to an upstream's announcements."""
 
@@ -96,6 +98,8 @@ class Upstream:
         self._fingerprint = fingerprint
         self._supplies = supplies
         self._link: Link | None = None
+        self._acknowledged = anyio.Event()
+        """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
         self._fresh = {kind: _Freshness() for kind in Kind}
 
     def __repr__(self) -> str:
@@ -238,9 +242,7 @@ class Upstream:
                     patience.deadline = anyio.current_time() + left
 
             is_pipe = not isinstance(self.server, HttpServer)
-            await agree(
-                link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare, is_legacy=is_sse
-            )
+            await agree(link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare, is_legacy=is_sse)
         if patience.cancelled_caught:
             raise UpstreamUnavailable(self.key, f"it did not finish the handshake within {timeout:g} s")
 
@@ -279,8 +281,11 @@ class Upstream:
         """
         for fresh in self._fresh.values():
             fresh.wanted, fresh.announced = anyio.Event(), False
+        self._acknowledged = anyio.Event()
         if is_modern(link.version):
             tasks.start_soon(self._listen, link)
+        with anyio.move_on_after(LISTEN_FIRST):
+            await (self._acknowledged if is_modern(link.version) else link.listening).wait()
         await self._discover(link, started)
         for kind in Kind:
             tasks.start_soon(self._refresh_when_wanted, link, kind)
@@ -312,9 +317,13 @@ class Upstream:
                 await link.request("subscriptions/listen", {"notifications": wanted}, timeout=float("inf"))
             except BrokerError as error:
                 log.debug("%s: no announcements: %s", self.key, error.message)
+            self._acknowledged.set()
             await self._supplies.clock.sleep(LISTEN_RETRY)
+        self._acknowledged.set()
 
     def _on_event(self, method: str, params: dict[str, Any]) -> None:
+        if method == "notifications/subscriptions/acknowledged":
+            self._acknowledged.set()
         _, kinds = _ANNOUNCED.get(method, ("", ()))
         for kind in kinds:
             self._fresh[kind].announced = True

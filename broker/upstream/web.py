@@ -38,6 +38,10 @@ class Refused(UpstreamUnavailable):
         self.body = body
 
 
+class CannotConnect(UpstreamUnavailable):
+    """Nobody listens there (any more): not one request of ours was lost, the server is."""
+
+
 def origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: what decides whether two URLs are the same site. What is no URL has none of them."""
     try:
@@ -109,6 +113,8 @@ class WebClient:
                         return
                     url = self._redirected(url, response)
             raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
+        except aiohttp.ClientConnectorError as error:
+            raise CannotConnect(self.upstream, describe(error)) from None
         except aiohttp.ClientError as error:
             raise UpstreamUnavailable(self.upstream, describe(error)) from None
         except (OSError, ssl.SSLError) as error:
@@ -157,6 +163,8 @@ class WebClient:
         except TooLong as error:
             response.close()
             raise UpstreamUnavailable(self.upstream, str(error)) from None
+        except (aiohttp.ClientError, OSError) as error:  # here too: a stream is also read outside of `request`
+            raise UpstreamUnavailable(self.upstream, describe(error)) from None
 
     async def refusal(self, response: aiohttp.ClientResponse) -> Refused:
         """The error of a response that is no success."""

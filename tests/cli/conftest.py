@@ -67,9 +67,10 @@ class Program:
         return self.directory / "stderr.txt"
 
     def configure(self, name: str = "servers.yaml", **servers: object) -> Path:
-        """Write a configuration with these servers."""
+        """Write a configuration with these servers; lists wait for them also where Python starts slowly."""
         path = self.directory / name
-        path.write_text(yaml.safe_dump({"servers": servers}, sort_keys=False), encoding="utf-8")
+        document = {"broker": {"first_wait": LIMIT / 2}, "servers": servers}
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         return path
 
     def probe(self, *args: str, **settings: object) -> dict[str, object]:

@@ -20,7 +20,6 @@ from tests.conformance.compare import Cell, Loss
 TOGETHER: int = 2
 """Runs at a time. Some scenarios have limits of half a second, so there are no more runs than cores."""
 
-ROLE = [sys.executable, "-m", "tests.conformance.client"]
 Clients = dict[str, dict[str, tuple[Loss, ...]]]
 """By version, then by scenario: what the broker fails as the suite's client."""
 
@@ -33,7 +32,7 @@ async def run_servers(options: argparse.Namespace, directory: Path) -> list[Cell
     async def run(version: str, kind: world.Kind) -> None:
         async with limiter:
             cells[version, kind] = await compare.measure(
-                kind, version, directory, options.scenario, options.upstream_protocol
+                kind, version, directory, scenario=options.scenario, protocol=options.upstream_protocol
             )
 
     async def run_all(kinds: Sequence[world.Kind]) -> None:
@@ -45,9 +44,9 @@ async def run_servers(options: argparse.Namespace, directory: Path) -> list[Cell
     await run_all(["direct"])
     if all(is_sound(cells[version, "direct"], options) for version in options.versions) or options.keep_going:
         await run_all([kind for kind in options.kinds if kind != "direct"])
+    in_order = sorted(cells.values(), key=lambda cell: (cell.version, world.KINDS.index(cell.kind)))
     return [
-        cell if kind == "direct" else compare.against(cells[version, "direct"], cell)
-        for (version, kind), cell in sorted(cells.items(), key=lambda item: (item[0][0], world.KINDS.index(item[0][1])))
+        cell if cell.kind == "direct" else compare.against(cells[cell.version, "direct"], cell) for cell in in_order
     ]
 
 
@@ -57,26 +56,19 @@ def is_sound(cell: Cell, options: argparse.Namespace) -> bool:
 
 
 async def run_clients(options: argparse.Namespace, directory: Path) -> Clients:
-    """The suite's client scenarios less those on OAuth, with the broker as the client."""
     found: Clients = {}
     limiter = anyio.CapacityLimiter(TOGETHER)
 
     async def run(version: str, scenario: str) -> None:
         async with limiter:
-            checks = await suite.run_client(ROLE, scenario, version, directory / f"{version}-client-{scenario}")
-        if not checks:
-            found[version][scenario] = (Loss(scenario, "*", "ABSENT", "the scenario gave no result"),)
-            return
-        bad = ((name, each) for name, each in checks.items() if each.status not in suite.GOOD)
-        found[version][scenario] = tuple(Loss(scenario, name, each.status, each.message) for name, each in bad)
+            found[version][scenario] = await compare.measure_client(scenario, version, directory)
 
     async with anyio.create_task_group() as tasks:
         for version in options.versions:
-            listed = await suite.scenarios("client", version)
-            core = [name for name in listed if not name.startswith("auth/") and options.scenario in (None, name)]
             found[version] = {}
-            for scenario in core:
-                tasks.start_soon(run, version, scenario)
+            for scenario in await compare.client_scenarios(version):
+                if options.scenario in (None, scenario):
+                    tasks.start_soon(run, version, scenario)
     return found
 
 
@@ -90,13 +82,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def server_table(cells: Sequence[Cell]) -> str:
-    kinds = [kind for kind in world.KINDS if any(cell.kind == kind for cell in cells)]
+    kinds: list[world.Kind] = [kind for kind in world.KINDS if any(cell.kind == kind for cell in cells)]
     versions = list(dict.fromkeys(cell.version for cell in cells))
     known = {(cell.version, cell.kind): cell for cell in cells}
-    rows = [
-        [version, *(str(known[version, kind].kept) if (version, kind) in known else "-" for kind in kinds)]
-        for version in versions
-    ]
+
+    def kept(version: str, kind: world.Kind) -> str:
+        return str(known[version, kind].kept) if (version, kind) in known else "-"
+
+    rows = [[version, *(kept(version, kind) for kind in kinds)] for version in versions]
     return table(["server scenarios", *(world.LABELS[kind] for kind in kinds)], rows)
 
 
@@ -144,15 +137,13 @@ def as_json(cells: Sequence[Cell], clients: Clients) -> dict[str, Any]:
 
 
 def report(cells: Sequence[Cell], clients: Clients) -> str:
-    parts = [part for part in (server_table(cells) if cells else "", client_table(clients) if clients else "") if part]
-    for cell in cells:
-        if cell.losses:
-            parts.append(losses_text(f"{cell.version}, {world.LABELS[cell.kind]}:", cell.losses))
-    for version, found in clients.items():
-        losses = [loss for each in found.values() for loss in each]
-        if losses:
-            parts.append(losses_text(f"{version}, broker as client:", losses))
-    return "\n\n".join(parts)
+    lost = [(f"{cell.version}, {world.LABELS[cell.kind]}:", cell.losses) for cell in cells]
+    lost += [
+        (f"{version}, broker as client:", tuple(loss for each in found.values() for loss in each))
+        for version, found in clients.items()
+    ]
+    tables = ([server_table(cells)] if cells else []) + ([client_table(clients)] if clients else [])
+    return "\n\n".join([*tables, *(losses_text(title, losses) for title, losses in lost if losses)])
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -50,9 +50,9 @@ async def _tell(
     ctx: Context, params: types.CallToolRequestParams, questions: Mapping[str, types.InputRequest], state: str | None
 ) -> Result:
     answers = await ask(ctx, params, questions, state)
-    return text(f"{answered(answers)}{', with its state' if params.request_state else ''}") if isinstance(
-        answers, dict
-    ) else answers
+    if not isinstance(answers, dict):
+        return answers
+    return text(f"{answered(answers)}{', with its state' if params.request_state else ''}")
 
 
 async def sampling(ref: Reference, ctx: Context, params: types.CallToolRequestParams) -> Result:
@@ -94,7 +94,7 @@ _PREFIX = "test_input_required_result_"
 ASKING: list[tuple[types.Tool, Body]] = [
     (define("test_sampling", "Samples.", prompt=_WORDS), sampling),
     (define("test_elicitation", "Elicits.", message=_WORDS), elicitation),
-    (define("test_elicitation_sep1034_defaults", "Fields with defaults."), asks(form=schema_form("Fill in.", DEFAULTS))),
+    (define("test_elicitation_sep1034_defaults", "Has defaults."), asks(form=schema_form("Fill in.", DEFAULTS))),
     (define("test_elicitation_sep1330_enums", "All kinds of choices."), asks(form=schema_form("Choose.", ENUMS))),
     (define("test_streaming_elicitation", "Elicits on a stream."), asks(user_name=_NAME)),
     (define(_PREFIX + "elicitation", "One form."), asks(user_name=_NAME)),

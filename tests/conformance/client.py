@@ -22,6 +22,7 @@ from mcp import Client, MCPDeprecationWarning
 from mcp.client.session import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import FileUrl
 
 from broker.app import Broker
 from broker.config import load
@@ -62,26 +63,24 @@ async def brokered(url: str) -> AsyncGenerator[str]:
 # --- the caller ----------------------------------------------------------------------------------------------------
 
 
-async def elicited(ctx: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
+async def elicited(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
     """Accept, with the defaults of all fields; fields without one get something of their type."""
     schema = getattr(params, "requested_schema", None) or {}
     return types.ElicitResult(action="accept", content=fill(schema))
 
 
-async def sampled(ctx: ClientRequestContext, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+async def sampled(context: ClientRequestContext, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
     return types.CreateMessageResult(role="assistant", content=types.TextContent(text="A word."), model="none")
 
 
-async def rooted(ctx: ClientRequestContext) -> types.ListRootsResult:
-    return types.ListRootsResult(roots=[types.Root(uri="file:///work", name="work")])
+async def rooted(context: ClientRequestContext) -> types.ListRootsResult:
+    return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///work"), name="work")])
 
 
 def fill(schema: dict[str, Any]) -> dict[str, Any]:
     """A value for each property."""
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
-    return {
-        name: each.get("default", SAMPLES.get(str(each.get("type")), "text")) for name, each in properties.items()
-    }
+    return {name: each.get("default", SAMPLES.get(str(each.get("type")), "text")) for name, each in properties.items()}
 
 
 async def attempt(what: str, action: Callable[[], Awaitable[object]]) -> None:
@@ -137,7 +136,7 @@ SCRIPTS: dict[str, Callable[[Client], Awaitable[None]]] = {
 async def main(url: str) -> None:
     scenario = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
     version = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "")
-    mode = version if version in MODERN_PROTOCOL_VERSIONS and scenario not in UNFILTERED else "legacy"
+    mode = "auto" if version in MODERN_PROTOCOL_VERSIONS and scenario not in UNFILTERED else "legacy"
     with anyio.fail_after(TIMEOUT):
         async with brokered(url) as front:
             client = Client(

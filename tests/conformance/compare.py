@@ -1,8 +1,11 @@
 """What the broker loses: the same scenarios, directly and through it, check by check."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import anyio
 
 from tests.conformance import suite, world
 from tests.conformance.suite import Check, Results
@@ -10,6 +13,8 @@ from tests.conformance.suite import Check, Results
 EXCUSED = frozenset(["server-sse-streams-functional", "server-sse-disconnect-resume"])
 """Checks that may come back as INFO, if the result came: JSON in place of SSE is as good, and a stream that its
 upstream ended was resumed by the broker itself, so its caller has nothing to resume."""
+
+CLIENT = [sys.executable, "-m", "tests.conformance.client"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,12 @@ class Cell:
         return sum(suite.is_whole(checks) for name, checks in self.results.items() if name not in lost)
 
 
-async def measure(kind: world.Kind, version: str, directory: Path, scenario: str | None, protocol: str) -> Cell:
-    """One run of the suite in a world of its own, which ends with it."""
+async def measure(
+    kind: world.Kind, version: str, directory: Path, *, scenario: str | None = None, protocol: str = "auto"
+) -> Cell:
+    """One run of the suite in a world of its own, which ends with it. Its losses are what fails."""
     here = directory / f"{version}-{kind}"
-    here.mkdir(parents=True)
+    await anyio.Path(here).mkdir(parents=True)
     async with world.serving(kind, here, protocol) as url:
         results = await suite.run_server(url, version, here / "results", scenario)
     failed = (
@@ -51,6 +58,20 @@ async def measure(kind: world.Kind, version: str, directory: Path, scenario: str
         if verdict.status not in suite.GOOD
     )
     return Cell(version, kind, results, tuple(failed))
+
+
+async def client_scenarios(version: str) -> list[str]:
+    """The suite's client scenarios for the core protocol: those on OAuth are not among them."""
+    return [name for name in await suite.scenarios("client", version) if not name.startswith("auth/")]
+
+
+async def measure_client(scenario: str, version: str, directory: Path) -> tuple[Loss, ...]:
+    """What the broker fails as the suite's client; there is nothing to compare it with."""
+    checks = await suite.run_client(CLIENT, scenario, version, directory / f"{version}-client-{scenario}")
+    if not checks:
+        return (Loss(scenario, "*", "ABSENT", "the scenario gave no result"),)
+    bad = ((name, each) for name, each in checks.items() if each.status not in suite.GOOD)
+    return tuple(Loss(scenario, name, each.status, each.message) for name, each in bad)
 
 
 def against(direct: Cell, through: Cell) -> Cell:

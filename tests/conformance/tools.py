@@ -104,7 +104,11 @@ async def with_logging(ref: Reference, ctx: Context, params: types.CallToolReque
 
 
 async def reconnection(ref: Reference, ctx: Context, params: types.CallToolRequestParams) -> Result:
-    """The stream ends before the result: the caller comes back for it with Last-Event-ID."""
+    """The stream ends before the result: the caller comes back for it with Last-Event-ID.
+
+    A message comes first: a relay may answer with JSON as long as nothing streams, and then has no stream to judge.
+    """
+    await ref.log(ctx, "info", "the stream will end before the result")
     await anyio.sleep(STEP)
     if ctx.close_sse_stream is not None:
         await ctx.close_sse_stream()

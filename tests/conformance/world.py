@@ -80,15 +80,7 @@ def configuration(upstream: dict[str, Any], state: Path) -> str:
 @asynccontextmanager
 async def _running(argv: Sequence[str], log: Path) -> AsyncGenerator[Callable[[Callable[[], bool]], Any]]:
     """A process that writes to `log`; gives a function that waits until something holds while the process runs."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        )
+    process = _start(argv, log)
 
     async def until(holds: Callable[[], bool]) -> None:
         with anyio.move_on_after(START_TIMEOUT):
@@ -104,6 +96,18 @@ async def _running(argv: Sequence[str], log: Path) -> AsyncGenerator[Callable[[C
         process.terminate()
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(_collect, process)
+
+
+def _start(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        )
 
 
 def _collect(process: subprocess.Popen[bytes]) -> None:

@@ -32,7 +32,9 @@ Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 
 @asynccontextmanager
-async def serving(directory: Path, fakes: dict[str, Fake], guard: Guard | None = None, **more: Any) -> AsyncGenerator[Front, None]:
+async def serving(
+    directory: Path, fakes: dict[str, Fake], guard: Guard | None = None, **more: Any
+) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
         listener = bind("127.0.0.1", 0)
         port = listener.getsockname()[1]

@@ -65,7 +65,8 @@ def parse_events(stream: bytes) -> list[tuple[str, str]]:
         if block.startswith(":"):
             found.append(("", block))
             continue
-        fields = dict(line.partition(": ")[::2] for line in block.split("\n"))
+        pairs = [line.partition(": ") for line in block.split("\n")]
+        fields = {name: value for name, _, value in pairs}
         found.append((fields.get("event", "message"), fields["data"]))
     return found
 
@@ -89,7 +90,7 @@ def message(method: str, params: Any = None, id: Any = 1, **more: Any) -> dict[s
     return found
 
 
-def modern(method: str, params: dict[str, Any] | None = None, id: Any = 1, **meta: Any) -> dict[str, Any]:
+def modern(method: str, params: Any = None, id: Any = 1, **meta: Any) -> dict[str, Any]:
     """A message with the envelope of 2026-07-28."""
     return message(method, {**(params or {}), "_meta": {**ENVELOPE, **meta}}, id)
 

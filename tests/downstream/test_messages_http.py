@@ -153,7 +153,10 @@ async def test_SP11_a_posted_response_is_refused_in_the_modern_era_and_ignored_i
 async def test_SP11_F76_a_notification_is_202_without_a_body_known_or_not(front: Front, session: Session) -> None:
     for method in ("notifications/initialized", "notifications/cancelled", "notifications/nobody/knows", "tools/call"):
         plain = message(method, {"requestId": 77}, ...)
-        for reply in (await session.post(plain), await front.client.post(plain, [("MCP-Protocol-Version", "2026-07-28")])):
+        for reply in (
+            await session.post(plain),
+            await front.client.post(plain, [("MCP-Protocol-Version", "2026-07-28")]),
+        ):
             assert (reply.status, reply.body) == (202, b""), method
         enveloped = modern(method, {"name": "one__echo"}, ...)
         reply = await front.client.post(enveloped, modern_headers(enveloped))
@@ -165,7 +168,9 @@ async def test_SP11_a_notification_of_an_unknown_version_is_400(front: Front) ->
     assert (reply.status, reply.code) == (400, -32022)
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"]
+)
 async def test_I36_another_content_type_is_415(front: Front, session: Session, content_type: str) -> None:
     headers = [*HEADERS, ("Content-Type", content_type)]
     assert (await front.client.post(CALL, headers, drop=["content-type"])).status == 415

@@ -127,7 +127,9 @@ async def test_SP16_a_tool_without_mirrored_arguments_ignores_such_headers(front
     assert (await front.client.post(CALL, [*modern_headers(CALL), *PARAMS, *PARAMS])).status == 200
 
 
-@pytest.mark.parametrize(("path", "name"), [("/mcp", "two__hidden"), ("/mcp/two", "one__query"), ("/mcp/two", "two__hidden")])
+@pytest.mark.parametrize(
+    ("path", "name"), [("/mcp", "two__hidden"), ("/mcp/two", "one__query"), ("/mcp/two", "two__hidden")]
+)
 async def test_SP40_a_hidden_tool_with_mirrored_arguments_answers_like_an_unknown_one(
     front: Front, path: str, name: str
 ) -> None:
@@ -145,7 +147,9 @@ async def test_SP18_the_decision_is_made_on_the_body(front: Front) -> None:
     reply = await front.client.post(body, [*without(modern_headers(body), "mcp-name"), ("Mcp-Name", "one__echo")])
     assert reply.code == -32020
     legacy = await front.client.open_session()
-    reply = await front.client.post(message("tools/call", {"name": "two__hidden"}), [*legacy.headers, ("Mcp-Name", "one__echo")])
+    reply = await front.client.post(
+        message("tools/call", {"name": "two__hidden"}), [*legacy.headers, ("Mcp-Name", "one__echo")]
+    )
     assert (reply.status, reply.code) == (200, -32602)
     await legacy.delete()
 
@@ -175,7 +179,9 @@ async def test_SP25_a_legacy_version_in_the_envelope_is_unsupported_there(front:
     assert (reply.status, reply.code) == (400, -32022)
 
 
-@pytest.mark.parametrize("method", ["nobody/knows", "logging/setLevel", "ping", "initialize", "resources/subscribe", "Tools/List"])
+@pytest.mark.parametrize(
+    "method", ["nobody/knows", "logging/setLevel", "ping", "initialize", "resources/subscribe", "Tools/List"]
+)
 async def test_SP25_an_unknown_method_is_404_in_the_modern_era(front: Front, method: str) -> None:
     reply = await front.client.ask(method)
     assert (reply.status, reply.code, reply.json["id"]) == (404, -32601, 1)
@@ -213,7 +219,9 @@ async def test_SP29_an_envelope_that_is_not_whole_is_400(front: Front, what: str
 
 
 async def test_SP29_without_params_the_envelope_is_missing(front: Front) -> None:
-    reply = await front.client.post(message("tools/list"), [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/list")])
+    reply = await front.client.post(
+        message("tools/list"), [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/list")]
+    )
     assert (reply.status, reply.code) == (400, -32602)
 
 

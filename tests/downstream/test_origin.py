@@ -33,7 +33,13 @@ EVIL_ORIGINS = [
     "http://xn--localhost",
     "http://LOCALHOST\x00.evil.com".replace("\x00", "%00"),
 ]
-GOOD_ORIGINS = ["http://localhost", "http://localhost:6274", "https://127.0.0.1:1", "http://[::1]:80", "https://APP.example"]
+GOOD_ORIGINS = [
+    "http://localhost",
+    "http://localhost:6274",
+    "https://127.0.0.1:1",
+    "http://[::1]:80",
+    "https://APP.example",
+]
 
 EVIL_HOSTS = [
     "evil.com",
@@ -58,7 +64,15 @@ EVIL_HOSTS = [
     "internal.example.evil.com",
     "0.0.0.0",
 ]
-GOOD_HOSTS = ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8787", "BROKER.example:8443", "internal.example:9"]
+GOOD_HOSTS = [
+    "localhost",
+    "LOCALHOST:80",
+    "127.0.0.1:1",
+    "[::1]",
+    "[::1]:8787",
+    "BROKER.example:8443",
+    "internal.example:9",
+]
 
 
 @pytest.mark.parametrize("origin", EVIL_ORIGINS)
@@ -188,7 +202,9 @@ async def test_SP04_sse_paths_know_one_method_each(front: Front) -> None:
     assert (await front.client.raw(front.client.request("GET", "/messages"))).status == 405
 
 
-@pytest.mark.parametrize("data", [b"GARBAGE\r\n\r\n", b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"GARBAGE\r\n\r\n", b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"]
+)
 async def test_what_is_not_http_is_refused_and_the_server_lives(front: Front, data: bytes) -> None:
     reply = await front.client.raw(data)
     assert reply.status in (400, 404)

@@ -48,7 +48,12 @@ async def test_without_a_session_nothing_is_answered(front: Front) -> None:
 
 async def test_I16_I33_an_unknown_foreign_or_deleted_session_is_404(front: Front) -> None:
     session = await front.client.open_session("/mcp/one")
-    for path, session_id in (("/mcp/one", "nobody"), ("/mcp", session.id), ("/mcp/two", session.id), ("/mcp/both", session.id)):
+    for path, session_id in (
+        ("/mcp/one", "nobody"),
+        ("/mcp", session.id),
+        ("/mcp/two", session.id),
+        ("/mcp/both", session.id),
+    ):
         headers = [("Mcp-Session-Id", session_id)]
         for method, body in (("POST", message("ping")), ("GET", None), ("DELETE", None)):
             reply = await front.client.raw(front.client.request(method, path, body, headers))
@@ -130,7 +135,14 @@ async def test_SP34_cancelled_reaches_only_the_call_of_the_same_session(start: S
         async with front.client.connection() as one:
             await one.send(first.request(message("tools/call", SLOW, id=7)))
             await front.fake.until(lambda: len(front.fake.asked) == 1)
-            for session, request_id in ((other, 7), (first, "7"), (first, 8), (first, None), (first, [7]), (first, True)):
+            for session, request_id in (
+                (other, 7),
+                (first, "7"),
+                (first, 8),
+                (first, None),
+                (first, [7]),
+                (first, True),
+            ):
                 cancel = message("notifications/cancelled", {"requestId": request_id}, ...)
                 assert (await session.post(cancel)).status == 202
             assert front.fake.cancelled == []
@@ -170,7 +182,11 @@ async def stream(front: Front, session: Any) -> Connection:
     connection = await front.client.connect()
     await connection.send(session.request(None, "GET"))
     reply = await connection.head()
-    assert (reply.status, reply.header("content-type"), reply.header("x-accel-buffering")) == (200, "text/event-stream", "no")
+    assert (reply.status, reply.header("content-type"), reply.header("x-accel-buffering")) == (
+        200,
+        "text/event-stream",
+        "no",
+    )
     assert [event for event, _ in await connection.events()] == [""], "a comment opens it"
     return connection
 

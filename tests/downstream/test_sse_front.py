@@ -35,7 +35,11 @@ async def opened(front: Front, *, initialize: bool = True) -> AsyncGenerator[Sse
     async with front.client.connection() as stream:
         await stream.send(front.client.request("GET", "/sse"))
         reply = await stream.head()
-        assert (reply.status, reply.header("content-type"), reply.header("x-accel-buffering")) == (200, "text/event-stream", "no")
+        assert (reply.status, reply.header("content-type"), reply.header("x-accel-buffering")) == (
+            200,
+            "text/event-stream",
+            "no",
+        )
         [(event, endpoint)] = await stream.events()
         assert event == "endpoint" and endpoint.startswith("/messages?session=")
         assert [event for event, _ in await stream.events()] == [""]
@@ -138,7 +142,9 @@ async def test_SP04_I36_the_post_is_checked_like_that_of_mcp(start: Start, conte
         assert (await sse.ask("ping"))["id"] == 1 and front.fake.asked == []
 
 
-@pytest.mark.parametrize("query", ["", "?session=", "?session=nobody", "?sessionId=x", "?session=a&session=b", "?session=%00"])
+@pytest.mark.parametrize(
+    "query", ["", "?session=", "?session=nobody", "?sessionId=x", "?session=a&session=b", "?session=%00"]
+)
 async def test_I21_an_unknown_stream_is_404(front: Front, query: str) -> None:
     reply = await front.client.post(message("ping"), path=f"/messages{query}")
     assert (reply.status, reply.code) == (404, -32600)

@@ -240,7 +240,9 @@ async def test_F74_a_host_that_does_not_read_gets_all_its_answers_later(tmp_path
 async def test_SP38_F90_a_subscription_is_acknowledged_and_ends_with_a_result_at_sigterm(tmp_path: Path) -> None:
     async with started(tmp_path) as host:
         await host.ready()
-        [acknowledged] = await host.ask(modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id=5))
+        [acknowledged] = await host.ask(
+            modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id=5)
+        )
         assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
         assert acknowledged["params"]["_meta"] == {f"{META}subscriptionId": 5}
         host.process.send_signal(signal.SIGTERM)

@@ -245,18 +245,17 @@ def tagged(method: str, id: Any = "sub", **params: Any) -> Json:
 
 async def test_SP38_a_subscription_is_acknowledged_first_and_ends_with_a_result(start: Start) -> None:
     flags = {"toolsListChanged": True, "promptsListChanged": False, "resourceSubscriptions": ["x"], "unknown": True}
-    async with start({"one": Fake(prompts=[{"name": "p"}])}) as front:
-        async with await listen(front, flags) as connection:
-            acknowledged = await connection.next_message()
-            assert acknowledged == tagged("subscriptions/acknowledged", notifications={"toolsListChanged": True})
-            front.fake.announce("prompts")
-            front.fake.announce("tools")
-            assert await connection.next_message() == tagged("tools/list_changed")
-            front.house.broker.engine.closing.set()
-            end = await connection.next_message()
-            assert end["id"] == "sub" and end["result"]["resultType"] == "complete"
-            assert end["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == "sub"
-            assert await connection.chunk() == b""
+    async with start({"one": Fake(prompts=[{"name": "p"}])}) as front, await listen(front, flags) as connection:
+        acknowledged = await connection.next_message()
+        assert acknowledged == tagged("subscriptions/acknowledged", notifications={"toolsListChanged": True})
+        front.fake.announce("prompts")
+        front.fake.announce("tools")
+        assert await connection.next_message() == tagged("tools/list_changed")
+        front.house.broker.engine.closing.set()
+        end = await connection.next_message()
+        assert end["id"] == "sub" and end["result"]["resultType"] == "complete"
+        assert end["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == "sub"
+        assert await connection.chunk() == b""
 
 
 async def test_SP38_two_subscriptions_each_get_what_they_asked_for(start: Start) -> None:
@@ -315,7 +314,11 @@ async def test_a_fault_of_ours_gives_an_id_and_nothing_else(
         monkeypatch.setattr(front.house.broker.engine.router, "answer", broken)
         monkeypatch.setattr(front.house.broker.engine.router, "greeting", broken)
         initialize = message("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
-        for reply in (await front.client.ask("tools/list"), await session.ask("ping"), await front.client.post(initialize)):
+        for reply in (
+            await front.client.ask("tools/list"),
+            await session.ask("ping"),
+            await front.client.post(initialize),
+        ):
             assert reply.status == 200
             error = reply.json["error"]
             assert (error["code"], error["message"], list(error["data"])) == (-32603, "Internal error", ["errorId"])

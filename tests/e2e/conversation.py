@@ -97,8 +97,8 @@ async def _sdk2(mode: str, where: Where, operations: Sequence[Operation]) -> Jso
 
 
 async def _run(client: Client, report: Json, op: str, args: list[Any]) -> Json:
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        report["progress"].append({"progress": done, "total": total, "message": message})
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        report["progress"].append({"progress": progress, "total": total, "message": message})
 
     match op:
         case "ping":

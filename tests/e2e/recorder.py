@@ -9,14 +9,9 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 ARGUMENTS = b'"arguments":'
-
-
-class Options(Protocol):
-    log: str
-    port_file: str | None
 
 
 def arguments_of(body: bytes) -> bytes:
@@ -50,7 +45,7 @@ def reply(body: bytes, log: str) -> bytes | None:
     return head + b',"result":' + json.dumps(result).encode() + b"}"
 
 
-def serve_http(options: Options) -> None:
+def serve_http(options: argparse.Namespace) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

@@ -105,9 +105,8 @@ async def test_every_uri_that_is_handed_out_is_valid_and_can_be_read_back(world:
         listed = [resource["uri"] for resource in await caller.list("resources")]
         assert len(set(listed)) == len(listed) >= 4 * len(PROBES)
         mine = [uri for uri in listed if any(f"{key}+" in uri for key in PROBES)]
-        for template in await caller.list("resourceTemplates"):
-            if template["name"] == "doc":
-                mine.append(template["uriTemplate"].replace("{id}", "alpha"))
+        docs = [item["uriTemplate"] for item in await caller.list("resourceTemplates") if item["name"] == "doc"]
+        mine += [template.replace("{id}", "alpha") for template in docs]
         for key in PROBES:
             result = await caller.call(f"{key}__link")
             link, embedded = result["content"]

@@ -164,6 +164,16 @@ async def until(is_true: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
+def exists(*pids: int) -> bool:
+    """Whether any of them is in the process table, as a zombie too."""
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def rewrite(server: dict[str, Any], script: dict[str, Any]) -> None:
+    """Another script for a puppet, from its next start on."""
+    Path(server["args"][-1]).write_text(json.dumps(script), encoding="utf-8")
+
+
 # --- what it cost --------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +211,7 @@ def memory_below(growth: int) -> Generator[None, None, None]:
 
 
 class LoopWatch:
-    """The most CPU that one callback of the loop took, in seconds: `thread_time`, so that a busy machine is no fault."""
+    """The most CPU that one callback of the loop took, in seconds. `thread_time`: a busy machine is no fault."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worst = 0.0

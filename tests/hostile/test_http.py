@@ -258,7 +258,9 @@ async def test_F61_an_expired_session_is_renewed_once_for_all(broker_of: BrokerO
 
 
 async def test_F61_a_session_that_is_always_expired_ends_in_an_error_not_in_a_circle(broker_of: BrokerOf) -> None:
-    gone = says("404 Not Found", JSON, b'{"jsonrpc":"2.0","id":$ID,"error":{"code":-32600,"message":"Session not found"}}')
+    gone = says(
+        "404 Not Found", JSON, b'{"jsonrpc":"2.0","id":$ID,"error":{"code":-32600,"message":"Session not found"}}'
+    )
     async with web(boom=gone) as bad, broker_of({"bad": {"url": bad.url}}) as run:
         await run.ready("bad")
         message = await run.message("bad__boom")

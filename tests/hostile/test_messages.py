@@ -10,9 +10,10 @@ import pytest
 
 from broker.core.caller import LOCAL
 from broker.core.era import LATEST_MODERN
+from broker.core.request import Kind
 from broker.relay.notify import Subscriber
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.harness import AT_ONCE, MIB, HastyClock, LoopWatch, Running, memory_below, raw, until
+from tests.hostile.harness import AT_ONCE, MIB, HastyClock, LoopWatch, Running, memory_below, raw, rewrite, until
 
 HEAD, TAIL = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[],"x":', "}}\n"
 TEXT = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"%s"}]}}\n'
@@ -178,7 +179,7 @@ async def test_F27_ten_thousand_tools_are_capped_and_said(
     async with broker_of({"bad": puppet({"tools/list": listing(tools)})}) as run:
         await run.innocent("bad")
         shelf = run.broker.generation.catalog.shelves["bad"]
-        assert len(shelf.listing.items["tools"]) == 2000
+        assert len(shelf.listing.items[Kind.TOOL]) == 2000
         assert "more than 2000 tools" in str(shelf.dropped)
         assert len(shelf.dropped) < 1000 and len(caplog.records) < 1000
         await run.innocent("bad")
@@ -220,7 +221,10 @@ BOMBS: dict[str, Any] = {
     "redos": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}},
     "circle": {"$ref": "#"},
     "network": {"$ref": "http://169.254.169.254/latest/meta-data"},
-    "all_of": {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(23)}, "$ref": "#/$defs/d0"},
+    "all_of": {
+        "$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(23)},
+        "$ref": "#/$defs/d0",
+    },
     "draft": {"$schema": "garbage", "type": 7, "properties": 5, "required": "no"},
     "odd": {"properties": {"a": {"x-mcp-header": "a\r\nb", "type": ["x"]}}, "allOf": {"a": 1}, "items": "x"},
     "deep": bomb(50),
@@ -230,7 +234,10 @@ BOMBS: dict[str, Any] = {
 async def test_F35_schema_bombs_pass_untouched_and_cost_nothing(
     broker_of: BrokerOf, puppet: Puppet, loop_watch: LoopWatch
 ) -> None:
-    tools = [OK, *(tool(name, outputSchema={"type": "object"}) | {"inputSchema": schema} for name, schema in BOMBS.items())]
+    tools = [
+        OK,
+        *(tool(name, outputSchema={"type": "object"}) | {"inputSchema": schema} for name, schema in BOMBS.items()),
+    ]
     async with broker_of({"bad": puppet({"tools/list": listing(tools), "redos": [TEXT % "first"]})}) as run:
         await run.innocent("bad")
         listed = {tool["name"]: tool for tool in (await run.ask("tools/list"))["result"]["tools"]}
@@ -285,8 +292,7 @@ async def test_F37_a_restart_with_other_tools_is_announced_once_and_the_old_ones
     bad = puppet({"boom": [["exit", 1]]})
     async with broker_of({"bad": bad}, HastyClock()) as run:
         await run.ready("bad", "good")
-        script = Path(bad["args"][-1])
-        script.write_text(json.dumps({"tools/list": listing([OK, tool("new")])}), encoding="utf-8")
+        rewrite(bad, {"tools/list": listing([OK, tool("new")])})
         run.broker.engine.hub.add(Subscriber(LOCAL, "", heard.append))
         await run.refused("bad__boom")
         await until(lambda: heard != [])

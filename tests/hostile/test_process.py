@@ -24,6 +24,7 @@ from tests.hostile.harness import (
     children,
     command,
     descriptors,
+    exists,
     memory_below,
     needs_proc,
     raw,
@@ -153,7 +154,7 @@ async def test_F06_grandchildren_and_daemons_are_gone_after_the_stop(
         apart, beside = map(int, file.read_text(encoding="ascii").split())
         assert is_alive(apart) and is_alive(beside)
         child = run.pid("bad")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in (apart, beside, child))
+    assert not exists(apart, beside, child)
 
 
 async def test_F06_they_are_gone_after_a_restart_too_whatever_the_old_server_left(
@@ -164,7 +165,7 @@ async def test_F06_they_are_gone_after_a_restart_too_whatever_the_old_server_lef
         await run.ready("good", "bad")
         old = [int(pid) for pid in file.read_text(encoding="ascii").split()]
         os.kill(run.pid("bad"), signal.SIGKILL)
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in old))
+        await until(lambda: not exists(*old))
         await run.innocent("bad")
 
 

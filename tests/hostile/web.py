@@ -107,7 +107,7 @@ def streams(*events: str, end: bool = True) -> Answer:
         await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
         for event in events:
             await out.chunk(event.replace("$ID", json.dumps(ident)).encode())
-        while not end and isinstance(out, Wire) and not out.reader.at_eof():
+        while not end and isinstance(out, Wire) and not out.reader.at_eof():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await out.raw(b"0\r\n\r\n")
 

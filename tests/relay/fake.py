@@ -139,28 +139,36 @@ class FakeLink(Link):
     def __init__(self, upstream: str, fake: Fake) -> None:
         super().__init__(upstream)
         self.fake = fake
+        self._pending: list[anyio.CancelScope] = []
         fake.link = self
 
     async def _exchange(self, request_id: int, method: str, params: Json, waiting: Waiting) -> Json:
         asked = Asked(method, wire.decode_object(wire.encode(params), wire.FROM_UPSTREAM), waiting)
-        try:
-            with waiting.deadline():
+        with waiting.deadline(), anyio.CancelScope() as scope:
+            self._pending.append(scope)
+            try:
                 answer = await self._answer(asked)
-                return wire.decode_object(wire.encode({"jsonrpc": "2.0", "id": request_id, **answer}), wire.FROM_UPSTREAM)
-            raise AssertionError("unreachable")
-        except BaseException as fault:
-            if not isinstance(fault, Exception):
-                self.fake.cancelled.append(str(params.get("name", method)))
-                self.fake.changed.set()
-            raise
+                return wire.decode_object(
+                    wire.encode({"jsonrpc": "2.0", "id": request_id, **answer}), wire.FROM_UPSTREAM
+                )
+            except anyio.get_cancelled_exc_class():
+                if self.lost is None:
+                    self.fake.cancelled.append(str(params.get("name", method)))
+                    self.fake.changed.set()
+                raise
+            finally:
+                self._pending.remove(scope)
+        raise UpstreamUnavailable(self.upstream, self.lost or "unreachable")
 
     async def _answer(self, asked: Asked) -> Json:
-        if self.lost is not None:
-            raise UpstreamUnavailable(self.upstream, self.lost)
         try:
             return {"result": await self.fake.handle(asked)}
         except Refuse as refusal:
             return {"error": refusal.error}
+
+    def _fail_pending(self, why: str) -> None:
+        for scope in self._pending:
+            scope.cancel()
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         pass
@@ -250,6 +258,7 @@ async def house(
     **more: Any,
 ) -> AsyncGenerator[House, None]:
     """A broker in front of `fakes`, discovered. `servers` adds settings to each; `more` are sections of the file."""
+
     async def open_fake(key: str, server: object, timeout: float) -> Link:
         fake = fakes[key]
         if fake.state == "down":

@@ -52,7 +52,12 @@ async def test_a_result_passes_as_it_came(tmp_path: Path, upstream: Version, cal
         "structuredContent": {"n": 10**30, "f": 1.5, "deep": [{"x": []}]},
         "isError": True,
         "vendorField": {"kept": [1, 2]},
-        "_meta": {"vendor/key": 1, f"{META}serverInfo": {"name": "spoof"}, f"{META}subscriptionId": 9, "progressToken": 3},
+        "_meta": {
+            "vendor/key": 1,
+            f"{META}serverInfo": {"name": "spoof"},
+            f"{META}subscriptionId": 9,
+            "progressToken": 3,
+        },
     }
     async with house(tmp_path, {"one": fake(upstream, echo=answering(result))}) as place:
         found = await place.ask("tools/call", ECHO, version=caller)
@@ -66,7 +71,9 @@ async def test_a_result_passes_as_it_came(tmp_path: Path, upstream: Version, cal
 
 
 @pytest.mark.parametrize(("upstream", "caller"), ERAS)
-async def test_the_request_is_the_callers_under_the_own_name(tmp_path: Path, upstream: Version, caller: Version) -> None:
+async def test_the_request_is_the_callers_under_the_own_name(
+    tmp_path: Path, upstream: Version, caller: Version
+) -> None:
     params = {**ECHO, "vendor": 1, "_meta": {"traceparent": "00-x", f"{META}clientCapabilities": {"sampling": {}}}}
     async with house(tmp_path, {"one": fake(upstream)}) as place:
         await place.ask("tools/call", params, version=caller)
@@ -112,8 +119,13 @@ async def test_SP32_an_error_has_the_code_of_the_callers_era(
 
 
 @pytest.mark.parametrize("value", [[1, 2], "text", 5, None, False])
-async def test_structured_content_that_is_no_object_becomes_text_for_a_legacy_caller(tmp_path: Path, value: Any) -> None:
-    answers = {"echo": answering({"structuredContent": value, "content": []}), "slow": answering({"structuredContent": value, "content": [{"type": "text", "text": "own"}]})}
+async def test_structured_content_that_is_no_object_becomes_text_for_a_legacy_caller(
+    tmp_path: Path, value: Any
+) -> None:
+    answers = {
+        "echo": answering({"structuredContent": value, "content": []}),
+        "slow": answering({"structuredContent": value, "content": [{"type": "text", "text": "own"}]}),
+    }
     async with house(tmp_path, {"one": fake(MODERN, **answers)}) as place:
         made = await place.ask("tools/call", ECHO)
         kept = await place.ask("tools/call", {"name": "one__slow"})
@@ -192,7 +204,10 @@ async def test_an_upstream_that_is_gone_is_said_at_once_with_its_name(tmp_path: 
             link.lose("it exited with code 3")
             gate.opened.set()
         error = await refused(place, "tools/call", ECHO)
-        assert isinstance(error, UpstreamUnavailable) and error.data == {"upstream": "one", "reason": "it exited with code 3"}
+        assert isinstance(error, UpstreamUnavailable) and error.data == {
+            "upstream": "one",
+            "reason": "it exited with code 3",
+        }
         assert (await place.ask("tools/call", {"name": "two__echo"}))["content"], "the innocent"
 
 
@@ -245,7 +260,11 @@ async def test_the_progress_of_a_call_that_fails_comes_before_its_error(tmp_path
 
 
 async def test_hiding_in_lists_between_the_eras(tmp_path: Path) -> None:
-    tools = [tool("plain"), tool("tasked", execution={"taskSupport": "required"}), tool("array", outputSchema={"type": "array"})]
+    tools = [
+        tool("plain"),
+        tool("tasked", execution={"taskSupport": "required"}),
+        tool("array", outputSchema={"type": "array"}),
+    ]
     for upstream, modern, legacy in ((LEGACY, ["plain", "array"], ["plain", "tasked", "array"]), (MODERN, 3, 3)):
         async with house(tmp_path, {"one": Fake(version=upstream, tools=tools)}) as place:
             for caller, names in ((MODERN, modern), (LEGACY, legacy)):

@@ -10,7 +10,7 @@ import pytest
 
 from broker.upstream import process
 from broker.upstream.process import CannotStart, Process, child_environment, find_program
-from tests.hostile.harness import needs_proc, until
+from tests.hostile.harness import exists, needs_proc, until
 from tests.peers import is_alive
 
 pytestmark = needs_proc
@@ -62,7 +62,7 @@ async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
         began = time.monotonic()
         await child.stop()
         assert time.monotonic() - began < bound + 1
-        assert not Path(f"/proc/{child.pid}").exists()
+        assert not exists(child.pid)
         assert process.descendants(child.pid, child._tag) == []
         await child.stop()  # twice is harmless
 
@@ -78,9 +78,9 @@ async def test_the_end_of_a_child_is_told_even_while_a_descendant_holds_its_pipe
 async def test_a_child_starts_in_its_directory_with_its_environment(tmp_path: Path) -> None:
     child = await Process.start(["/bin/sh", "-c", "pwd; echo $A; echo $HOME"], {"A": "b", "HOME": "/h"}, str(tmp_path))
     with anyio.fail_after(20):
-        said = [await child.stdout.readline() for _ in range(3)]
+        said = [(await child.stdout.readline()).decode().strip() for _ in range(3)]
         await child.stop()
-    assert said == [f"{tmp_path.resolve()}\n".encode(), b"b\n", b"/h\n"]
+    assert os.path.samefile(said[0], tmp_path) and said[1:] == ["b", "/h"]
 
 
 async def test_a_directory_that_is_not_there_is_a_reason() -> None:

@@ -13,7 +13,7 @@ from broker.core.era import LATEST_MODERN
 from broker.core.request import Kind
 from broker.upstream.snapshot import Snapshots
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.harness import raw
+from tests.hostile.harness import raw, rewrite
 from tests.upstream.fakes import tool
 
 KEY = "f" * 64
@@ -103,7 +103,7 @@ async def test_a_server_that_was_seen_is_listed_before_it_connects(
     up = puppet({})
     async with broker_of({"up": up}) as run:
         await run.ready("up", "good")
-    Path(up["args"][-1]).write_text('{"start": [["hang", 0]]}', encoding="utf-8")
+    rewrite(up, {"start": [["hang", 0]]})
     async with broker_of({"up": up}) as run:
         assert await run.tools() == ["good__ok", "good__boom", "up__ok", "up__boom"]
 

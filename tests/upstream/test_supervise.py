@@ -226,7 +226,9 @@ async def test_a_refresh_that_fails_keeps_the_list_and_is_tried_when_somebody_as
         stage.clock.advance(1)
         await settle()
         stage.upstream.touch(Kind.TOOL)
-        await until(lambda: stage.upstream.listing is not None and stage.upstream.listing.items[Kind.TOOL] == (tool("two"),))
+        await until(
+            lambda: stage.upstream.listing is not None and stage.upstream.listing.items[Kind.TOOL] == (tool("two"),)
+        )
 
 
 async def test_a_server_whose_lists_cannot_be_had_is_not_ready_for_long(play: Play) -> None:
@@ -236,8 +238,7 @@ async def test_a_server_whose_lists_cannot_be_had_is_not_ready_for_long(play: Pl
         assert "no lists today" in (stage.upstream.trouble or "")
 
 
-async def test_a_handshake_that_hangs_ends_at_the_connect_time_out(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervise, "open_link", None)
+async def test_a_handshake_that_hangs_ends_at_the_connect_time_out(play: Play) -> None:
     link = ScriptedLink({"initialize": silence, "server/discover": silence})
     async with play(link) as stage:
         stage.upstream.server = HttpServer.model_validate({"url": "http://127.0.0.1:1/mcp", "connect_timeout": 0.2})
