@@ -62,17 +62,17 @@ def serve(
     log_level: LogLevel = Level.INFO,
 ) -> None:
     """Serve over HTTP, for hosts that connect to a URL."""
-    from broker.cli import fronts
+    from broker.cli import serving
 
-    raise typer.Exit(fronts.serve(config, host, port, log_level))
+    raise typer.Exit(serving.serve(config, host, port, log_level))
 
 
 @app.command(epilog=EPILOG)
 def stdio(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     """Serve over standard input and output, for hosts that start a command."""
-    from broker.cli import fronts
+    from broker.cli import piping
 
-    raise typer.Exit(fronts.stdio(config, log_level))
+    raise typer.Exit(piping.stdio(config, log_level))
 
 
 @app.command(epilog=EPILOG)

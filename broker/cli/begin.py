@@ -1,5 +1,6 @@
 """What every command begins with: logs set up, the configuration found and read; and how it is run to its end."""
 
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,8 @@ from broker.app import run_async
 from broker.cli.exits import BAD_INPUT, INTERRUPTED, Stop
 from broker.cli.screen import Screen, count, line
 from broker.config import ConfigError, Loaded, Problem, load
+
+log = logging.getLogger(__name__)
 
 DEFAULT_FILE: Final = "servers.yaml"
 VARIABLE: Final = "MCP_BROKER_CONFIG"
@@ -55,6 +58,12 @@ def listed(path: Path, problems: Sequence[Problem]) -> str:
     """Every problem on a line of its own, and how many there are."""
     lines = [line(problem, 1000) for problem in problems]
     return "\n".join([*lines, f"{line(path)}: {count(len(problems), 'problem')}, nothing was started"])
+
+
+def warn(loaded: Loaded) -> None:
+    """Log what the configuration should not have, though it may."""
+    for problem in loaded.warnings:
+        log.warning("%s", problem)
 
 
 def run_to_end(main: Callable[[], Awaitable[int]]) -> int:

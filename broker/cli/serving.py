@@ -1,17 +1,15 @@
-"""`mcp-broker serve` and `mcp-broker stdio`: the broker, until somebody ends it."""
+"""`mcp-broker serve`: the broker over HTTP, until somebody ends it."""
 
 import logging
-import sys
 from pathlib import Path
 
 from broker.app import Broker, run, run_async
-from broker.cli.begin import begin, read_config
+from broker.cli.begin import begin, read_config, warn
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import count, line
 from broker.config import Loaded
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, is_loopback, serve_http
-from broker.downstream.stdio import StdioFront
 
 log = logging.getLogger(__name__)
 
@@ -46,31 +44,10 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     return OK
 
 
-def stdio(config: Path | None, level: str) -> int:
-    """The exit code. Raises: Stop."""
-    begin(level)
-    loaded = read_config(config)
-    _warn(loaded)
-    if sys.stdin.isatty():
-        log.warning("waiting for an MCP host to speak on stdin: this command is for hosts; Ctrl-C ends it")
-
-    async def front(broker: Broker) -> None:
-        await StdioFront(broker.engine, broker.caller.learn).serve()
-
-    broker = Broker(loaded, waits_for_caller=True)
-    run_async(lambda: run(broker, front))
-    return OK
-
-
 def _announce(loaded: Loaded, url: str) -> None:
     # Said at every level: with --port 0 nobody else knows the port.
     log.setLevel(logging.INFO)
     enabled = sum(server.enabled for server in loaded.config.servers.values())
     log.info("serving %s: %s on %s", line(loaded.config.broker.name), count(enabled, "server"), url)
     log.warning("no credential source is configured: every caller is 'local' and may use all of it")
-    _warn(loaded)
-
-
-def _warn(loaded: Loaded) -> None:
-    for problem in loaded.warnings:
-        log.warning("%s", problem)
+    warn(loaded)

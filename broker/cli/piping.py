@@ -1,0 +1,31 @@
+"""`mcp-broker stdio`: the broker for hosts that launch it, until the host closes the pipe.
+
+Apart from `serving.py`: the HTTP front brings in the SDK, which takes a second to load, and a host waits for us.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from broker.app import Broker, run, run_async
+from broker.cli.begin import begin, read_config, warn
+from broker.cli.exits import OK
+from broker.downstream.stdio import StdioFront
+
+log = logging.getLogger(__name__)
+
+
+def stdio(config: Path | None, level: str) -> int:
+    """The exit code. Raises: Stop."""
+    begin(level)
+    loaded = read_config(config)
+    warn(loaded)
+    if sys.stdin.isatty():
+        log.warning("waiting for an MCP host to speak on stdin: this command is for hosts; Ctrl-C ends it")
+
+    async def front(broker: Broker) -> None:
+        await StdioFront(broker.engine, broker.caller.learn).serve()
+
+    broker = Broker(loaded, waits_for_caller=True)
+    run_async(lambda: run(broker, front))
+    return OK
