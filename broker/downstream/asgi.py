@@ -35,10 +35,13 @@ class BodyRefused(Exception):
 
 
 class Headers:
-    """Request headers by lower-case name. A name that comes twice where one value counts is `duplicated`."""
+    """Request headers by lower-case name. A name that comes twice where one value counts is `duplicated`.
+
+    White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
+    """
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self.items = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
+        self.items = [(name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1")) for name, value in raw]
         self._first: dict[str, str] = {}
         self.duplicated: set[str] = set()
         for name, value in self.items:

@@ -129,13 +129,13 @@ async def _probe(link: Link, *, is_pipe: bool, timeout: float, declare: Declare)
 
 
 async def _discover(link: Link, version: Version, timeout: float) -> Peer:
-    """`server/discover`, asked again if the upstream names another modern version."""
+    """`server/discover`, asked once more if the upstream answers that it knows a modern version of ours."""
     link.version = version
     try:
         result = await link.request("server/discover", {}, timeout=timeout)
     except UpstreamAnsweredError as error:
         other = _mutual(error.data.get("supported") if is_object(error.data) else None)
-        if error.code != UNSUPPORTED_VERSION or other is None or other == version:
+        if error.code != UNSUPPORTED_VERSION or other is None:
             raise
         link.version = version = other
         result = await link.request("server/discover", {}, timeout=timeout)

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio
+
 from broker.errors import printable
 
 TAG: Final = "MCP_BROKER_PROCESS"
@@ -85,17 +87,18 @@ class Process:
         tag = secrets.token_hex(8)
         loop = asyncio.get_running_loop()
         try:
-            transport, protocol = await loop.subprocess_exec(
-                lambda: _Protocol(loop),
-                program,
-                *argv[1:],
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**child_environment(os.environ), **env, TAG: tag},
-                cwd=cwd,
-                start_new_session=not sys.platform.startswith("win"),
-            )
+            with anyio.CancelScope(shield=True):  # given up half-way, it would leave a child that nobody knows
+                transport, protocol = await loop.subprocess_exec(
+                    lambda: _Protocol(loop),
+                    program,
+                    *argv[1:],
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={**child_environment(os.environ), **env, TAG: tag},
+                    cwd=cwd,
+                    start_new_session=not sys.platform.startswith("win"),
+                )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise CannotStart(f"cannot start {printable(argv[0])}: {why}") from None

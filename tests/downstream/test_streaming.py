@@ -259,11 +259,13 @@ async def test_SP38_a_subscription_is_acknowledged_first_and_ends_with_a_result(
 
 
 async def test_SP38_two_subscriptions_each_get_what_they_asked_for(start: Start) -> None:
-    async with start({"one": Fake(prompts=[{"name": "p"}]), "two": Fake()}) as front:
+    fakes = {"one": Fake(prompts=[{"name": "p"}]), "two": Fake()}
+    async with start(fakes) as front:
+        both = {"toolsListChanged": True, "promptsListChanged": True}
         async with (
             await listen(front, {"toolsListChanged": True}, id=1) as tools,
             await listen(front, {"promptsListChanged": True}, id=2) as prompts,
-            await listen(front, {"toolsListChanged": True, "promptsListChanged": True}, id=3, path="/mcp/two") as other,
+            await listen(front, both, id=3, path="/mcp/two") as other,
         ):
             for connection in (tools, prompts, other):
                 assert (await connection.next_message())["method"] == "notifications/subscriptions/acknowledged"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,15 @@ class Brokers:
         return await to_thread.run_sync(lambda: self.serve(config))
 
     def close(self) -> None:
-        """Ask first, so that the broker ends its own upstreams; then kill."""
+        """Ask first, so that the broker ends its own upstreams; ask again, so that it waits for no call; then kill."""
+        for seconds in (1, 10):
+            for process in self.started:
+                process.terminate()
+            for process in self.started:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
         for process in self.started:
-            process.terminate()
-        for process in self.started:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                kill_group(process)
+            kill_group(process)
 
 
 def environment() -> dict[str, str]:

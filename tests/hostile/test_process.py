@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from broker.core.lifecycle import Phase
@@ -183,6 +184,14 @@ async def test_F07_restarts_leave_no_zombie_and_no_descriptor(broker_of: BrokerO
             await restart()
         assert descriptors() <= before + 1
         assert len(children()) == 2 and "Z" not in children().values()
+
+
+async def test_F07_a_broker_that_ends_while_its_servers_start_leaves_none(broker_of: BrokerOf) -> None:
+    for turns in range(12):
+        async with broker_of({f"s-{n}": raw() for n in range(3)}):
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+    assert children() == {}
 
 
 async def test_F08_a_stderr_flood_is_drained_and_bounded(broker_of: BrokerOf, loop_watch: LoopWatch) -> None:

@@ -117,6 +117,8 @@ class Fake:
             found: Json = {LISTS[listed].member: self.lists()[listed]}
             return found if self.ttl_ms is None else {**found, "ttlMs": self.ttl_ms, "cacheScope": "public"}
         if asked.method == "subscriptions/listen":
+            assert self.link is not None
+            self.link.on_event("notifications/subscriptions/acknowledged", {})
             await anyio.sleep_forever()
         if asked.method in ("server/discover", "initialize"):
             raise Refuse(-32601)
@@ -174,6 +176,7 @@ class FakeLink(Link):
         pass
 
     async def serve(self) -> None:
+        self.listening.set()
         await self.gone()
 
     async def aclose(self) -> None:

@@ -32,7 +32,8 @@ async def run(link: ScriptedLink, pinned: str | None = None, *, is_pipe: bool = 
 UNSUPPORTED = error(-32022, {"supported": [MODERN], "requested": "x"})
 OUTCOMES: dict[str, tuple[Any, str, list[str]]] = {
     "a discovery": (DISCOVERED, MODERN, [PROBE]),
-    "-32022 that names the version asked for": (UNSUPPORTED, LEGACY, [PROBE, HELLO]),
+    "-32022 that names the version asked for": ([UNSUPPORTED, DISCOVERED], MODERN, [PROBE, PROBE]),
+    "-32022 that names it again and again": (UNSUPPORTED, LEGACY, [PROBE, PROBE, HELLO]),
     "-32022 that names an unknown version": (error(-32022, {"supported": ["2099-01-01"]}), LEGACY, [PROBE, HELLO]),
     "-32022 that names legacy versions": (error(-32022, {"supported": [LEGACY]}), LEGACY, [PROBE, HELLO]),
     "-32022 without data": (error(-32022), LEGACY, [PROBE, HELLO]),
