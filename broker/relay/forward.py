@@ -55,7 +55,8 @@ async def forward(
     except UpstreamAnsweredError as error:
         entry = call.permit.entry
         uri = entry.public if entry.kind is Kind.RESOURCE else None
-        code, data = error_for_caller(error.code, rewrite_error_data(error.data, publish), caller=call.version, uri=uri)
+        data = rewrite_error_data(error.data, publish)
+        code, data = error_for_caller(error.code, data, upstream=link.version, caller=call.version, uri=uri)
         raise UpstreamAnsweredError(error.message, data, code=code) from None
     except anyio.get_cancelled_exc_class():
         exchange.abandon()

@@ -68,6 +68,7 @@ class HttpLink(Link):
         self._param_headers: dict[str, dict[tuple[str, ...], str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._courtesies = 0
+        self._pending: dict[int, Waiting] = {}
         self._initialized = anyio.Event()
         """Set when a legacy handshake is complete: before it there is no session to listen to."""
 
@@ -115,6 +116,7 @@ class HttpLink(Link):
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
         body = request_bytes(request_id, method, params)
         answered = False
+        self._pending[request_id] = waiting
         try:
             with waiting.deadline():
                 session = self._session
@@ -130,9 +132,14 @@ class HttpLink(Link):
             self.lose(error.why)
             raise
         finally:
+            del self._pending[request_id]
             # In the modern era the closed connection says it.
             if not answered and method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
                 self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
+
+    def _fail_pending(self, why: str) -> None:
+        for waiting in self._pending.values():
+            waiting.abandon(why)
 
     async def _ask(
         self,

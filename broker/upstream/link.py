@@ -46,18 +46,27 @@ class Waiting:
     on_notice: Notice = ignore_notice
     started: float = field(default_factory=anyio.current_time)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    lost: str | None = None
+    """Why the connection is gone, if it is."""
 
     @contextmanager
     def deadline(self) -> Generator[None, None, None]:
         """Bounds what is awaited inside.
 
-        Raises: UpstreamTimedOut.
+        Raises: UpstreamTimedOut; UpstreamUnavailable, once abandoned.
         """
         self.scope.deadline = self.started + self.timeout
         with self.scope:
             yield
         if self.scope.cancelled_caught:
+            if self.lost is not None:
+                raise UpstreamUnavailable(self.upstream, self.lost)
             raise UpstreamTimedOut(self.upstream, self.timeout)
+
+    def abandon(self, why: str) -> None:
+        """The connection is gone: there is nothing left to wait for."""
+        self.lost = why
+        self.scope.cancel()
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification that belongs to this request: passed on; work that shows progress gets more time."""

@@ -103,8 +103,8 @@ async def test_a_slow_and_a_dead_upstream_cost_the_others_nothing(peers: Peers, 
 async def test_every_list_has_the_tools_of_a_server_or_names_it_as_missing(peers: Peers, brokers: Brokers) -> None:
     servers: dict[str, Json] = {
         "fine": command(peers.command("raw")),
-        # One tool a page: its discovery takes a while after its handshake.
-        "long": command(peers.command("probe", "--slow-start", 1, "--tools", 300, "--page-size", 1)),
+        # Many pages: its discovery takes a while after its handshake.
+        "long": command(peers.command("probe", "--slow-start", 1, "--tools", 300, "--page-size", 10)),
     }
     served = await brokers.aserve(brokers.configure(servers, broker={"first_wait": 0}))
     caller = await Web(served.url, "legacy").greet()
@@ -115,6 +115,16 @@ async def test_every_list_has_the_tools_of_a_server_or_names_it_as_missing(peers
             assert has_tools_of(result, "long") or "long" in missing
             if "long" not in missing:
                 return
+
+
+async def test_a_list_that_its_server_could_not_give_is_named_as_missing(peers: Peers, brokers: Brokers) -> None:
+    # Its tools are on more pages than the broker reads; its prompts are fine.
+    servers = {"long": command(peers.command("probe", "--tools", 100, "--page-size", 1))}
+    served = await brokers.aserve(brokers.configure(servers))
+    caller = await Web(served.url, "legacy").greet()
+    assert [prompt["name"] for prompt in await caller.list("prompts")] == ["long__greet", "long__with_resource"]
+    result, missing = await missing_of(caller)
+    assert has_tools_of(result, "long") or "long" in missing
 
 
 async def test_calls_are_answered_while_another_upstream_hangs(peers: Peers, brokers: Brokers) -> None:
