@@ -42,6 +42,16 @@ class Listing:
     """Items that were malformed when they were discovered."""
 
 
+WHOLE_LIST: Final = "*"
+"""`Dropped.own` of a list that could not be had at all."""
+
+
+def failed_list(listing: Listing, kind: Kind | None) -> str | None:
+    """Why a list could not be had (of `kind`, or of any), or None."""
+    failures = (item for item in listing.dropped if item.own == WHOLE_LIST and kind in (None, item.kind))
+    return next((item.reason for item in failures), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row of the catalog.

@@ -41,7 +41,7 @@ from broker.downstream.guard import Guard
 from broker.downstream.message import Incoming, Rejected, modern_version, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
-from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, reply, while_connected
+from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, while_connected
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
@@ -51,6 +51,7 @@ from broker.errors import (
     UnsupportedVersion,
     printable,
 )
+from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
 
 ENDPOINT: Final = "/mcp"
@@ -180,13 +181,12 @@ class HttpFront:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
             return await http.respond(202)
-        outbox = Outbox()
         who = Who(caller, version, view)
-
-        async def run() -> None:
-            outbox.finish(await self._engine.answer(incoming, who, outbox.emit))
-
-        await while_connected(http, run, lambda: reply(http, outbox, _modern_status))
+        assert self._tasks is not None
+        # Spec 2026-07-28: a request whose connection is closed is cancelled.
+        with anyio.CancelScope() as scope:
+            response = Response(http, self._tasks, _modern_status, on_gone=scope.cancel)
+            await response.send(lambda emit: self._engine.answer(incoming, who, emit))
 
     def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Version:
         """Envelope and headers of a modern message. Raises: BrokerError."""
@@ -239,24 +239,24 @@ class HttpFront:
             session.cancel(incoming.params)
         if not incoming.is_request:
             return await http.respond(202)
-        outbox = Outbox()
         assert self._tasks is not None
-        # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request."
-        self._tasks.start_soon(self._run_in_session, session, incoming, outbox)
-        await reply(http, outbox, lambda _: 200)
+        # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody
+        # looks whether the caller is there, and the server lets this task run to its end.
+        response = Response(http, self._tasks, lambda _: 200)
+        await response.send(lambda emit: self._run_in_session(session, incoming, emit))
 
-    async def _run_in_session(self, session: LegacySession, incoming: Incoming, outbox: Outbox) -> None:
+    async def _run_in_session(self, session: LegacySession, incoming: Incoming, emit: Emit) -> Answer:
         assert incoming.id is not None
         answer = refused(incoming.id, InvalidRequest("the request was cancelled"))
         try:
             session.begin(incoming.id)
             with session.running(incoming.id):
-                answer = await self._engine.answer(incoming, session.who, outbox.emit)
+                answer = await self._engine.answer(incoming, session.who, emit)
         except BrokerError as error:
             answer = refused(incoming.id, error)
         finally:
-            outbox.finish(answer)
             session.last_used = self._engine.clock.now()
+        return answer
 
     async def _open_session(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
         assert incoming.id is not None

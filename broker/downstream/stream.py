@@ -3,16 +3,24 @@
 A silent connection is cut by proxies, and in the modern era a cut is a cancellation.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 
 from broker.core.eventstream import KEEPALIVE, frame
 from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
+from broker.relay.exchange import Emit
+
+GRACE: Final = 0.05
+"""Seconds in which nobody looks after a request that streams nothing: most are answered by then, and a task that
+watches the caller would cost each of them as much as the call itself. A caller that goes is noticed so much later."""
 
 PATIENCE: Final = 15.0
 """Seconds of silence before the stream begins, and between two signs of life on it."""
@@ -89,17 +97,91 @@ class Outbox:
         return self._wake.is_set()
 
 
-async def reply(http: Http, outbox: Outbox, status_of: Callable[[Answer], int]) -> None:
-    """Send what comes through `outbox` until its answer is there.
+class Response:
+    """The response to one request, whose work runs in the task that received it.
 
-    Raises: Disconnected.
+    Work that is done at once, and says nothing before its answer, costs no task and no look at the connection. Any
+    other gets an attendant: a task of `tasks` that sends what there is to send, and watches the caller.
+
+    `on_gone` is called if the caller goes before its answer is there; without it nobody cares.
     """
-    await outbox.wait()
-    if outbox.answer is not None and not len(outbox):
-        await http.respond(status_of(outbox.answer), outbox.answer.body, JSON_HEADERS)
-        return
-    await http.start(200, STREAM_HEADERS)
-    await pump(http, outbox)
+
+    def __init__(
+        self,
+        http: Http,
+        tasks: anyio.abc.TaskGroup,
+        status_of: Callable[[Answer], int],
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
+        self._http = http
+        self._tasks = tasks
+        self._status_of = status_of
+        self._on_gone = on_gone
+        self._attendant: _Attendant | None = None
+
+    async def send(self, work: Callable[[Emit], Awaitable[Answer]]) -> None:
+        """Run `work`, and send the notifications that it emits and its answer.
+
+        Raises: Disconnected.
+        """
+        grace = asyncio.get_running_loop().call_later(GRACE, self._attended)
+        try:
+            answer = await work(self._emit)
+            grace.cancel()
+            if self._attendant is None:
+                return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+            self._attendant.outbox.finish(answer)
+            await self._attendant.ended
+        finally:
+            grace.cancel()
+            if self._attendant is not None:
+                self._attendant.scope.cancel()
+
+    def _emit(self, method: str, params: dict[str, Any]) -> None:
+        self._attended().outbox.emit(method, params)
+
+    def _attended(self) -> "_Attendant":
+        if self._attendant is None:
+            self._attendant = _Attendant(self._http, self._status_of, self._on_gone)
+            self._tasks.start_soon(self._attendant.run)
+        return self._attendant
+
+
+class _Attendant:
+    """Looks after a response that is not over at once."""
+
+    def __init__(self, http: Http, status_of: Callable[[Answer], int], on_gone: Callable[[], None] | None) -> None:
+        self._http = http
+        self._status_of = status_of
+        self._on_gone = on_gone
+        self.outbox = Outbox()
+        self.scope = anyio.CancelScope()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Send until the answer is sent, or the caller is gone."""
+        try:
+            with self.scope, suppress(Disconnected):
+                if self._on_gone is None:
+                    await self._send()
+                else:
+                    await while_connected(self._http, self._send)
+            self.ended.set_result(None)
+        except Exception as fault:  # of this one response: the tasks that it runs beside must not end with it
+            self.ended.set_exception(fault)
+        finally:
+            self.ended.cancel()
+            if self._on_gone is not None and self.outbox.answer is None:
+                self._on_gone()
+
+    async def _send(self) -> None:
+        await self.outbox.wait()
+        answer = self.outbox.answer
+        if answer is not None and not len(self.outbox):
+            await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+            return
+        await self._http.start(200, STREAM_HEADERS)
+        await pump(self._http, self.outbox)
 
 
 async def pump(http: Http, outbox: Outbox) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from broker.core.caller import Caller
-from broker.core.catalog import Entry
+from broker.core.catalog import Entry, failed_list
 from broker.core.era import MODERN_VERSIONS, is_modern
 from broker.core.policy import Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
@@ -90,7 +90,7 @@ class Router:
         await now.pool.seen(now.shown(request.view), now.first_wait)
         for key in now.shown(request.view):
             now.pool.upstreams[key].touch(kind)
-        missing = self._missing(request.view)
+        missing = self._missing(request.view, kind)
         self._refuse_if_nothing_is_known(request.view, missing)
         result = now.views.page(now.catalog, self._scope(request.view, caller), kind, request)
         ttl = self._ttl(request.view, kind)
@@ -163,14 +163,19 @@ class Router:
     def _scope(self, view: str, caller: Caller) -> Scope:
         return Scope(caller, view, self.served.hidden())
 
-    def _missing(self, view: str) -> dict[str, Any]:
-        """What is not ready, and why; without secrets, since `trouble` has none."""
+    def _missing(self, view: str, kind: Kind | None = None) -> dict[str, Any]:
+        """What is not ready, or could not give its list of `kind`, and why; without secrets: `trouble` has none."""
         missing: dict[str, Any] = {}
         for key in self.served.shown(view):
             upstream = self.served.pool.upstreams[key]
-            is_known = upstream.listing is not None
-            if not upstream.is_ready or not is_known:
-                missing[key] = {"state": upstream.state.phase, "known": is_known, "reason": self._trouble(key)}
+            listing = upstream.listing
+            if not upstream.is_ready or listing is None:
+                reason = self._trouble(key)
+            elif (failure := failed_list(listing, kind)) is not None:
+                reason = failure
+            else:
+                continue
+            missing[key] = {"state": upstream.state.phase, "known": listing is not None, "reason": reason}
         return missing
 
     def _trouble(self, key: str) -> str:

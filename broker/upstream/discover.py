@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from broker.core import wire
-from broker.core.catalog import Dropped, Listing
+from broker.core.catalog import WHOLE_LIST, Dropped, Listing
 from broker.core.request import LISTS, Kind
 from broker.core.shape import is_array, is_object
 from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError, printable
@@ -63,7 +63,7 @@ async def discover(link: Link, timeout: float, known: Listing | None) -> Listing
             failures.append(error)
             items = known.items.get(kind, ()) if known is not None else ()
             found[kind] = Found(
-                items, (Dropped(kind, "*", f"the list cannot be had: {printable(error.message)}"),), 0.0
+                items, (Dropped(kind, WHOLE_LIST, f"the list cannot be had: {printable(error.message)}"),), 0.0
             )
 
     kinds = [kind for kind in Kind if link.peer.has(_CAPABILITY[kind])]

@@ -99,10 +99,11 @@ class Process:
                     cwd=cwd,
                     start_new_session=not sys.platform.startswith("win"),
                 )
+                return cls(transport, protocol, loop, tag)
+            raise AssertionError("unreachable")  # pragma: no cover - a shielded scope swallows nothing
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise CannotStart(f"cannot start {printable(argv[0])}: {why}") from None
-        return cls(transport, protocol, loop, tag)
 
     @property
     def pid(self) -> int:

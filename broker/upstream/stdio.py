@@ -4,7 +4,6 @@ Spec: 2026-07-28 basic/transports/stdio. Framing is bounded: a line that never e
 connection, not the broker its memory (F-13); a child that does not read is given up after `WRITE_TIMEOUT` (F-14).
 """
 
-import asyncio
 import collections
 import contextlib
 import logging
@@ -40,6 +39,7 @@ class StdioDuplex:
         self._process = process
         self._stderr: collections.deque[bytes] = collections.deque()
         self._stderr_size = 0
+        self._drained = anyio.Event()
         self._closing = False
 
     @classmethod
@@ -97,11 +97,10 @@ class StdioDuplex:
 
     async def _why_ended(self, seen: str) -> str:
         code: int | None = None
-        with anyio.move_on_after(0.2):
+        with anyio.move_on_after(LAST_WORDS / 2):
             code = await self._process.wait()
-        why = seen if code is None else _ended(code)
-        await asyncio.sleep(0)  # what it said last may still be in the pipe
-        return self._with_tail(why)
+            await self._drained.wait()  # what it said last may still be in the pipe
+        return self._with_tail(seen if code is None else _ended(code))
 
     def _with_tail(self, why: str) -> str:
         tail = self.stderr_tail()
@@ -126,6 +125,7 @@ class StdioDuplex:
                     self._stderr_size -= len(self._stderr.popleft())
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s: stderr: %s", self._upstream, printable(chunk[:400].decode("utf-8", "replace")))
+        self._drained.set()
 
 
 def _ended(code: int) -> str:

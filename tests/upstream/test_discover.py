@@ -151,7 +151,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(["properties", "type", "x-mcp-header", "allOf", "$ref"]), JSON))
 def test_SP22_no_schema_breaks_the_reading_of_header_annotations(schema: dict[str, Any]) -> None:
     client: Any = SimpleNamespace(upstream="up")
