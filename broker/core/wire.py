@@ -149,19 +149,17 @@ def _refuse_ambiguity(value: Any, skeleton: bytes, limits: Limits) -> None:
     """Refuse duplicate keys (fewer keys parsed than colons written) and depth beyond the limit."""
     keys = 0
     depth = 0
-    level: list[Any] = [value]
-    while level:
-        containers = [node for node in level if node.__class__ is dict or node.__class__ is list]
-        depth += bool(containers)
+    containers: list[Any] = [value] if value.__class__ is dict or value.__class__ is list else []
+    while containers:
+        depth += 1
         if depth > limits.depth:
             raise Malformed(f"nested deeper than {limits.depth}")
         below: list[Any] = []
         for node in containers:
             if node.__class__ is dict:
                 keys += len(node)
-                below.extend(node.values())
-            else:
-                below.extend(node)
-        level = below
+                node = node.values()
+            below += [child for child in node if child.__class__ is dict or child.__class__ is list]
+        containers = below
     if keys != skeleton.count(b":"):
         raise Malformed("an object has the same key twice")

@@ -4,6 +4,7 @@ The bounds here are asyncio's own: every request takes two of them, and anyio's 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,12 +45,11 @@ class Headers:
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self.items = [(name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1")) for name, value in raw]
-        self._first: dict[str, str] = {}
+        self._first = dict(reversed(self.items))
         self.duplicated: set[str] = set()
-        for name, value in self.items:
-            if name in self._first:
-                self.duplicated.add(name)
-            self._first.setdefault(name, value)
+        if len(self._first) < len(self.items):
+            counts = Counter(name for name, _ in self.items)
+            self.duplicated.update(name for name, count in counts.items() if count > 1)
 
     def get(self, name: str) -> str | None:
         """The first value."""

@@ -4,6 +4,7 @@ A silent connection is cut by proxies, and in the modern era a cut is a cancella
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 from broker.relay.exchange import Emit
+
+log = logging.getLogger(__name__)
 
 GRACE: Final = 0.05
 """Seconds in which nobody looks after a request that streams nothing: most are answered by then, and a task that
@@ -131,7 +134,7 @@ class Response:
             if self._attendant is None:
                 return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             self._attendant.outbox.finish(answer)
-            await self._attendant.ended
+            await self._attendant.ended.wait()
         finally:
             grace.cancel()
             if self._attendant is not None:
@@ -156,7 +159,7 @@ class _Attendant:
         self._on_gone = on_gone
         self.outbox = Outbox()
         self.scope = anyio.CancelScope()
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
 
     async def run(self) -> None:
         """Send until the answer is sent, or the caller is gone."""
@@ -166,11 +169,12 @@ class _Attendant:
                     await self._send()
                 else:
                     await while_connected(self._http, self._send)
-            self.ended.set_result(None)
-        except Exception as fault:  # of this one response: the tasks that it runs beside must not end with it
-            self.ended.set_exception(fault)
+        except Exception:
+            # A fault of ours costs this response: the server closes what it did not complete. Raised on, it would end
+            # the task group, and with it every other request.
+            log.exception("a response could not be sent")
         finally:
-            self.ended.cancel()
+            self.ended.set()
             if self._on_gone is not None and self.outbox.answer is None:
                 self._on_gone()
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-import aiohttp
 import anyio
 import anyio.abc
 from mcp.shared.inbound import (
@@ -35,7 +34,7 @@ from broker.upstream.link import (
     refusal_bytes,
     request_bytes,
 )
-from broker.upstream.web import CannotConnect, WebClient, content_type
+from broker.upstream.web import CannotConnect, Response, WebClient, content_type
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ class HttpLink(Link):
                 case _:
                     raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
 
-    async def _unusual(self, request_id: int, response: aiohttp.ClientResponse) -> dict[str, Any]:
+    async def _unusual(self, request_id: int, response: Response) -> dict[str, Any]:
         """A status that is not 200: a JSON-RPC error in its body is the answer, else the status is the fault."""
         if response.status == 202:
             raise MalformedAnswer(self.upstream, "HTTP 202 to a request")
@@ -206,7 +205,7 @@ class HttpLink(Link):
                 self._session = ended  # given up half-way: the next call that finds it gone begins again
                 raise
 
-    async def _from_stream(self, request_id: int, response: aiohttp.ClientResponse, waiting: Waiting) -> dict[str, Any]:
+    async def _from_stream(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
         async for event in self._client.events(response):
             if event.event != "message" or not event.data:
                 continue

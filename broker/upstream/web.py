@@ -1,8 +1,8 @@
 """What both HTTP transports share: one client, bounded reads, errors in our words.
 
-`aiohttp` stands behind this file, so that a leaner client can take its place. Bodies are asked for without
-compression, so the bytes that are counted are the bytes that are kept (F-50); redirects are followed on the same
-origin only, and only where the method and body stay (F-56).
+Two clients stand behind this file: our own for plain `http://` (`httpwire.py`, a fifth of the cost), and `aiohttp` for
+TLS and proxies. Bodies are asked for without compression, so the bytes that are counted are the bytes that are kept
+(F-50); redirects are followed on the same origin only, and only where the method and body stay (F-56).
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -19,6 +19,7 @@ import aiohttp
 from broker.core.eventstream import Event, EventParser, TooLong
 from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable, printable
+from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
@@ -71,61 +72,93 @@ def environment_proxy(url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
+class Response(Protocol):
+    """A response whose head has come."""
+
+    @property
+    def status(self) -> int:
+        """Its HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its header fields; case does not matter."""
+        ...
+
+    async def read(self) -> bytes:
+        """What has come of the body, at least one byte; nothing at its end."""
+        ...
+
+    def release(self) -> None:
+        """Nobody reads on: a connection on which more would come is closed. Safe to call twice."""
+        ...
+
+
+class _Client(Protocol):
+    """Sends requests to one upstream."""
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """The response to a request, when its head has come; redirects are not followed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections; what is in flight fails."""
+        ...
+
+
 class WebClient:
     """HTTP towards one upstream, with its configured headers."""
 
     def __init__(self, upstream: str, url: str, headers: Mapping[str, str], connect_timeout: float) -> None:
         self.upstream = upstream
         self.url = url
-        self._proxy = environment_proxy(url)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-            headers={"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers},
-            skip_auto_headers=("Content-Type",),
-            # Every request has its own deadline; a total here would cut streams that are meant to stay open.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
+        self._is_closed = False
+        proxy = environment_proxy(url)
+        fields = {"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers}
+        self._client: _Client = (
+            HttpWire(url, fields, connect_timeout, MAX_CONNECTIONS)
+            if proxy is None and can_carry(url)
+            else _Aiohttp(fields, connect_timeout, proxy)
         )
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        self._is_closed = True
+        await self._client.aclose()
 
     @asynccontextmanager
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    ) -> AsyncGenerator[Response, None]:
         """A response whose head has come; its status may be anything but a redirect.
 
         Raises: UpstreamUnavailable, also for faults while the body is read inside.
         """
-        if self._session.closed:
+        if self._is_closed:
             raise UpstreamUnavailable(self.upstream, "closed")
         try:
             for _ in range(MAX_REDIRECTS):
-                async with self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False, proxy=self._proxy
-                ) as response:
+                response = await self._client.send(method, url, headers, body)
+                try:
                     if response.status not in (301, 302, 303, 307, 308):
                         self._refuse_encoding(response)
                         yield response
                         return
                     url = self._redirected(url, response)
+                finally:
+                    response.release()
             raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, Unreachable) as error:
             raise CannotConnect(self.upstream, describe(error)) from None
-        except aiohttp.ClientError as error:
-            raise UpstreamUnavailable(self.upstream, describe(error)) from None
-        except (OSError, ssl.SSLError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise UpstreamUnavailable(self.upstream, describe(error)) from None
 
-    def _refuse_encoding(self, response: aiohttp.ClientResponse) -> None:
+    def _refuse_encoding(self, response: Response) -> None:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({printable(encoding, 20)}) unasked")
 
-    def _redirected(self, url: str, response: aiohttp.ClientResponse) -> str:
+    def _redirected(self, url: str, response: Response) -> str:
         target = resolve(url, response.headers.get("Location", ""))
         if origin(target) != origin(url):
             scheme, host, port = origin(target)
@@ -141,32 +174,32 @@ class WebClient:
             self.url = target
         return target
 
-    async def read_capped(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def read_capped(self, response: Response, limit: int) -> bytes:
         """The body. Raises: UpstreamUnavailable, if it is longer than `limit` bytes (F-51)."""
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
+        while chunk := await response.read():
             size += len(chunk)
             if size > limit:
-                response.close()
+                response.release()
                 raise UpstreamUnavailable(self.upstream, f"its answer is larger than {limit} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
 
-    async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+    async def events(self, response: Response) -> AsyncIterator[Event]:
         """The events of a stream, until it ends. Raises: UpstreamUnavailable, for one that is too long (F-57)."""
         parser = EventParser(FROM_UPSTREAM.size)
         try:
-            async for chunk in response.content.iter_any():
+            while chunk := await response.read():
                 for event in parser.feed(chunk):
                     yield event
         except TooLong as error:
-            response.close()
+            response.release()
             raise UpstreamUnavailable(self.upstream, str(error)) from None
         except (aiohttp.ClientError, OSError) as error:  # here too: a stream is also read outside of `request`
             raise UpstreamUnavailable(self.upstream, describe(error)) from None
 
-    async def refusal(self, response: aiohttp.ClientResponse) -> Refused:
+    async def refusal(self, response: Response) -> Refused:
         """The error of a response that is no success."""
         body = b""
         with contextlib.suppress(UpstreamUnavailable):
@@ -174,8 +207,55 @@ class WebClient:
         return Refused(self.upstream, response.status, body, response.headers.get("Retry-After"))
 
 
+class _AiohttpResponse:
+    """A response of `aiohttp`, as a `Response`."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        """See `Response`."""
+        return await self._response.content.readany()
+
+    def release(self) -> None:
+        """See `Response`."""
+        self._response.release()
+
+
+class _Aiohttp:
+    """`aiohttp` as a `_Client`."""
+
+    def __init__(self, headers: Mapping[str, str], connect_timeout: float, proxy: str | None) -> None:
+        self._proxy = proxy
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            headers=headers,
+            skip_auto_headers=("Content-Type",),
+            # Every request has its own deadline; a total here would cut streams that are meant to stay open.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """See `_Client`."""
+        return _AiohttpResponse(
+            await self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False, proxy=self._proxy
+            )
+        )
+
+    async def aclose(self) -> None:
+        """See `_Client`."""
+        await self._session.close()
+
+
 def describe(error: Exception) -> str:
     """A network fault in few words, without URLs or credentials (d)."""
+    if isinstance(error, WireFault):
+        return str(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return "its TLS certificate is not valid"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -192,6 +272,6 @@ def describe(error: Exception) -> str:
     return f"HTTP fault ({type(error).__name__})"
 
 
-def content_type(response: aiohttp.ClientResponse) -> str:
+def content_type(response: Response) -> str:
     """The media type, lower case, without parameters."""
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -13,8 +13,10 @@ import anyio
 import pytest
 
 from broker.errors import UpstreamAnsweredError, UpstreamTimedOut, UpstreamUnavailable
+from broker.upstream import web
 from broker.upstream.handshake import agree
 from broker.upstream.http import HttpLink
+from broker.upstream.httpwire import can_carry
 from broker.upstream.link import Link
 from broker.upstream.pipe import PipeLink
 from broker.upstream.sse import SseDuplex
@@ -29,6 +31,8 @@ KINDS = {
     "sse": ("sse", "legacy"),
     "http-legacy": ("http", "legacy"),
     "http-modern": ("http", "modern"),
+    "http-legacy-aiohttp": ("http", "legacy"),
+    "http-modern-aiohttp": ("http", "modern"),
 }
 
 
@@ -70,11 +74,15 @@ class Probes:
         flags = ["--era", era, "--log", self.log, "--name", "p"]
         if transport == "stdio":
             return PipeLink("p", await StdioDuplex.open("p", self.peers.command("probe", *flags), {}, None))
+        is_general = kind.endswith("-aiohttp")  # the client for TLS and proxies, held to the same promises
+        kind = kind.removesuffix("-aiohttp")
         peer = None if own else self._listening.get(kind)
         if peer is None:
             peer = await self.peers.astart("probe", "--transport", transport, *flags)
             self._listening.setdefault(kind, peer)
-        client = WebClient("p", peer.url, {}, 10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(web, "can_carry", lambda url: not is_general and can_carry(url))
+            client = WebClient("p", peer.url, {}, 10)
         return HttpLink(client) if transport == "http" else PipeLink("p", await SseDuplex.open(client))
 
 

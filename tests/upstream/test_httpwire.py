@@ -1,0 +1,381 @@
+"""HTTP/1.1 as bytes: what is written, what is kept, and what a peer can do to us."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import pytest
+
+from broker.upstream import httpwire
+from broker.upstream.httpwire import HIGH_WATER, MAX_HEAD, HttpWire, Unreachable, WireFault, WireResponse, can_carry
+
+BOUND = 10
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+Answer = Callable[["Peer", asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peer:
+    """Reads requests, and answers each with the next of `answers`, the last one again and again."""
+
+    def __init__(self, *answers: bytes | Answer) -> None:
+        self.answers = list(answers)
+        self.heads: list[str] = []
+        self.bodies: list[bytes] = []
+        self.connections = 0
+        self.open = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                    self.heads.append(head)
+                    length = [line for line in head.split("\r\n") if line.startswith("Content-Length: ")]
+                    self.bodies.append(await reader.readexactly(int(length[0].split()[1])) if length else b"")
+                    answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                    if callable(answer):
+                        await answer(self, writer)
+                    else:
+                        writer.write(answer)
+                        await writer.drain()
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def meeting(
+    *answers: bytes | Answer, headers: Mapping[str, str] | None = None, limit: int = 10
+) -> AsyncGenerator[tuple[Peer, HttpWire], None]:
+    peer = Peer(*answers)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.ensure_future(peer.serve(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    wire = HttpWire(peer.url, headers or {}, 5, limit)
+    try:
+        with anyio.fail_after(BOUND):
+            yield peer, wire
+    finally:
+        await wire.aclose()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def whole(response: WireResponse) -> bytes:
+    try:
+        data = b""
+        while part := await response.read():
+            data += part
+        return data
+    finally:
+        response.release()
+
+
+async def post(peer: Peer, wire: HttpWire, body: bytes = b"{}") -> bytes:
+    return await whole(await wire.send("POST", peer.url, {}, body))
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    while not is_true():  # noqa: ASYNC110 - what the operating system does sets no event
+        await anyio.sleep(0.01)
+
+
+async def test_a_request_is_these_bytes() -> None:
+    async with meeting(OK, headers={"Authorization": "Bearer x", "accept": "a/b", "Connection": "close"}) as (
+        peer,
+        wire,
+    ):
+        await whole(await wire.send("POST", peer.url + "/gr\u00fc\u00dfe d%20e?q=1 2\r\n#f", {"Accept": "c/d"}, b"{}"))
+        assert peer.heads == [
+            "POST /mcp/gr%C3%BC%C3%9Fe%20d%20e?q=1%202 HTTP/1.1\r\n"
+            f"Host: {peer.url[7:-4]}\r\nAuthorization: Bearer x\r\nAccept: c/d\r\nContent-Length: 2\r\n\r\n"
+        ]
+        await whole(await wire.send("GET", peer.url, {}, None))
+        assert "Content-Length" not in peer.heads[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX-Trailer: 1\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nContent-Type: x\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+async def test_a_body_ends_where_its_head_says_and_the_connection_is_kept(answer: bytes, step: int) -> None:
+    async def piecewise(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        for at in range(0, len(answer), step):
+            writer.write(answer[at : at + step])
+            await asyncio.sleep(0)
+
+    async with meeting(piecewise) as (peer, wire):
+        for _ in range(3):
+            response = await wire.send("POST", peer.url, {}, b"{}")
+            assert "content-type" not in response.headers and "x-trailer" not in response.headers
+            assert await whole(response) == b"hello"
+        assert peer.connections == 1 and "0 busy, 1 idle" in repr(wire)
+
+
+async def test_a_body_without_a_length_ends_with_the_connection() -> None:
+    async def closing(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhel")
+        await asyncio.sleep(0.02)
+        writer.write(b"lo")
+        writer.close()
+
+    async with meeting(closing) as (peer, wire):
+        assert await post(peer, wire) == b"hello"
+        assert await post(peer, wire) == b"hello"
+        assert peer.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        b"HTTP/1.1 200 OK\r\nContent-",
+        b"",
+    ],
+)
+async def test_a_response_that_is_cut_is_no_response_and_is_not_asked_for_again(answer: bytes) -> None:
+    async def cut(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    async with meeting(OK, cut) as (peer, wire):
+        assert await post(peer, wire) == b"ok"
+        with pytest.raises(WireFault, match="the connection broke"):
+            await post(peer, wire, b"never twice")
+        assert peer.bodies.count(b"never twice") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * (6 * MAX_HEAD),
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * MAX_HEAD,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * MAX_HEAD,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * (6 * MAX_HEAD),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * (6 * MAX_HEAD),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * MAX_HEAD,
+    ],
+    ids=[
+        "other",
+        "upgrade",
+        "two-lengths",
+        "chunk",
+        "value",
+        "head",
+        "fields",
+        "continue",
+        "extension",
+        "trailer",
+        "trailers",
+    ],
+)
+async def test_what_is_not_http_or_never_comes_to_its_content_ends_the_connection(answer: bytes) -> None:
+    async with meeting(answer, OK) as (peer, wire):
+        with pytest.raises(WireFault, match="HTTP fault"):
+            await post(peer, wire)
+        await until(lambda: peer.open == 0)
+        assert await post(peer, wire) == b"ok"
+
+
+async def test_a_connection_that_the_peer_has_closed_is_noticed_before_the_request_is_written() -> None:
+    """Even if the loop has not seen it yet."""
+
+    async def last(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+
+    async with meeting(last, OK) as (peer, wire):
+        response = await wire.send("POST", peer.url, {}, b"{}")
+        assert await whole(response) == b"ok"
+        await until(lambda: peer.open == 0)
+        assert await post(peer, wire) == b"ok"
+        assert len(peer.heads) == 2
+
+
+async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one() -> None:
+    async with meeting(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", OK) as (peer, wire):
+        assert await post(peer, wire) == b"ok"
+        assert await post(peer, wire) == b"ok"
+        assert peer.connections == 2
+
+
+async def test_an_answer_that_comes_while_nobody_asks_is_never_taken_for_the_next_one() -> None:
+    said = anyio.Event()
+
+    async def twice(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await asyncio.sleep(0.05)
+        writer.write(OK.replace(b"ok", b"no"))
+        await writer.drain()
+        said.set()
+
+    async with meeting(twice, OK) as (peer, wire):
+        assert await post(peer, wire) == b"ok"
+        await said.wait()
+        assert await post(peer, wire) == b"ok"
+        assert peer.connections == 2
+
+
+async def test_F63_a_header_that_is_not_one_line_is_not_sent() -> None:
+    async with meeting(OK) as (peer, wire):
+        for name, value in [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\0"), ("X\r\nY", "b"), ("X Y", "b"), ("", "b")]:
+            with pytest.raises(WireFault):
+                await whole(await wire.send("POST", peer.url, {name: value}, b"{}"))
+        with pytest.raises(WireFault):
+            await whole(await wire.send("POST", peer.url, {"X": "\ud800"}, b"{}"))
+        assert peer.connections == 0
+
+
+async def test_F64_connections_are_bounded_and_who_waits_gets_a_turn_in_order() -> None:
+    go_on = anyio.Event()
+
+    async def slow(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(OK)
+
+    async with meeting(slow, limit=2) as (peer, wire), anyio.create_task_group() as tasks:
+        for n in range(10):
+            tasks.start_soon(post, peer, wire, b"%d" % n)
+        await until(lambda: len(peer.heads) == 2)
+        with anyio.move_on_after(0.05) as waited:
+            await post(peer, wire, b"late")
+        assert waited.cancelled_caught, "it waits within its own deadline"
+        go_on.set()
+        await until(lambda: len(peer.heads) == 10)
+        assert peer.connections == 2
+        assert sorted(peer.bodies) == [b"%d" % n for n in range(10)]
+
+
+async def test_a_request_that_is_cancelled_closes_its_connection_and_gives_its_turn_back() -> None:
+    async def silent(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0)
+
+    async def half(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel")
+
+    async with meeting(silent, half, OK, limit=1) as (peer, wire):
+        for asked in (1, 2):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(post, peer, wire)
+                await until(lambda asked=asked: len(peer.heads) == asked)
+                await anyio.sleep(0.02)
+                tasks.cancel_scope.cancel()
+            await until(lambda: peer.open == 0)
+        assert await post(peer, wire) == b"ok"
+
+
+async def test_a_body_that_nobody_reads_stays_with_its_peer() -> None:
+    sent = 0
+
+    async def endless(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async with meeting(endless) as (peer, wire):
+        response = await wire.send("POST", peer.url, {}, b"{}")
+        before = -1
+        while before != sent:
+            before = sent
+            await anyio.sleep(0.1)
+        assert len(await response.read()) <= 2 * HIGH_WATER
+        await until(lambda: sent > before)
+        response.release()
+        await until(lambda: peer.open == 0)
+
+
+async def test_closing_fails_what_is_in_flight_and_what_comes_later() -> None:
+    async def silent(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0)
+
+    async with meeting(silent, limit=1) as (peer, wire):
+
+        async def refused() -> None:
+            with pytest.raises(WireFault, match="closed"):
+                await post(peer, wire)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused)
+            tasks.start_soon(refused)
+            await until(lambda: len(peer.heads) == 1)
+            await wire.aclose()
+        await refused()
+        await until(lambda: peer.open == 0)
+
+
+async def test_idle_connections_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(OK) as (peer, wire):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(post, peer, wire)
+        assert peer.open == 3
+        monkeypatch.setattr(httpwire, "KEEP", -1.0)
+        assert await post(peer, wire) == b"ok"
+        await until(lambda: peer.open == 0)
+
+
+async def test_who_cannot_be_reached_is_said_in_few_words() -> None:
+    for url, why in [
+        ("http://127.0.0.1:1/", r"cannot connect \(connection refused\)"),
+        ("http://localhost:1/", r"cannot connect \(connection refused\)"),
+        ("http://nobody.invalid/", "its host name cannot be resolved"),
+    ]:
+        with pytest.raises(Unreachable, match=why):
+            await HttpWire(url, {}, 5, 1).send("GET", url, {}, None)
+
+
+async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(OK) as (peer, wire):
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo("127.0.0.1", int(peer.url.split(":")[2][:-4]), type=1)
+
+        async def resolve(*_: object, **__: object) -> object:
+            family, kind, protocol, name, address = found[0]
+            return [(family, kind, protocol, name, (address[0], 1)), *found]
+
+        monkeypatch.setattr(loop, "getaddrinfo", resolve)
+        connection = await wire._connect()
+        assert connection.is_good
+        connection.abort()
+
+
+async def test_a_host_that_swallows_packets_costs_the_connect_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+    with pytest.raises(WireFault, match="did not accept a connection in time") as fault:
+        await HttpWire("http://127.0.0.1:1/", {}, 0.05, 1).send("GET", "http://127.0.0.1:1/", {}, None)
+    assert not isinstance(fault.value, Unreachable)
+
+
+def test_what_this_client_is_for() -> None:
+    assert can_carry("http://127.0.0.1:8000/mcp") and can_carry("http://[::1]/")
+    for other in ("https://a/", "http://u:p@a/", "http://gr\u00fc\u00dfe.example/", "http:///x", "ws://a/"):
+        assert not can_carry(other)
