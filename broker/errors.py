@@ -160,6 +160,12 @@ class UpstreamAnsweredError(BrokerError):
     """The upstream's own JSON-RPC error: code, message and data pass as they are."""
 
 
+class CannotAsk(BrokerError):
+    """A question of an upstream that reaches nobody; this is what the upstream is answered. -32601: nobody offers it."""
+
+    code = METHOD_NOT_FOUND
+
+
 def printable(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     """`text` for a message or a log line: control characters escaped, at most `limit` characters.
 

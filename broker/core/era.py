@@ -41,12 +41,19 @@ PER_HOP: Final = frozenset(
 )
 """Keys of `_meta` that speak of one connection: dropped where a message comes in, set afresh where it goes out."""
 
-CARRIED_CAPABILITIES: Final[frozenset[str]] = frozenset()
-"""What the broker can carry back from an upstream to the caller that owns the call.
+CARRIED_CAPABILITIES: Final = frozenset({"elicitation", "sampling", "roots"})
+"""What the broker can carry back from an upstream to the caller that owns the call (`core/questions.py`).
 
 Only what is here is declared upstream: a server that is told its host can be asked, and is then refused, is worse
-off than one that knows. Questions join this set together with the back-channel (`relay/backchannel.py`).
+off than one that knows.
 """
+SHARED_CAPABILITIES: Final[Mapping[str, Any]] = {
+    "elicitation": {"form": {}, "url": {}},
+    "sampling": {"context": {}, "tools": {}},
+    "roots": {"listChanged": True},
+}
+"""What a legacy upstream is told on a link that many callers share: all that can be carried. The truth is kept for
+each question: a caller that lacks it is not asked."""
 
 CACHEABLE: Final = frozenset(
     {
@@ -95,6 +102,7 @@ def hop_params(
     client: Mapping[str, Any],
     capabilities: Mapping[str, Any],
     progress_token: int | None,
+    log_level: str | None = None,
 ) -> dict[str, Any]:
     """`params` as they go upstream: the same, with the `_meta` of this hop.
 
@@ -107,6 +115,8 @@ def hop_params(
         meta[META_VERSION] = version
         meta[META_CLIENT_INFO] = client
         meta[META_CLIENT_CAPABILITIES] = capabilities
+        if log_level is not None:
+            meta[META_LOG_LEVEL] = log_level
     outgoing = {name: value for name, value in params.items() if name != "_meta"}
     if meta:
         outgoing["_meta"] = meta

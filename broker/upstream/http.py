@@ -25,13 +25,13 @@ from broker.core.era import is_modern
 from broker.core.shape import is_object
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
+    MAX_QUESTIONS,
     NEVER_CANCELLED,
     Link,
     Waiting,
     belongs_to_link,
     judge_answer,
     notification_bytes,
-    refusal_bytes,
     request_bytes,
 )
 from broker.upstream.web import CannotConnect, Response, WebClient, content_type
@@ -215,7 +215,7 @@ class HttpLink(Link):
                 if _is_answer_to(message, request_id):
                     return message
             elif "id" in message:
-                self._refuse(message)
+                self._on_question(message, waiting)
             else:
                 params = message.get("params")
                 self._on_notification(request_id, method, params if is_object(params) else {}, waiting)
@@ -225,6 +225,8 @@ class HttpLink(Link):
         if method == "notifications/progress":
             if params.get("progressToken") == request_id:
                 waiting.notice(method, params)
+        elif method == "notifications/cancelled":
+            self._take_back(params)
         elif belongs_to_link(method):
             self._unsolicited(method, params)
         else:
@@ -262,10 +264,16 @@ class HttpLink(Link):
                 headers.update(mcp_param_headers(self._param_headers[name], arguments))
         return headers
 
-    def _refuse(self, message: Mapping[str, Any]) -> None:
-        answer = refusal_bytes(message)
-        if answer is not None and not is_modern(self.version):
-            self._courtesy(answer)
+    def _on_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
+        """A request of a legacy upstream, on the stream of the call that it belongs to. A modern one may send none."""
+        if is_modern(self.version) or self._tasks is None or len(self._questions) >= MAX_QUESTIONS:
+            return
+        self._tasks.start_soon(self._put_question, message, waiting)
+
+    async def _put_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
+        answer = await self._answer_question(message, waiting)
+        if answer is not None:
+            await self._tell(answer)
 
     def _courtesy(self, body: bytes) -> None:
         """Tell it in the background; dropped when too many such wait already."""
@@ -330,10 +338,13 @@ class HttpLink(Link):
         method, params = message.get("method"), message.get("params")
         if not isinstance(method, str):
             return
+        params = params if is_object(params) else {}
         if "id" in message:
-            self._refuse(message)
+            self._on_question(message, None)
+        elif method == "notifications/cancelled":
+            self._take_back(params)
         else:
-            self._unsolicited(method, params if is_object(params) else {})
+            self._unsolicited(method, params)
 
 
 def _is_answer_to(message: Mapping[str, Any], request_id: int) -> bool:

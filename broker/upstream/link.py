@@ -7,7 +7,7 @@ tokens are the broker's own on each link, so two callers with the same id can ne
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,12 +16,24 @@ import anyio
 
 from broker.core import wire
 from broker.core.era import LATEST_LEGACY, Version, hop_params
+from broker.core.questions import CAPABILITY, Question
 from broker.core.shape import is_object
-from broker.errors import MalformedAnswer, UpstreamAnsweredError, UpstreamTimedOut, UpstreamUnavailable, printable
+from broker.errors import (
+    INTERNAL_ERROR,
+    BrokerError,
+    CannotAsk,
+    MalformedAnswer,
+    UpstreamAnsweredError,
+    UpstreamTimedOut,
+    UpstreamUnavailable,
+    printable,
+)
 from broker.upstream.peer import BROKER_INFO, Peer
 
 log = logging.getLogger(__name__)
 
+Ask = Callable[[Question], Awaitable[dict[str, Any]]]
+"""Puts a question of the upstream to the caller of a request: its result as it came. Raises: BrokerError."""
 Notice = Callable[[str, dict[str, Any]], None]
 """Told of a notification: method, parameters. Called from the reader, so it must neither block nor raise."""
 
@@ -29,6 +41,12 @@ MAX_EXTENSIONS: Final = 10
 """A call that reports progress may take this many times its timeout, never more (SP-33)."""
 MAX_HANGS: Final = 5
 """Requests in a row without any answer before the connection counts as dead (F-04)."""
+MAX_QUESTIONS: Final = 64
+"""Open questions of one upstream, and of one call: one that asks in a loop is refused, not served (F-24, SP-66)."""
+ANSWER_TIMEOUT: Final = 600.0
+"""Seconds that a caller may take to answer: a person fills in a form. The call's own time stands still meanwhile."""
+MAX_ABANDONED: Final = 1000
+"""Requests remembered that nobody waits for and the upstream has not answered; the oldest are forgotten."""
 NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 """Spec: 2025-11-25 basic/utilities/cancellation: "The initialize request MUST NOT be cancelled by clients"."""
 
@@ -37,17 +55,27 @@ def ignore_notice(method: str, params: dict[str, Any]) -> None:
     """For requests that nobody watches."""
 
 
+async def ask_nobody(question: Question) -> dict[str, Any]:
+    """For requests of the broker's own: there is nobody to ask."""
+    raise CannotAsk(f"Method not found: nobody can be asked {printable(question.method)}")
+
+
 @dataclass(slots=True)
 class Waiting:
-    """The time that one request may take: `timeout` seconds of silence, ten times that in all."""
+    """One request in flight: what comes to it before its answer, and the time it may take.
+
+    `timeout` seconds of silence, ten times that in all; while its caller answers a question, time stands still.
+    """
 
     upstream: str
     timeout: float
     on_notice: Notice = ignore_notice
+    on_question: Ask = ask_nobody
     started: float = field(default_factory=anyio.current_time)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     lost: str | None = None
     """Why the connection is gone, if it is."""
+    _asking: set[anyio.CancelScope] = field(default_factory=set[anyio.CancelScope])
 
     @contextmanager
     def deadline(self) -> Generator[None, None, None]:
@@ -75,6 +103,29 @@ class Waiting:
             self.scope.deadline = min(latest, anyio.current_time() + self.timeout)
         self.on_notice(method, params)
 
+    async def ask(self, question: Question) -> dict[str, Any]:
+        """Put a question to the caller of this request; given up when the request ends.
+
+        Raises: BrokerError.
+        """
+        began = anyio.current_time()
+        self.scope.deadline = float("inf")
+        with anyio.move_on_after(ANSWER_TIMEOUT) as asking:
+            self._asking.add(asking)
+            try:
+                return await self.on_question(question)
+            finally:
+                self._asking.discard(asking)
+                self.started += anyio.current_time() - began
+                if not self._asking:
+                    self.scope.deadline = anyio.current_time() + self.timeout
+        raise CannotAsk("the call has ended, or its caller did not answer in time", code=INTERNAL_ERROR)
+
+    def end(self) -> None:
+        """The request is over: nobody is asked for it any more."""
+        for asking in self._asking:
+            asking.cancel()
+
 
 class Link(ABC):
     """See the module. Subclasses are transports; they call `_receive` for what comes in unasked."""
@@ -93,6 +144,12 @@ class Link(ABC):
         self._gone = anyio.Event()
         self._ids = itertools.count(1)
         self._hangs = 0
+        self._calls: dict[int, Waiting] = {}
+        """Calls of callers in flight: those that a question or a log message may belong to."""
+        self._abandoned: dict[int, None] = {}
+        """Calls that nobody waits for, and that the upstream has not answered yet: they are still in flight there."""
+        self._questions: dict[str | int, anyio.CancelScope] = {}
+        """Open questions by the upstream's own ids."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.upstream} {self.version} {self.lost or 'live'}>"
@@ -104,13 +161,15 @@ class Link(ABC):
         *,
         timeout: float,
         on_notice: Notice = ignore_notice,
+        on_question: Ask = ask_nobody,
         wants_progress: bool = False,
         capabilities: Mapping[str, Any] | None = None,
+        log_level: str | None = None,
     ) -> dict[str, Any]:
         """Ask, and wait for the result: its object as it came.
 
-        `timeout`: seconds; `capabilities`: what a modern upstream may ask back in this one request. A request that
-        is cancelled, or out of time, is cancelled upstream.
+        `timeout`: seconds; `capabilities`: what a modern upstream may ask back in this one request; `log_level`: from
+        which on it may log. A request that is cancelled, or out of time, is cancelled upstream.
 
         Raises: UpstreamUnavailable, UpstreamTimedOut, MalformedAnswer, UpstreamAnsweredError.
         """
@@ -123,8 +182,11 @@ class Link(ABC):
             client=BROKER_INFO,
             capabilities=capabilities or {},
             progress_token=request_id if wants_progress else None,
+            log_level=log_level,
         )
-        waiting = Waiting(self.upstream, timeout, on_notice)
+        waiting = Waiting(self.upstream, timeout, on_notice, on_question)
+        if on_question is not ask_nobody:
+            self._calls[request_id] = waiting
         try:
             message = await self._exchange(request_id, method, outgoing, waiting)
         except UpstreamTimedOut:
@@ -132,6 +194,9 @@ class Link(ABC):
             if self._hangs >= MAX_HANGS:
                 self.lose(f"{self._hangs} requests in a row without an answer")
             raise
+        finally:
+            self._calls.pop(request_id, None)
+            waiting.end()
         self._hangs = 0
         return judge_answer(self.upstream, message)
 
@@ -172,6 +237,59 @@ class Link(ABC):
 
     def _fail_pending(self, why: str) -> None:  # noqa: B027 - a hook, likewise
         """Fail what waits; transports that wait elsewhere have nothing here."""
+
+    def _owner(self) -> Waiting | None:
+        """The call that something without an address must belong to: the only one in flight.
+
+        A call counts until the upstream has answered it, also when nobody waits for it any more.
+
+        Raises: CannotAsk, if that cannot be told. None, if there is no call at all.
+        """
+        if len(self._calls) + len(self._abandoned) > 1:
+            remedy = "set `isolation: caller` for this server, or call it one at a time"
+            raise CannotAsk(
+                f"several calls are in flight, and nothing tells whose this is: {remedy}", code=INTERNAL_ERROR
+            )
+        if self._abandoned:
+            raise CannotAsk("the call has been cancelled", code=INTERNAL_ERROR)
+        return next(iter(self._calls.values()), None)
+
+    def _abandon_call(self, request_id: int) -> None:
+        """Nobody waits for this call any more, but its upstream may still work on it."""
+        if request_id in self._calls:
+            self._abandoned[request_id] = None
+            if len(self._abandoned) > MAX_ABANDONED:
+                del self._abandoned[next(iter(self._abandoned))]
+
+    async def _answer_question(self, message: Mapping[str, Any], waiting: Waiting | None) -> bytes | None:
+        """The answer to a request of the upstream, as bytes; None if its id is none, or it took the request back.
+
+        `waiting` is the call it came with; without one, it must belong to the only call in flight.
+        """
+        request_id, method, params = message.get("id"), message.get("method"), message.get("params", {})
+        if not isinstance(request_id, str | int) or not isinstance(method, str) or not is_object(params):
+            return refusal_bytes(message)
+        if method not in CAPABILITY:
+            return refusal_bytes(message)
+        if request_id in self._questions or len(self._questions) >= MAX_QUESTIONS:
+            return error_answer(request_id, CannotAsk("too many questions are open", code=INTERNAL_ERROR))
+        with anyio.CancelScope() as scope:
+            self._questions[request_id] = scope
+            try:
+                owner = waiting or self._owner()
+                result = await (owner.ask if owner is not None else ask_nobody)(Question(method, params))
+                return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+            except BrokerError as error:
+                return error_answer(request_id, error)
+            finally:
+                del self._questions[request_id]
+        return None
+
+    def _take_back(self, params: Mapping[str, Any]) -> None:
+        """The upstream has cancelled a question of its own."""
+        request_id = params.get("requestId")
+        if isinstance(request_id, str | int) and request_id in self._questions:
+            self._questions[request_id].cancel()
 
     def _unsolicited(self, method: str, params: dict[str, Any]) -> None:
         """A notification that no request owns."""
@@ -217,6 +335,11 @@ def notification_bytes(method: str, params: Mapping[str, Any] | None) -> bytes:
     if params:
         message["params"] = params
     return wire.encode(message)
+
+
+def error_answer(request_id: str | int, error: BrokerError) -> bytes:
+    """A JSON-RPC error response to an upstream."""
+    return wire.encode({"jsonrpc": "2.0", "id": request_id, "error": error.to_json()})
 
 
 def refusal_bytes(message: Mapping[str, Any]) -> bytes | None:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import anyio
+import anyio.abc
 
 from broker.core import wire
+from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
-from broker.errors import MalformedAnswer, UpstreamUnavailable, printable
+from broker.errors import CannotAsk, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
+    MAX_QUESTIONS,
     NEVER_CANCELLED,
     Link,
     Waiting,
@@ -82,6 +85,7 @@ class PipeLink(Link):
         self.listening.set()  # one stream for everything
         self._garbage = 0
         self._refusals = 0
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
         pending = _Pending(asyncio.get_running_loop().create_future(), waiting)
@@ -114,6 +118,7 @@ class PipeLink(Link):
     async def serve(self) -> None:
         """See `Link`: the one reader."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             tasks.start_soon(self._attend, tasks.cancel_scope)
             try:
                 async for message in self._duplex.receive():
@@ -138,6 +143,7 @@ class PipeLink(Link):
 
     def _abandon(self, request_id: int, method: str) -> None:
         """Nobody waits for this answer any more: say so, once."""
+        self._abandon_call(request_id)
         if self.lost is None and method not in NEVER_CANCELLED:
             self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": request_id}))
 
@@ -171,6 +177,8 @@ class PipeLink(Link):
         if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 19:
             request_id = int(request_id)
         pending = self._pending.get(request_id) if type(request_id) is int else None
+        if type(request_id) is int:
+            self._abandoned.pop(request_id, None)
         if pending is None or pending.answer.done():
             log.debug("%s: dropped an answer that nobody waits for", self.upstream)
             return
@@ -178,19 +186,50 @@ class PipeLink(Link):
         pending.answer.set_result(message)
 
     def _on_notification(self, method: str, params: dict[str, Any]) -> None:
-        if method == "notifications/progress":
-            token = params.get("progressToken")
-            pending = self._pending.get(token) if type(token) is int else None
-            if pending is not None:
-                pending.waiting.notice(method, params)
+        match method:
+            case "notifications/progress":
+                token = params.get("progressToken")
+                pending = self._pending.get(token) if type(token) is int else None
+                if pending is not None:
+                    pending.waiting.notice(method, params)
+            case "notifications/cancelled":
+                self._take_back(params)
+            case "notifications/message":
+                self._on_log(method, params)
+            case _:
+                self._unsolicited(method, params)
+
+    def _on_log(self, method: str, params: dict[str, Any]) -> None:
+        """A log message names no call: it goes to the only one in flight, or to nobody."""
+        try:
+            owner = self._owner()
+        except CannotAsk:
+            owner = None
+        if owner is not None:
+            owner.notice(method, params)
         else:
             self._unsolicited(method, params)
 
     def _on_request(self, message: dict[str, Any]) -> None:
+        is_question = message.get("method") in CAPABILITY
+        if is_question and self._tasks is not None and len(self._questions) < MAX_QUESTIONS:
+            self._tasks.start_soon(self._on_question, message)
+            return
         self._refusals += 1
         answer = refusal_bytes(message)
         if answer is not None and self._refusals <= MAX_REFUSALS:
             self._duplex.post(answer)
+
+    async def _on_question(self, message: dict[str, Any]) -> None:
+        answer = await self._answer_question(message, None)
+        if answer is None:
+            return
+        try:
+            await self._duplex.send(answer)
+        except Gone as gone:
+            self.lose(str(gone))
+        except UpstreamUnavailable as error:
+            log.debug("%s: an answer was refused: %s", self.upstream, error.why)
 
     def _on_garbage(self, data: bytes, why: str) -> None:
         """A line that is no message. The call it was meant for, if that can be told, fails now (F-12)."""
