@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NewType
 
+from broker.core.questions import Question
 from broker.core.shape import is_object
 
 Version = NewType("Version", str)
@@ -217,3 +218,16 @@ def tool_for_caller(tool: dict[str, Any], *, upstream: Version, caller: Version)
         return tool
     # SDK 1 hosts lose the whole list over one such schema.
     return {name: value for name, value in tool.items() if name != "outputSchema"}
+
+
+def question_for_caller(question: Question, caller: Version, mint: str) -> Question:
+    """An elicitation by URL as the caller's era has it: legacy ones carry an id, modern ones do not.
+
+    `mint` is the id, where one is missing.
+    """
+    if question.method != "elicitation/create" or question.params.get("mode") != "url":
+        return question
+    params = {name: value for name, value in question.params.items() if name != "elicitationId"}
+    if not is_modern(caller):
+        params["elicitationId"] = question.params.get("elicitationId", mint)
+    return Question(question.method, params)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.core.shape import is_object
+from broker.core.shape import is_array, is_object
 
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
@@ -100,3 +100,15 @@ def requests_of(questions: Mapping[str, Question]) -> dict[str, Any]:
         key: {"method": question.method, **({"params": question.params} if question.params else {})}
         for key, question in questions.items()
     }
+
+
+def url_questions(data: object) -> dict[str, Question]:
+    """The URL questions that a -32042 error carries (2025-11-25), by made-up keys; empty if it carries none.
+
+    Spec: 2025-11-25 client/elicitation, "URL Elicitation Required Error".
+    """
+    elicitations = data.get("elicitations") if is_object(data) else None
+    if not is_array(elicitations):
+        return {}
+    asked = [one for one in elicitations if is_object(one) and one.get("mode") == "url"]
+    return {f"url{number}": Question("elicitation/create", one) for number, one in enumerate(asked, 1)}

@@ -1,38 +1,55 @@
 """One downstream request in flight, with all that belongs to it alone.
 
-Progress of the upstream call passes here, under the caller's token and at a bounded rate. Cancellation needs no
-code: whoever runs the request cancels its task, and the link cancels upstream what it was waiting for.
+Progress and log messages of the upstream call pass here, under the caller's token, from the level it asked for, at a
+bounded rate; questions go to its caller, who is asked no more than it offered. Cancellation needs no code: whoever
+runs the request cancels its task, and the link cancels upstream what it was waiting for.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from broker.clock import Clock
+from broker.core.era import declared_upstream
+from broker.core.logs import LogGate, is_at_least
 from broker.core.progress import ProgressGate
-from broker.core.shape import is_object
+from broker.core.questions import Question, unanswerable
+from broker.errors import CannotAsk
+from broker.relay.backchannel import BackChannel, NoBackChannel
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Send a notification to the caller of this request, ahead of its result: method, parameters. Never blocks."""
 
 
-class Exchange:
-    """See the module. `progress_token` is the caller's, None if it asked for no progress."""
+NOBODY: Final[Mapping[str, Any]] = {}
 
-    def __init__(self, clock: Clock, emit: Emit, progress_token: str | int | None = None) -> None:
+
+class Exchange:
+    """See the module. `progress_token` is the caller's, None if it asked for no progress; `capabilities` is what it
+    offers; `channel` reaches it; `log_level` is the least that it wants to read, None for nothing.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        emit: Emit,
+        progress_token: str | int | None = None,
+        *,
+        capabilities: Mapping[str, Any] = NOBODY,
+        channel: BackChannel | None = None,
+        log_level: str | None = None,
+    ) -> None:
         self._clock = clock
         self._emit = emit
         self._token = progress_token
+        self.capabilities = declared_upstream(capabilities)
+        """Of what its caller offers, what the broker can carry."""
+        self.log_level = log_level
+        self._channel = channel or NoBackChannel()
+        self._logs = LogGate(clock.now())
         self._gate: ProgressGate | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
-
-    @classmethod
-    def of_params(cls, clock: Clock, emit: Emit, params: dict[str, Any]) -> "Exchange":
-        """The exchange of a request with these parameters."""
-        meta = params.get("_meta")
-        token = meta.get("progressToken") if is_object(meta) else None
-        return cls(clock, emit, token if type(token) is int or type(token) is str else None)
 
     @property
     def wants_progress(self) -> bool:
@@ -41,8 +58,45 @@ class Exchange:
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification of the upstream that belongs to this request."""
-        if self._is_over or method != "notifications/progress" or self._token is None:
+        if self._is_over:
             return
+        if method == "notifications/message":
+            self._log(params)
+        elif method == "notifications/progress" and self._token is not None:
+            self._progress(params)
+
+    async def ask(self, question: Question) -> dict[str, Any]:
+        """Put a question to the caller: its result as it came.
+
+        Raises: CannotAsk, if it offers no such thing; BrokerError: its own error.
+        """
+        why = unanswerable(question, self.capabilities)
+        if why is not None:
+            raise CannotAsk(why.message, code=why.code)
+        return await self._channel.ask(question)
+
+    def via(self, channel: BackChannel, emit: Emit) -> "Exchange":
+        """The same request with another way to its caller."""
+        return Exchange(
+            self._clock,
+            emit,
+            self._token,
+            capabilities=self.capabilities,
+            channel=channel,
+            log_level=self.log_level,
+        )
+
+    def relay(self, method: str, params: dict[str, Any]) -> None:
+        """A notification that has passed here before: out as it is."""
+        if not self._is_over:
+            self._emit(method, params)
+
+    def _log(self, params: dict[str, Any]) -> None:
+        level = params.get("level")
+        if self.log_level is not None and is_at_least(level, self.log_level) and self._logs.admits(self._clock.now()):
+            self._emit("notifications/message", params)
+
+    def _progress(self, params: dict[str, Any]) -> None:
         if self._gate is None:
             self._gate = ProgressGate(self._clock.now())
         self._send(self._gate.offer(params, self._clock.now()))

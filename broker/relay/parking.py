@@ -182,6 +182,10 @@ class Parking:
         call.answer(responses)
         return await self._next(call, notify)
 
+    def mint(self) -> str:
+        """An unguessable id."""
+        return self._clock.token()
+
     def seal(self, claims: Claims, *, inner: str | None = None, parked: str | None = None) -> str:
         """A state for these claims, good once, for `PARKED_FOR` seconds."""
         claims = replace(
