@@ -3,6 +3,7 @@
 A `Broker` is one live configuration behind an `Engine`; a front, given the engine, is what callers reach.
 """
 
+import secrets
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -15,9 +16,11 @@ from anyio.abc import TaskStatus
 from broker.clock import Clock, SystemClock
 from broker.config import Loaded
 from broker.core.era import declared_upstream
+from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
 from broker.generation import Generation
 from broker.relay.notify import Hub
+from broker.relay.parking import Parking
 from broker.relay.router import Router
 
 Front = Callable[["Broker"], Awaitable[None]]
@@ -60,12 +63,13 @@ class Broker:
             if declare is None
             else Generation.build(loaded, self.clock, hub, declare)
         )
-        self.engine = Engine(Router(self.generation), hub, self.clock)
+        self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
+        self.engine = Engine(Router(self.generation, self.parking), hub, self.clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:
         """All upstreams are started at once; at the end all are stopped, with every process they started."""
-        async with self.generation.pool.running():
+        async with self.generation.pool.running(), self.parking.running():
             yield self
 
 

@@ -161,7 +161,7 @@ class UpstreamAnsweredError(BrokerError):
 
 
 class CannotAsk(BrokerError):
-    """A question of an upstream that reaches nobody; this is what the upstream is answered. -32601: nobody offers it."""
+    """A question of an upstream that reaches nobody, as the upstream is answered. -32601: nobody offers it."""
 
     code = METHOD_NOT_FOUND
 

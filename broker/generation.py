@@ -23,7 +23,7 @@ from broker.relay.notify import Hub
 from broker.upstream.handshake import Declare
 from broker.upstream.pool import Pool
 from broker.upstream.snapshot import Snapshots
-from broker.upstream.supervise import Supplies, Upstream, declare_nothing
+from broker.upstream.supervise import Supplies, Upstream, declare_shared
 
 
 class Generation:
@@ -50,7 +50,7 @@ class Generation:
         self._hiding = frozenset(key for key, server in _enabled(config).items() if server.when_down == "hide")
 
     @classmethod
-    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare = declare_nothing) -> "Generation":
+    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare = declare_shared) -> "Generation":
         """The generation of a configuration; nothing is started."""
         return cls(loaded, clock, hub, declare)
 

@@ -6,7 +6,8 @@ that id and nothing else.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -18,6 +19,7 @@ from broker.core.request import Request
 from broker.core.shape import is_object
 from broker.downstream.message import Incoming, error_bytes, result_bytes
 from broker.errors import BrokerError, InternalError, InvalidParams
+from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import Hub, Subscriber
 from broker.relay.router import Router
@@ -33,11 +35,13 @@ LISTEN_FLAGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who asks, in which version, through which view."""
+    """Who asks, in which version, through which view; what it can be asked, and from which level on it reads logs."""
 
     caller: Caller
     version: Version
     view: str = ""
+    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    log_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,15 @@ class Engine:
         self.closing = anyio.Event()
         """Set when the broker goes down: streams that wait for changes end well."""
 
-    async def answer(self, incoming: Incoming, who: Who, emit: Emit = ignore_emit) -> Answer:
-        """Run a request. `emit` takes the notifications that belong to it, until this returns."""
+    async def answer(
+        self, incoming: Incoming, who: Who, emit: Emit = ignore_emit, channel: BackChannel | None = None
+    ) -> Answer:
+        """Run a request. `emit` takes the notifications that belong to it, until this returns; `channel` asks its
+        caller, where that is possible.
+        """
         assert incoming.id is not None
         try:
-            result = await self._result(incoming, who, emit)
+            result = await self._result(incoming, who, emit, channel)
             return Answer(result_bytes(incoming.id, result))
         except BrokerError as error:
             return refused(incoming.id, error)
@@ -92,11 +100,23 @@ class Engine:
             raise self.internal_error(fault) from None
         return {"protocolVersion": who.version, "serverInfo": dict(self.router.served.me), **result}
 
-    async def _result(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
+    def note(self, incoming: Incoming, who: Who) -> None:
+        """A notification of a legacy caller that concerns more than one request."""
+        if incoming.method == "notifications/roots/list_changed":
+            self.router.roots_changed(who.view)
+
+    async def _result(self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None) -> dict[str, Any]:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):
             return await self._listen(incoming, who, emit)
         request = Request(incoming.method, incoming.params, who.version, who.view)
-        exchange = Exchange.of_params(self.clock, emit, incoming.params)
+        exchange = Exchange(
+            self.clock,
+            emit,
+            incoming.progress_token,
+            capabilities=who.capabilities,
+            channel=channel,
+            log_level=who.log_level,
+        )
         return await self.router.answer(request, who.caller, exchange)
 
     async def _listen(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from broker.downstream.asgi import (
 )
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.guard import Guard
-from broker.downstream.message import Incoming, Rejected, modern_version, parse, result_bytes
+from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, while_connected
@@ -176,33 +176,33 @@ class HttpFront:
         if incoming.is_response:
             return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
-            version = self._check_envelope(http.headers, incoming, Who(caller, LATEST_MODERN, view))
+            envelope = self._check_envelope(http.headers, incoming, Who(caller, LATEST_MODERN, view))
         except BrokerError as error:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
             return await http.respond(202)
-        who = Who(caller, version, view)
+        who = Who(caller, envelope.version, view, envelope.capabilities, envelope.log_level)
         assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
         with anyio.CancelScope() as scope:
             response = Response(http, self._tasks, _modern_status, on_gone=scope.cancel)
             await response.send(lambda emit: self._engine.answer(incoming, who, emit))
 
-    def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Version:
+    def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Envelope:
         """Envelope and headers of a modern message. Raises: BrokerError."""
         duplicated = find_duplicated_routing_header(headers.items)
         if duplicated is not None:
             raise HeaderMismatch(f"the {duplicated} header appears more than once")
         if not incoming.is_request and not incoming.has_envelope:
             requested = headers.get(VERSION_HEADER) or ""
-            return Version(requested)  # a notification: the header brought it here, so it is a version of ours
+            return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
         body = {"method": incoming.method, "params": incoming.params}
         verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
         if isinstance(verdict, InboundLadderRejection):
             raise BrokerError(verdict.message, verdict.data, code=verdict.code)
         if incoming.method == "tools/call":
             self._check_param_headers(headers, incoming, who)
-        return modern_version(incoming)
+        return envelope_of(incoming)
 
     def _check_param_headers(self, headers: Headers, incoming: Incoming, who: Who) -> None:
         """`Mcp-Param-*` against the arguments, by the schema of the tool that is called (SP-16).
@@ -235,9 +235,9 @@ class HttpFront:
         if incoming.method == "initialize" and incoming.is_request:
             return await self._open_session(http, caller, view, incoming)
         session = self._session(http, caller, view)
-        if incoming.method == "notifications/cancelled":
-            session.cancel(incoming.params)
         if not incoming.is_request:
+            session.note(incoming)
+            self._engine.note(incoming, session.who)
             return await http.respond(202)
         assert self._tasks is not None
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker.core import wire
-from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS, Version
+from broker.core.era import (
+    META_CLIENT_CAPABILITIES,
+    META_LOG_LEVEL,
+    META_PROGRESS,
+    META_VERSION,
+    MODERN_VERSIONS,
+    Version,
+)
+from broker.core.logs import is_level
 from broker.core.shape import is_array, is_object
 from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError, UnsupportedVersion
 
@@ -21,11 +29,13 @@ _REFERENCE_KEYS: Final = frozenset({"type", "name", "uri"})
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message of a caller. `id` is None for a notification; a posted response has neither method nor effect."""
+    """One message of a caller. `id` is None for a notification; a posted response has an `answer` and no method."""
 
     id: str | int | None
     method: str
     params: dict[str, Any] = field(default_factory=dict[str, Any])
+    answer: Mapping[str, Any] | None = None
+    """Of a posted response: the message, with its `result` or `error`."""
 
     @property
     def is_request(self) -> bool:
@@ -36,6 +46,13 @@ class Incoming:
     def is_response(self) -> bool:
         """Whether it answers a question of ours."""
         return not self.method
+
+    @property
+    def progress_token(self) -> str | int | None:
+        """The token under which its caller wants progress."""
+        meta = self.params.get("_meta")
+        token = meta.get(META_PROGRESS) if is_object(meta) else None
+        return token if wire.is_request_id(token) else None
 
     @property
     def has_envelope(self) -> bool:
@@ -82,7 +99,7 @@ def judge(message: Mapping[str, Any]) -> Incoming:
         raise Rejected(InvalidRequest("id must be a string or an integer"))
     method = message.get("method")
     if "method" not in message and readable is not None and ("result" in message) != ("error" in message):
-        return Incoming(readable, "")
+        return Incoming(readable, "", answer=message)
     if not isinstance(method, str) or not method:
         raise Rejected(InvalidRequest("method must be a string"), readable)
     params = message.get("params", {})
@@ -94,21 +111,33 @@ def judge(message: Mapping[str, Any]) -> Incoming:
     return Incoming(readable, method, params)
 
 
-def modern_version(incoming: Incoming) -> Version:
-    """The version of a message with an envelope.
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What every modern request says of its caller."""
 
-    Raises: InvalidParams, if the envelope is not whole; UnsupportedVersion.
+    version: Version
+    capabilities: Mapping[str, Any]
+    log_level: str | None
+
+
+def envelope_of(incoming: Incoming) -> Envelope:
+    """The envelope of a modern request.
+
+    Raises: InvalidParams, if it is not whole; UnsupportedVersion.
     """
     meta = incoming.params["_meta"]
     requested, capabilities = meta.get(META_VERSION), meta.get(META_CLIENT_CAPABILITIES)
+    level = meta.get(META_LOG_LEVEL)
     if not isinstance(requested, str):
         raise InvalidParams(f"params._meta[{META_VERSION!r}] must be a string")
-    for version in MODERN_VERSIONS:
-        if version == requested:
-            if not is_object(capabilities):
-                raise InvalidParams(f"params._meta[{META_CLIENT_CAPABILITIES!r}] must be an object")
-            return version
-    raise UnsupportedVersion(requested, MODERN_VERSIONS)
+    version = next((known for known in MODERN_VERSIONS if known == requested), None)
+    if version is None:
+        raise UnsupportedVersion(requested, MODERN_VERSIONS)
+    if not is_object(capabilities):
+        raise InvalidParams(f"params._meta[{META_CLIENT_CAPABILITIES!r}] must be an object")
+    if level is not None and not is_level(level):
+        raise InvalidParams(f"params._meta[{META_LOG_LEVEL!r}] is no level")
+    return Envelope(version, capabilities, level)
 
 
 def result_bytes(request_id: str | int, result: Mapping[str, Any]) -> bytes:
@@ -119,6 +148,14 @@ def result_bytes(request_id: str | int, result: Mapping[str, Any]) -> bytes:
 def error_bytes(request_id: str | int | None, error: BrokerError) -> bytes:
     """A JSON-RPC response with an error; `"id": null` if the id could not be read."""
     return wire.encode({"jsonrpc": "2.0", "id": request_id, "error": error.to_json()})
+
+
+def request_bytes(request_id: int, method: str, params: Mapping[str, Any]) -> bytes:
+    """A JSON-RPC request to a legacy caller."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
+    if params:
+        message["params"] = params
+    return wire.encode(message)
 
 
 def notification_bytes(method: str, params: Mapping[str, Any] | None = None) -> bytes:

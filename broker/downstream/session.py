@@ -12,7 +12,10 @@ import anyio
 
 from broker.core.caller import Caller
 from broker.core.era import Version
-from broker.downstream.engine import Who
+from broker.core.logs import EVERYTHING
+from broker.downstream.asking import Asking
+from broker.downstream.engine import Answer, Who
+from broker.downstream.message import Incoming
 from broker.errors import InvalidRequest
 
 MAX_PER_PRINCIPAL: Final = 100
@@ -33,6 +36,9 @@ class LegacySession:
     version: Version
     capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
     last_used: float = 0.0
+    log_level: str = EVERYTHING
+    """The least severe message that it wants to read: all, until it says otherwise."""
+    asking: Asking = field(default_factory=Asking)
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])
@@ -40,7 +46,19 @@ class LegacySession:
     @property
     def who(self) -> Who:
         """Who asks in it."""
-        return Who(self.caller, self.version, self.view)
+        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level)
+
+    def note(self, incoming: Incoming) -> None:
+        """A message that needs no answer: a response to a question, or a cancellation."""
+        if incoming.is_response:
+            self.asking.answer(incoming)
+        elif incoming.method == "notifications/cancelled":
+            self.cancel(incoming.params)
+
+    def learn(self, incoming: Incoming, answer: Answer) -> None:
+        """A request was answered: a level that was accepted is this session's from now on."""
+        if incoming.method == "logging/setLevel" and answer.code is None:
+            self.log_level = incoming.params["level"]
 
     @property
     def is_busy(self) -> bool:

@@ -16,6 +16,7 @@ from broker.core import wire
 from broker.core.caller import Caller
 from broker.core.era import LATEST_LEGACY
 from broker.core.eventstream import frame
+from broker.core.shape import is_object
 from broker.downstream.asgi import JSON_HEADERS, JSON_MEDIA, Http, media_type
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
@@ -94,8 +95,9 @@ class SseFront:
             return await http.respond(400, body, JSON_HEADERS)
         if incoming.is_request:
             stream.tasks.start_soon(self._run, stream, incoming)
-        elif incoming.method == "notifications/cancelled":
-            stream.session.cancel(incoming.params)
+        else:
+            stream.session.note(incoming)
+            self._engine.note(incoming, stream.session.who)
         await http.respond(202, b"Accepted", ((b"content-type", b"text/plain"),))
 
     async def _run(self, stream: _Stream, incoming: Incoming) -> None:
@@ -110,12 +112,17 @@ class SseFront:
     async def _answer(self, stream: _Stream, incoming: Incoming) -> bytes:
         assert incoming.id is not None
         if incoming.method == "initialize":
+            capabilities = incoming.params.get("capabilities")
             stream.session.version = agreed_version(incoming.params)
+            stream.session.capabilities = capabilities if is_object(capabilities) else {}
             stream.is_initialized = True
             return result_bytes(incoming.id, await self._engine.initialize(incoming.params, stream.session.who))
         if not stream.is_initialized and incoming.method != "ping":
             raise InvalidParams("no session: send initialize first")
-        return (await self._engine.answer(incoming, stream.session.who, stream.outbox.emit)).body
+        channel = stream.session.asking.channel(stream.outbox.put_answer)
+        answer = await self._engine.answer(incoming, stream.session.who, stream.outbox.emit, channel)
+        stream.session.learn(incoming, answer)
+        return answer.body
 
 
 async def _refuse(http: Http, status: int, why: str) -> None:

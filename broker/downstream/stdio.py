@@ -21,11 +21,10 @@ import anyio.lowlevel
 
 from broker.core import wire
 from broker.core.caller import LOCAL
-from broker.core.era import META_CLIENT_CAPABILITIES
 from broker.core.framing import LineSplitter, LineTooLong
 from broker.core.shape import is_object
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
-from broker.downstream.message import Incoming, Rejected, modern_version, notification_bytes, parse, result_bytes
+from broker.downstream.message import Incoming, Rejected, envelope_of, notification_bytes, parse, result_bytes
 from broker.downstream.session import LegacySession
 from broker.errors import BrokerError, InvalidParams, ParseError
 from broker.relay.notify import Subscriber
@@ -103,8 +102,11 @@ class StdioFront:
                 self._send(refused(incoming.id, error))
                 return
             tasks.start_soon(self._on_request, incoming)
-        elif incoming.method == "notifications/cancelled":
-            self._pipe.cancel(incoming.params)
+            return
+        self._pipe.note(incoming)
+        if self._session is not None:
+            self._session.note(incoming)
+            self._engine.note(incoming, self._session.who)
 
     async def _on_request(self, incoming: Incoming) -> None:
         assert incoming.id is not None
@@ -118,15 +120,19 @@ class StdioFront:
         assert incoming.id is not None
         try:
             if incoming.has_envelope:
-                who = Who(LOCAL, modern_version(incoming))
-                self._learn(incoming.params["_meta"].get(META_CLIENT_CAPABILITIES))
+                envelope = envelope_of(incoming)
+                self._learn(envelope.capabilities)
+                who = Who(LOCAL, envelope.version, "", envelope.capabilities, envelope.log_level)
                 return await self._engine.answer(incoming, who, self._emit)
             if incoming.method == "initialize":
                 return await self._initialize(incoming)
             if self._session is None and incoming.method != "ping":
                 raise InvalidParams("no session: send initialize, or the 2026-07-28 envelope in params._meta")
-            who = self._session.who if self._session is not None else self._pipe.who
-            return await self._engine.answer(incoming, who, self._emit)
+            session = self._session or self._pipe
+            channel = session.asking.channel(self._writer.put)
+            answer = await self._engine.answer(incoming, session.who, self._emit, channel)
+            session.learn(incoming, answer)
+            return answer
         except BrokerError as error:
             return refused(incoming.id, error)
 
@@ -135,7 +141,8 @@ class StdioFront:
         assert incoming.id is not None
         capabilities = incoming.params.get("capabilities")
         self._learn(capabilities)
-        session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params))
+        offered = capabilities if is_object(capabilities) else dict[str, Any]()
+        session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered)
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
         if self._session is None:
             self._engine.hub.add(Subscriber(LOCAL, "", lambda method: self._emit(method, {})))

@@ -24,6 +24,7 @@ from broker.core.questions import Question, labelled, questions_of, requests_of,
 from broker.core.request import Kind
 from broker.core.rewrite import rewrite_error_data, rewrite_result
 from broker.core.seal import Claims, digest_of
+from broker.core.shape import is_object
 from broker.errors import URL_ELICITATION_REQUIRED, BrokerError, MalformedAnswer, UpstreamAnsweredError
 from broker.relay.exchange import Exchange
 from broker.relay.parking import Parking
@@ -65,7 +66,7 @@ class Call:
             server=self.server,
             method=self.method,
             name=self.permit.entry.own,
-            digest=digest_of(arguments if isinstance(arguments, Mapping) else None),
+            digest=digest_of(arguments if is_object(arguments) else None),
             expires=0.0,
             serial="",
         )
@@ -111,7 +112,7 @@ class Forwarder:
             state = self._parking.unseal(params.pop("requestState"), call.claims())
             if state.parked is not None:
                 responses = params.get("inputResponses")
-                answers = responses if isinstance(responses, Mapping) else {}
+                answers = responses if is_object(responses) else dict[str, Any]()
                 return way.stamped(await self._parking.resume(state, answers, exchange.relay))
             if state.inner is not None:
                 params["requestState"] = state.inner

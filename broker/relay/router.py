@@ -6,6 +6,7 @@ from typing import Any, Final
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
 from broker.core.era import MODERN_VERSIONS, is_modern
+from broker.core.logs import is_level
 from broker.core.policy import Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
 from broker.errors import (
@@ -19,8 +20,9 @@ from broker.errors import (
     UpstreamUnavailable,
 )
 from broker.relay.exchange import Exchange
-from broker.relay.forward import Call, forward
+from broker.relay.forward import Call, Forwarder
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
+from broker.relay.parking import Parking
 from broker.relay.served import Served
 
 _WORD: Final = {
@@ -35,9 +37,10 @@ _SERVES: Final = {"tools": {"listChanged": True}, "prompts": {"listChanged": Tru
 class Router:
     """What the fronts call; it knows the live configuration, not where a request came from."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, parking: Parking) -> None:
         self.served = served
         """The live configuration; a reload puts another in its place."""
+        self._forwarder = Forwarder(served.me, parking)
 
     async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """The result of a request, as its caller's era has it.
@@ -69,8 +72,10 @@ class Router:
     ) -> dict[str, Any]:
         now = self.served
         server = permit.entry.server
-        call = Call(permit, request.method, params, request.version, now.first_wait)
-        return await forward(call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange, now.me)
+        call = Call(permit, request.method, params, request.version, now.first_wait, len(now.shown(request.view)) > 1)
+        return await self._forwarder.forward(
+            call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange
+        )
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
@@ -82,6 +87,8 @@ class Router:
                 return await self.discover(request, caller)
             case "ping" if not is_modern(request.version):
                 return {}
+            case "logging/setLevel" if not is_modern(request.version):
+                return self._set_level(request)
             case _:
                 raise MethodNotFound(request.method)
 
@@ -139,7 +146,21 @@ class Router:
         is_open = any(listing is None for listing in known)
         declared = {name for listing in known if listing is not None for name in listing.capabilities}
         served = {name: dict(value) for name, value in _SERVES.items() if is_open or name in declared}
-        return {**served, "completions": {}} if "completions" in declared else served
+        return {**served, **{name: {} for name in ("completions", "logging") if name in declared}}
+
+    def _set_level(self, request: Request) -> dict[str, Any]:
+        """What a session wants to read. The front keeps it; upstreams that are quieter are asked to say more."""
+        level = request.params.get("level")
+        if not isinstance(level, str) or not is_level(level):
+            raise InvalidParams("level must be one of debug, info, notice, warning, error, critical, alert, emergency")
+        for key in self.served.shown(request.view):
+            self.served.pool.upstreams[key].want_logs(level)
+        return {}
+
+    def roots_changed(self, view: str) -> None:
+        """A caller's roots have changed: legacy upstreams that were told of roots may ask again."""
+        for key in self.served.shown(view):
+            self.served.pool.upstreams[key].tell("notifications/roots/list_changed")
 
     async def _late(self, kind: Kind, public: str, view: str) -> Entry | None:
         """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.

@@ -16,8 +16,9 @@ import anyio.to_thread
 from broker.clock import Clock
 from broker.config import HttpServer, Server
 from broker.core.catalog import Listing
-from broker.core.era import Version, is_modern
+from broker.core.era import SHARED_CAPABILITIES, Version, is_modern
 from broker.core.lifecycle import Event, LinkState, Phase, step
+from broker.core.logs import more_verbose
 from broker.core.request import Kind
 from broker.errors import BrokerError, UpstreamAnsweredError, UpstreamUnavailable, printable
 from broker.upstream.discover import discover, fetch_list, with_list
@@ -53,9 +54,9 @@ _LISTEN_FLAGS: Final = {
 }
 
 
-async def declare_nothing() -> Mapping[str, Any]:
-    """For links that belong to no caller: the broker itself can be asked nothing."""
-    return {}
+async def declare_shared() -> Mapping[str, Any]:
+    """For links that many callers share."""
+    return SHARED_CAPABILITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Supplies:
     clock: Clock
     snapshots: Snapshots
     on_listing: OnListing
-    declare: Declare = declare_nothing
+    declare: Declare = declare_shared
 
 
 @dataclass(slots=True)
@@ -101,6 +102,10 @@ class Upstream:
         self._acknowledged = anyio.Event()
         """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
         self._fresh = {kind: _Freshness() for kind in Kind}
+        self._log_level: str | None = None
+        """The most verbose level that anybody asked for."""
+        self._to_tell: set[str] = set()
+        self._said = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Upstream {self.key} {self.state.phase} {self.trouble or ''}>"
@@ -145,6 +150,18 @@ class Upstream:
                 self._step(Event.RETRY_DUE)
         finally:
             self._step(Event.STOPPED)
+
+    def want_logs(self, level: str) -> None:
+        """Somebody wants to read what the upstream logs from `level` on. A legacy one is told, if it is quieter."""
+        wanted = more_verbose(self._log_level, level)
+        if wanted != self._log_level:
+            self._log_level = wanted
+            self._said.set()
+
+    def tell(self, method: str) -> None:
+        """Send a notification, soon, if the upstream is there and of the era that knows it."""
+        self._to_tell.add(method)
+        self._said.set()
 
     def touch(self, kind: Kind) -> None:
         """Somebody asked for this list: refresh it if it is older than its time to live."""
@@ -220,6 +237,8 @@ class Upstream:
             link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
         # Discovery must not delay the loss of a link, nor outlive it.
         tasks.start_soon(self._keep_fresh, link, tasks, started)
+        if not is_modern(link.version):
+            tasks.start_soon(self._speak, link)
         self._ended(await link.gone())
         log.warning("%s: connection lost: %s", self.key, self.trouble)
 
@@ -308,6 +327,21 @@ class Upstream:
                 link.learn_tools(listing.items.get(Kind.TOOL, ()))
                 await self._publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
+
+    async def _speak(self, link: Link) -> None:
+        """What a legacy upstream is told between calls: from which level on to log, and that roots have changed."""
+        told: str | None = None
+        while True:
+            self._said = anyio.Event()
+            if self._log_level is not None and self._log_level != told and link.peer.has("logging"):
+                told = self._log_level
+                try:
+                    await link.request("logging/setLevel", {"level": told}, timeout=self.server.timeout)
+                except BrokerError as error:
+                    log.debug("%s: level not set: %s", self.key, reason(error))
+            while self._to_tell:
+                await link.notify(self._to_tell.pop())
+            await self._said.wait()
 
     async def _listen(self, link: Link) -> None:
         """Ask a modern upstream to announce changes, and again whenever that subscription ends."""

@@ -22,6 +22,7 @@ from broker.core.caller import LOCAL
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN, Version, is_modern
 from broker.core.request import LISTS, Kind, Request
 from broker.errors import UpstreamUnavailable
+from broker.downstream.message import Incoming
 from broker.relay.exchange import Exchange
 from broker.upstream import supervise
 from broker.upstream.link import Link, Waiting
@@ -236,7 +237,7 @@ class House:
         emit: Callable[[str, Json], None] = lambda method, params: None,
     ) -> Json:
         """What a front would do with a judged request; the result as it goes over the wire."""
-        exchange = Exchange.of_params(self.clock, emit, params or {})
+        exchange = Exchange(self.clock, emit, Incoming(1, method, params or {}).progress_token)
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
             result = await self.broker.engine.router.answer(request, LOCAL, exchange)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.clock import FakeClock
 from broker.core.progress import BURST
+from broker.downstream.message import Incoming
 from broker.relay.exchange import Exchange
 from tests.relay.fake import Json
 
@@ -28,7 +29,7 @@ class Told(list[tuple[str, Json]]):
 
 
 def exchange(clock: FakeClock, told: Told, token: Any = "mine") -> Exchange:
-    return Exchange.of_params(clock, told.emit, {"_meta": {"progressToken": token}})
+    return Exchange(clock, told.emit, token)
 
 
 async def test_progress_carries_the_callers_token_and_keeps_all_else() -> None:
@@ -40,7 +41,7 @@ async def test_progress_carries_the_callers_token_and_keeps_all_else() -> None:
 @pytest.mark.parametrize("token", [None, 1.5, True, [], {}])
 async def test_what_is_no_token_asks_for_nothing(token: Any) -> None:
     told = Told()
-    mine = exchange(FakeClock(), told, token)
+    mine = exchange(FakeClock(), told, Incoming(1, "tools/call", {"_meta": {"progressToken": token}}).progress_token)
     assert not mine.wants_progress
     mine.notice(PROGRESS, {"progress": 1})
     mine.finish()
@@ -58,7 +59,7 @@ async def test_any_integer_or_text_is_a_token(token: Any) -> None:
 
 @pytest.mark.parametrize("params", [{}, {"_meta": None}, {"_meta": []}, {"_meta": {}}])
 def test_without_a_token_nothing_is_asked(params: Json) -> None:
-    assert not Exchange.of_params(FakeClock(), Told().emit, params).wants_progress
+    assert Incoming(1, "tools/call", params).progress_token is None
 
 
 async def test_SP35_F25_a_flood_is_a_burst_then_a_rate_and_its_last_value_comes_before_the_result() -> None:
