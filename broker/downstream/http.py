@@ -51,6 +51,7 @@ from broker.errors import (
     UnsupportedVersion,
     printable,
 )
+from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
 
@@ -243,15 +244,19 @@ class HttpFront:
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody
         # looks whether the caller is there, and the server lets this task run to its end.
         response = Response(http, self._tasks, lambda _: 200)
-        await response.send(lambda emit: self._run_in_session(session, incoming, emit))
+        channel = session.asking.channel(response.put)
+        await response.send(lambda emit: self._run_in_session(session, incoming, emit, channel))
 
-    async def _run_in_session(self, session: LegacySession, incoming: Incoming, emit: Emit) -> Answer:
+    async def _run_in_session(
+        self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel
+    ) -> Answer:
         assert incoming.id is not None
         answer = refused(incoming.id, InvalidRequest("the request was cancelled"))
         try:
             session.begin(incoming.id)
             with session.running(incoming.id):
-                answer = await self._engine.answer(incoming, session.who, emit)
+                answer = await self._engine.answer(incoming, session.who, emit, channel)
+                session.learn(incoming, answer)
         except BrokerError as error:
             answer = refused(incoming.id, error)
         finally:

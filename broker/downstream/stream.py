@@ -122,6 +122,10 @@ class Response:
         self._on_gone = on_gone
         self._attendant: _Attendant | None = None
 
+    def put(self, message: bytes) -> None:
+        """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
+        self._attended().outbox.put_answer(message)
+
     async def send(self, work: Callable[[Emit], Awaitable[Answer]]) -> None:
         """Run `work`, and send the notifications that it emits and its answer.
 

@@ -150,6 +150,8 @@ class Router:
 
     def _set_level(self, request: Request) -> dict[str, Any]:
         """What a session wants to read. The front keeps it; upstreams that are quieter are asked to say more."""
+        if "logging" not in self._capabilities(request.view):
+            raise MethodNotFound(request.method)
         level = request.params.get("level")
         if not isinstance(level, str) or not is_level(level):
             raise InvalidParams("level must be one of debug, info, notice, warning, error, critical, alert, emergency")

@@ -177,15 +177,15 @@ async def test_capabilities_are_those_of_the_view(tmp_path: Path) -> None:
         changed = {"listChanged": True}
         expected = {
             "one": {"tools": changed},
-            "two": {"prompts": changed, "completions": {}},
+            "two": {"prompts": changed, "completions": {}, "logging": {}},
             "none": {},
-            "both": {"tools": changed, "prompts": changed, "completions": {}},
-            "": {"tools": changed, "prompts": changed, "completions": {}},
+            "both": {"tools": changed, "prompts": changed, "completions": {}, "logging": {}},
+            "": {"tools": changed, "prompts": changed, "completions": {}, "logging": {}},
         }
         for view, capabilities in expected.items():
             assert (await router.greeting(view, LOCAL))["capabilities"] == capabilities, view
         with pytest.raises(BrokerError) as caught:
-            await place.ask("logging/setLevel", {"level": "debug"})
+            await place.ask("logging/setLevel", {"level": "debug"}, view="one")
         assert caught.value.code == -32601, "what is not declared is not served"
 
 
