@@ -40,7 +40,7 @@ class Generation:
         self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
         self.catalog = Catalog.empty(self.naming)
         self._hub = hub
-        supplies = Supplies(clock, Snapshots(catalog_directory(config)), self._on_listing, declare)
+        supplies = Supplies(clock, Snapshots(catalog_directory(config)), self._on_listing, declare, self._on_updated)
         self.pool = Pool(
             Upstream(key, server, loaded.fingerprints[key], supplies) for key, server in _enabled(config).items()
         )
@@ -73,6 +73,11 @@ class Generation:
         before = self.catalog
         self._shelve(key, listing)
         self._hub.changed(self.policy, key, changed, before, self.catalog)
+
+    def _on_updated(self, key: str, own: str) -> None:
+        shelf = self.catalog.shelves.get(key)
+        if shelf is not None:
+            self._hub.updated(key, own, shelf.publish(own))
 
     def _shelve(self, key: str, listing: Listing) -> None:
         mount = next(mount for mount in self.naming.mounts if mount.key == key)

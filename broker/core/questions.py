@@ -51,11 +51,15 @@ def unanswerable(question: Question, capabilities: Mapping[str, Any]) -> Unanswe
         return Unanswerable(METHOD_NOT_FOUND, f"Method not found: the caller does not offer {question.method}")
     if question.method == "elicitation/create":
         mode = question.params.get("mode", "form")
-        if mode not in elicitation_modes(declared):
+        if not isinstance(mode, str) or mode not in elicitation_modes(declared):
             return Unanswerable(INVALID_PARAMS, "the caller does not offer this elicitation mode")
-    if question.method == "sampling/createMessage" and question.params.get("tools") and "tools" not in declared:
+    if question.method == "sampling/createMessage" and _uses_tools(question) and not is_object(declared.get("tools")):
         return Unanswerable(INVALID_PARAMS, "the caller does not offer tools in sampling")
     return None
+
+
+def _uses_tools(question: Question) -> bool:
+    return any(question.params.get(name) is not None for name in ("tools", "toolChoice"))
 
 
 def elicitation_modes(declared: Mapping[str, Any]) -> frozenset[str]:
@@ -78,19 +82,21 @@ def questions_of(result: Mapping[str, Any]) -> dict[str, Question] | None:
     Spec: 2026-07-28 basic/patterns/mrtr: values "MUST be one of ElicitRequest, CreateMessageRequest, ListRootsRequest";
     at least one of `inputRequests` or `requestState` is there.
     """
-    requests = result.get("inputRequests")
+    requests, state = result.get("inputRequests"), result.get("requestState")
+    if state is not None and not isinstance(state, str):
+        return None
     if requests is None:
-        return {} if isinstance(result.get("requestState"), str) else None
+        return None if state is None else {}
     if not is_object(requests):
         return None
     questions: dict[str, Question] = {}
     for key, request in requests.items():
-        if not is_object(request) or request.get("method") not in CAPABILITY:
+        if not is_object(request):
             return None
-        params = request.get("params", {})
-        if not is_object(params):
+        method, params = request.get("method"), request.get("params", {})
+        if not isinstance(method, str) or method not in CAPABILITY or not is_object(params):
             return None
-        questions[key] = Question(request["method"], params)
+        questions[key] = Question(method, params)
     return questions
 
 

@@ -80,6 +80,9 @@ class Sealer:
             raw = base64.b64decode(body.encode("ascii") + b"=" * (-len(body) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             raise Unsealable("not base64") from None
+        # Decoders forgive spare bits, padding and the other alphabet; one state has one text.
+        if base64.urlsafe_b64encode(raw).decode().rstrip("=") != body:
+            raise Unsealable("not the text that was given out")
         key_id, nonce, box = (
             raw[:_KEY_ID_SIZE],
             raw[_KEY_ID_SIZE : _KEY_ID_SIZE + NONCE_SIZE],
@@ -89,6 +92,10 @@ class Sealer:
         if key is None:
             raise Unsealable("an unknown key")
         try:
-            return Claims(**orjson.loads(key.decrypt(nonce, box, _PREFIX.encode() + key_id)))
+            payload = key.decrypt(nonce, box, _PREFIX.encode() + key_id)
         except (InvalidTag, ValueError):
             raise Unsealable("tampered with") from None
+        try:
+            return Claims(**orjson.loads(payload))
+        except (TypeError, ValueError):
+            raise Unsealable("of another version") from None

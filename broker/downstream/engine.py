@@ -16,12 +16,12 @@ from broker.clock import Clock
 from broker.core.caller import Caller
 from broker.core.era import META_SUBSCRIPTION, Version, is_modern, negotiate
 from broker.core.request import Request
-from broker.core.shape import is_object
+from broker.core.shape import is_array, is_object
 from broker.downstream.message import Incoming, error_bytes, result_bytes
-from broker.errors import BrokerError, InternalError, InvalidParams
+from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
-from broker.relay.notify import Hub, Subscriber
+from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Who:
     view: str = ""
     capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
     log_level: str | None = None
+    watches: Watches | None = None
+    """Where a legacy session keeps its subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Engine:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):
             return await self._listen(incoming, who, emit)
         request = Request(incoming.method, incoming.params, who.version, who.view)
+        if incoming.method in ("resources/subscribe", "resources/unsubscribe") and who.watches is not None:
+            return await self._watch(request, who.caller, who.watches)
         exchange = Exchange(
             self.clock,
             emit,
@@ -119,30 +123,60 @@ class Engine:
         )
         return await self.router.answer(request, who.caller, exchange)
 
+    async def _watch(self, request: Request, caller: Caller, watches: Watches) -> dict[str, Any]:
+        """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""
+        if not self.router.subscribes(request.view):
+            raise MethodNotFound(request.method)
+        uri = request.params.get("uri")
+        if not isinstance(uri, str):
+            raise InvalidParams("params.uri must be a string")
+        if request.method == "resources/subscribe":
+            await self.router.watch(uri, request, caller, watches)
+        else:
+            await self.router.unwatch(uri, request, caller, watches)
+        return {}
+
     async def _listen(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
         """A stream of changes, acknowledged first; the result ends it. Spec: 2026-07-28 basic/patterns/subscriptions.
 
-        `resourceSubscriptions` are not honoured yet, and the acknowledgement says so by leaving them out.
+        A resource that the caller may not read, or that its upstream does not watch, is left out of what is agreed.
         """
         asked = incoming.params.get("notifications")
         if not is_object(asked):
             raise InvalidParams("params.notifications must be an object")
         tag = {META_SUBSCRIPTION: incoming.id}
-        honoured = {flag: True for flag in LISTEN_FLAGS if asked.get(flag) is True}
-        methods = {LISTEN_FLAGS[flag] for flag in honoured}
+        honoured: dict[str, Any] = {flag: True for flag in LISTEN_FLAGS if asked.get(flag) is True}
+        methods = {LISTEN_FLAGS[flag] for flag in honoured} | {UPDATED}
 
-        def deliver(method: str) -> None:
+        def deliver(method: str, params: dict[str, Any]) -> None:
             if method in methods:
-                emit(method, {"_meta": tag})
+                emit(method, {**params, "_meta": tag})
 
-        emit("notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": tag})
         subscriber = Subscriber(who.caller, who.view, deliver)
-        self.hub.add(subscriber)
         try:
+            watched = await self._watch_all(asked.get("resourceSubscriptions"), incoming, who, subscriber.watches)
+            if watched:
+                honoured["resourceSubscriptions"] = watched
+            emit("notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": tag})
+            self.hub.add(subscriber)
             await self.closing.wait()
         finally:
             self.hub.remove(subscriber)
+            subscriber.watches.clear()
         return {"resultType": "complete", "_meta": tag}
+
+    async def _watch_all(self, uris: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
+        """Those of `uris` that can be watched."""
+        watched: list[str] = []
+        request = Request("resources/read", incoming.params, who.version, who.view)
+        for uri in uris if is_array(uris) else []:
+            try:
+                if isinstance(uri, str):
+                    await self.router.watch(uri, request, who.caller, watches)
+                    watched.append(uri)
+            except BrokerError as error:
+                log.debug("not watched: %s", error.message)
+        return watched
 
 
 def agreed_version(params: dict[str, Any]) -> Version:

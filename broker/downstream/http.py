@@ -305,7 +305,7 @@ class HttpFront:
         session = self._session(http, caller, view)
         await http.body(0)
         outbox = Outbox()
-        subscriber = Subscriber(caller, view, lambda method: outbox.emit(method, {}))
+        subscriber = Subscriber(caller, view, outbox.emit, session.watches)
         self._engine.hub.add(subscriber)
         try:
             with session.streaming():

@@ -17,6 +17,7 @@ from broker.downstream.asking import Asking
 from broker.downstream.engine import Answer, Who
 from broker.downstream.message import Incoming
 from broker.errors import InvalidRequest
+from broker.relay.notify import Watches
 
 MAX_PER_PRINCIPAL: Final = 100
 """Sessions that one principal may hold: more than any host opens, less than hurts (F-79)."""
@@ -39,6 +40,7 @@ class LegacySession:
     log_level: str = EVERYTHING
     """The least severe message that it wants to read: all, until it says otherwise."""
     asking: Asking = field(default_factory=Asking)
+    watches: Watches = field(default_factory=Watches)
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])
@@ -46,7 +48,7 @@ class LegacySession:
     @property
     def who(self) -> Who:
         """Who asks in it."""
-        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level)
+        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches)
 
     def note(self, incoming: Incoming) -> None:
         """A message that needs no answer: a response to a question, or a cancellation."""
@@ -107,7 +109,8 @@ class LegacySession:
                 scope.cancel()
 
     def close(self) -> None:
-        """Cancel all that is in flight, and end the stream."""
+        """Cancel all that is in flight, end the stream, and watch nothing any more."""
+        self.watches.clear()
         if self.stream is not None:
             self.stream.cancel()
         for scope in tuple(self.in_flight.values()):

@@ -73,13 +73,14 @@ class SseFront:
     async def _kept(
         self, session: LegacySession, outbox: Outbox, tasks: anyio.abc.TaskGroup
     ) -> AsyncGenerator[None, None]:
-        subscriber = Subscriber(session.caller, session.view, lambda method: outbox.emit(method, {}))
+        subscriber = Subscriber(session.caller, session.view, outbox.emit, session.watches)
         self._streams[session.id] = _Stream(session, outbox, tasks)
         self._engine.hub.add(subscriber)
         try:
             yield
         finally:
             del self._streams[session.id]
+            session.watches.clear()
             self._engine.hub.remove(subscriber)
 
     async def _post(self, query: str, caller: Caller, http: Http) -> None:

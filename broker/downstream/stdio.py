@@ -145,7 +145,9 @@ class StdioFront:
         session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered)
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
         if self._session is None:
-            self._engine.hub.add(Subscriber(LOCAL, "", lambda method: self._emit(method, {})))
+            self._engine.hub.add(Subscriber(LOCAL, "", self._emit, session.watches))
+        else:
+            session.watches = self._session.watches
         self._session = session
         return answer
 

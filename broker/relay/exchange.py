@@ -87,8 +87,13 @@ class Exchange:
         )
 
     def relay(self, method: str, params: dict[str, Any]) -> None:
-        """A notification that has passed here before: out as it is."""
-        if not self._is_over:
+        """A notification that an earlier request of the same call has let pass: under this one's token and level."""
+        if self._is_over:
+            return
+        if method == "notifications/progress":
+            if self._token is not None:
+                self._send(params)
+        elif self.log_level is not None and is_at_least(params.get("level"), self.log_level):
             self._emit(method, params)
 
     def _log(self, params: dict[str, Any]) -> None:

@@ -27,8 +27,8 @@ from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
 from broker.errors import URL_ELICITATION_REQUIRED, BrokerError, MalformedAnswer, UpstreamAnsweredError
 from broker.relay.exchange import Exchange
-from broker.relay.parking import Parking
-from broker.upstream.link import Link
+from broker.relay.parking import ParkedCall, Parking
+from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.supervise import Upstream
 
 INPUT_REQUIRED: Final = "input_required"
@@ -118,14 +118,15 @@ class Forwarder:
                 params["requestState"] = state.inner
         if is_modern(way.link.version) or not exchange.capabilities:
             return await way.run(params, exchange)
-        params = call.own_params()
-        return way.stamped(
-            await self._parking.begin(
-                call.claims(),
-                exchange.relay,
-                lambda parked: way.run(params, exchange.via(parked, parked.notice)),
-            )
-        )
+
+        async def run(parked: ParkedCall) -> dict[str, Any]:
+            inner = exchange.via(parked, parked.notice)
+            try:
+                return await way.run(call.own_params(), inner)
+            finally:
+                inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
+
+        return way.stamped(await self._parking.begin(call.claims(), exchange.relay, run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +224,14 @@ class _Way:
             except BrokerError as error:
                 failures.append(error)
 
-        async with anyio.create_task_group() as tasks:
-            for key, question in questions.items():
-                tasks.start_soon(ask, key, question)
+        with anyio.move_on_after(ANSWER_TIMEOUT) as patience:
+            async with anyio.create_task_group() as tasks:
+                for key, question in questions.items():
+                    tasks.start_soon(ask, key, question)
         if failures:
             raise failures[0]
+        if patience.cancelled_caught:
+            raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": self.call.server})
         return answers
 
     def _finished(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,20 @@
-"""Who is told that a list has changed: those who see something of it, and can see the change."""
+"""Who is told of changes: of a list, those who see something of it and can see the change; of a resource, those who
+asked to be told.
+"""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry
 from broker.core.policy import Permit, Policy, decide
 from broker.core.request import Kind
+from broker.errors import InvalidParams
+from broker.upstream.supervise import Upstream
+
+MAX_WATCHES: Final = 1000
+"""Resources that one caller may watch on one stream; each costs its upstream a subscription."""
 
 LIST_CHANGED: Final = {
     Kind.TOOL: "notifications/tools/list_changed",
@@ -16,8 +23,47 @@ LIST_CHANGED: Final = {
     Kind.TEMPLATE: "notifications/resources/list_changed",
 }
 
-Deliver = Callable[[str], None]
-"""Told the method of a notification. Must neither block nor raise."""
+Deliver = Callable[[str, dict[str, Any]], None]
+"""Told method and parameters of a notification. Must neither block nor raise."""
+UPDATED: Final = "notifications/resources/updated"
+
+
+class Watches:
+    """The resources that one caller wants to hear of: counted at their upstreams, given back at the end."""
+
+    def __init__(self) -> None:
+        self._watched: dict[tuple[str, str], Upstream] = {}
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    async def add(self, upstream: Upstream, own: str) -> None:
+        """Watch a resource. Twice is once. Raises: BrokerError, if the upstream refuses, or there are too many."""
+        if (upstream.key, own) in self._watched:
+            return
+        if len(self._watched) >= MAX_WATCHES:
+            raise InvalidParams(f"more than {MAX_WATCHES} resources are subscribed")
+        await upstream.watch(own)
+        self._watched[upstream.key, own] = upstream
+
+    async def remove(self, upstream: Upstream, own: str) -> None:
+        """Watch it no more. What is not watched is no error."""
+        if self._watched.pop((upstream.key, own), None) is not None:
+            upstream.unwatch(own)
+
+    def covers(self, server: str, own: str) -> bool:
+        """Whether a resource is watched, or lies below one that is.
+
+        Spec: 2025-11-25 schema, ResourceUpdatedNotification: it "might be a sub-resource of the one that the client
+        actually subscribed to".
+        """
+        return any(server == key and own.startswith(watched) for key, watched in self._watched)
+
+    def clear(self) -> None:
+        """The caller is gone."""
+        for (_, own), upstream in self._watched.items():
+            upstream.unwatch(own)
+        self._watched.clear()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +73,7 @@ class Subscriber:
     caller: Caller
     view: str
     deliver: Deliver
+    watches: Watches = field(default_factory=Watches)
 
 
 class Hub:
@@ -55,7 +102,13 @@ class Hub:
                 key = (subscriber, LIST_CHANGED[kind])
                 if key not in told and _may_know(policy, subscriber, old, new):
                     told.add(key)
-                    subscriber.deliver(LIST_CHANGED[kind])
+                    subscriber.deliver(LIST_CHANGED[kind], {})
+
+    def updated(self, server: str, own: str, public: str) -> None:
+        """A resource of `server` has changed: tell those who watch it (SP-38)."""
+        for subscriber in tuple(self._subscribers):
+            if subscriber.watches.covers(server, own):
+                subscriber.deliver(UPDATED, {"uri": public})
 
 
 def _may_know(policy: Policy, subscriber: Subscriber, old: tuple[Entry, ...], new: tuple[Entry, ...]) -> bool:

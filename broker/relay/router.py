@@ -9,6 +9,7 @@ from broker.core.era import MODERN_VERSIONS, is_modern
 from broker.core.logs import is_level
 from broker.core.policy import Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
+from broker.core.shape import is_object
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
@@ -22,6 +23,7 @@ from broker.errors import (
 from broker.relay.exchange import Exchange
 from broker.relay.forward import Call, Forwarder
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
+from broker.relay.notify import Watches
 from broker.relay.parking import Parking
 from broker.relay.served import Served
 
@@ -146,6 +148,8 @@ class Router:
         is_open = any(listing is None for listing in known)
         declared = {name for listing in known if listing is not None for name in listing.capabilities}
         served = {name: dict(value) for name, value in _SERVES.items() if is_open or name in declared}
+        if any(listing is not None and _subscribes(listing.capabilities) for listing in known):
+            served["resources"]["subscribe"] = True
         return {**served, **{name: {} for name in ("completions", "logging") if name in declared}}
 
     def _set_level(self, request: Request) -> dict[str, Any]:
@@ -158,6 +162,21 @@ class Router:
         for key in self.served.shown(request.view):
             self.served.pool.upstreams[key].want_logs(level)
         return {}
+
+    async def watch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
+        """Let `watches` hear of changes of a resource that the caller may read. Raises: BrokerError."""
+        permit = await self._permit(Kind.RESOURCE, uri, who, caller)
+        upstream = self.served.pool.upstreams[permit.entry.server]
+        await watches.add(upstream, permit.entry.own)
+
+    async def unwatch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
+        """No more. Raises: BrokerError, for a resource that the caller cannot read."""
+        permit = await self._permit(Kind.RESOURCE, uri, who, caller)
+        await watches.remove(self.served.pool.upstreams[permit.entry.server], permit.entry.own)
+
+    def subscribes(self, view: str) -> bool:
+        """Whether any server of a view lets resources be watched."""
+        return "subscribe" in self._capabilities(view).get("resources", {})
 
     def roots_changed(self, view: str) -> None:
         """A caller's roots have changed: legacy upstreams that were told of roots may ask again."""
@@ -219,6 +238,11 @@ class Router:
         for key, upstream in self.served.pool.upstreams.items():
             if not upstream.is_ready:
                 yield key, self._trouble(key)
+
+
+def _subscribes(capabilities: Mapping[str, Any]) -> bool:
+    resources = capabilities.get("resources")
+    return is_object(resources) and resources.get("subscribe") is True
 
 
 def entry_is_known(entry: Entry, served: Served) -> bool:

@@ -5,6 +5,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -42,6 +43,9 @@ LISTEN_RETRY: Final = 30.0
 OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 """Told of a new listing: server, listing, kinds that differ from what was known."""
 
+OnUpdated = Callable[[str, str], None]
+"""Told that a resource has changed: server, own URI."""
+
 _ANNOUNCED: Final[dict[str, tuple[str, tuple[Kind, ...]]]] = {
     "notifications/tools/list_changed": ("tools", (Kind.TOOL,)),
     "notifications/prompts/list_changed": ("prompts", (Kind.PROMPT,)),
@@ -59,6 +63,10 @@ async def declare_shared() -> Mapping[str, Any]:
     return SHARED_CAPABILITIES
 
 
+def ignore_update(server: str, uri: str) -> None:
+    """For who has nobody to tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Supplies:
     """What every upstream of a configuration is given."""
@@ -67,6 +75,7 @@ class Supplies:
     snapshots: Snapshots
     on_listing: OnListing
     declare: Declare = declare_shared
+    on_updated: OnUpdated = ignore_update
 
 
 @dataclass(slots=True)
@@ -105,6 +114,8 @@ class Upstream:
         self._log_level: str | None = None
         """The most verbose level that anybody asked for."""
         self._to_tell: set[str] = set()
+        self._watched: Counter[str] = Counter()
+        """Own URIs of resources that callers watch, and how many do."""
         self._said = anyio.Event()
 
     def __repr__(self) -> str:
@@ -157,6 +168,24 @@ class Upstream:
         if wanted != self._log_level:
             self._log_level = wanted
             self._said.set()
+
+    async def watch(self, uri: str) -> None:
+        """Somebody wants to know when a resource changes. The first to ask makes us ask the upstream.
+
+        Raises: BrokerError, if that fails.
+        """
+        link = self.link()
+        if not self._watched[uri] and not is_modern(link.version):
+            await link.request("resources/subscribe", {"uri": uri}, timeout=self.server.timeout)
+        self._watched[uri] += 1
+        self._said.set()
+
+    def unwatch(self, uri: str) -> None:
+        """One less wants to know; the last one makes us say so to the upstream, soon."""
+        self._watched[uri] -= 1
+        if self._watched[uri] <= 0:
+            del self._watched[uri]
+        self._said.set()
 
     def tell(self, method: str) -> None:
         """Send a notification, soon, if the upstream is there and of the era that knows it."""
@@ -329,35 +358,64 @@ class Upstream:
             await clock.sleep(REFRESH_SPACING)
 
     async def _speak(self, link: Link) -> None:
-        """What a legacy upstream is told between calls: from which level on to log, and that roots have changed."""
-        told: str | None = None
+        """What a legacy upstream is told between calls: the level to log from, resources to watch, that roots changed.
+
+        A new connection begins with none of it, so all of it is said again.
+        """
+        level: str | None = None
+        watched: set[str] = set()
         while True:
             self._said = anyio.Event()
-            if self._log_level is not None and self._log_level != told and link.peer.has("logging"):
-                told = self._log_level
-                try:
-                    await link.request("logging/setLevel", {"level": told}, timeout=self.server.timeout)
-                except BrokerError as error:
-                    log.debug("%s: level not set: %s", self.key, reason(error))
+            if self._log_level != level and link.peer.has("logging"):
+                level = self._log_level
+                await self._say(link, "logging/setLevel", {"level": level})
+            for uri in self._watched.keys() - watched:
+                await self._say(link, "resources/subscribe", {"uri": uri})
+            for uri in watched - self._watched.keys():
+                await self._say(link, "resources/unsubscribe", {"uri": uri})
+            watched = set(self._watched)
             while self._to_tell:
                 await link.notify(self._to_tell.pop())
             await self._said.wait()
 
+    async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
+        try:
+            await link.request(method, params, timeout=self.server.timeout)
+        except BrokerError as error:
+            log.debug("%s: %s failed: %s", self.key, method, reason(error))
+
     async def _listen(self, link: Link) -> None:
-        """Ask a modern upstream to announce changes, and again whenever that subscription ends."""
-        wanted = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
-        while wanted and link.lost is None:
+        """Ask a modern upstream to announce changes; again when that ends, or when other resources are watched."""
+        lists = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
+        while link.lost is None:
+            self._said = anyio.Event()
+            watched = sorted(self._watched)
+            wanted = {**lists, **({"resourceSubscriptions": watched} if watched else {})}
+            if not wanted:
+                self._acknowledged.set()
+                await self._said.wait()
+                continue
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._subscribe, link, wanted)
+                while sorted(self._watched) == watched:
+                    await self._said.wait()
+                    self._said = anyio.Event()
+                tasks.cancel_scope.cancel()
+
+    async def _subscribe(self, link: Link, wanted: Mapping[str, Any]) -> None:
+        while True:
             try:
                 await link.request("subscriptions/listen", {"notifications": wanted}, timeout=float("inf"))
             except BrokerError as error:
                 log.debug("%s: no announcements: %s", self.key, error.message)
             self._acknowledged.set()
             await self._supplies.clock.sleep(LISTEN_RETRY)
-        self._acknowledged.set()
 
     def _on_event(self, method: str, params: dict[str, Any]) -> None:
         if method == "notifications/subscriptions/acknowledged":
             self._acknowledged.set()
+        if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):
+            self._supplies.on_updated(self.key, params["uri"])
         _, kinds = _ANNOUNCED.get(method, ("", ()))
         for kind in kinds:
             self._fresh[kind].announced = True

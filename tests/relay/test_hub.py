@@ -64,7 +64,7 @@ def test_the_hub_tells_exactly_whom_the_model_tells(
     after = catalog(naming, {kind: pair[1] for kind, pair in lists.items()})
     hub, told = Hub(), Counter[tuple[str, str]]()
     for view in VIEWS:
-        hub.add(Subscriber(LOCAL, view, lambda method, view=view: told.update([(view, method)])))
+        hub.add(Subscriber(LOCAL, view, lambda method, params, view=view: told.update([(view, method)])))
     hub.changed(policy, "one", changed, before, after)
     model = {
         (view, LIST_CHANGED[kind])
@@ -78,7 +78,7 @@ def test_the_hub_tells_exactly_whom_the_model_tells(
 def test_a_subscriber_that_is_removed_is_told_nothing_and_twice_is_no_error() -> None:
     hub = Hub()
     told: list[str] = []
-    subscriber = Subscriber(LOCAL, "", told.append)
+    subscriber = Subscriber(LOCAL, "", lambda method, params: told.append(method))
     hub.add(subscriber)
     hub.add(subscriber)
     assert len(hub) == 1
@@ -94,7 +94,7 @@ async def test_I42_a_change_that_is_hidden_is_not_told_through_a_whole_broker(tm
     async with house(tmp_path, {"one": Fake(), "two": Fake()}, servers=servers) as place:
         told: list[tuple[str, str]] = []
         for view in ("", "one", "two"):
-            place.broker.engine.hub.add(Subscriber(LOCAL, view, lambda method, view=view: told.append((view, method))))
+            place.broker.engine.hub.add(Subscriber(LOCAL, view, lambda method, params, view=view: told.append((view, method))))
         fake = place.fakes["one"]
 
         async def changes(tools: list[Any]) -> None:
