@@ -46,7 +46,7 @@ def unanswerable(question: Question, capabilities: Mapping[str, Any]) -> Unanswe
 
     Spec: 2025-11-25 client/elicitation, "Capabilities"; client/sampling, "Capabilities".
     """
-    declared = capabilities.get(CAPABILITY.get(question.method, ""))
+    declared = capabilities.get(CAPABILITY[question.method]) if question.method in CAPABILITY else None
     if not is_object(declared):
         return Unanswerable(METHOD_NOT_FOUND, f"Method not found: the caller does not offer {question.method}")
     if question.method == "elicitation/create":

@@ -41,7 +41,7 @@ from broker.downstream.guard import Guard
 from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
-from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, while_connected
+from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
@@ -58,6 +58,7 @@ from broker.relay.notify import Subscriber
 ENDPOINT: Final = "/mcp"
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
+LAST_EVENT_HEADER: Final = "last-event-id"
 SWEEP: Final = 60.0
 """Seconds between two looks for sessions that nobody uses."""
 
@@ -243,7 +244,8 @@ class HttpFront:
         assert self._tasks is not None
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody
         # looks whether the caller is there, and the server lets this task run to its end.
-        response = Response(http, self._tasks, lambda _: 200)
+        new_log = session.replay.open if session.can_resume else None
+        response = Response(http, self._tasks, lambda _: 200, new_log=new_log)
         channel = session.asking.channel(response.put)
         await response.send(lambda emit: self._run_in_session(session, incoming, emit, channel))
 
@@ -304,6 +306,9 @@ class HttpFront:
             raise HttpError(406, InvalidRequest("Accept must list text/event-stream"))
         session = self._session(http, caller, view)
         await http.body(0)
+        last_event_id = http.headers.get(LAST_EVENT_HEADER)
+        if last_event_id is not None:
+            return await self._resume(http, session, last_event_id)
         outbox = Outbox()
         subscriber = Subscriber(caller, view, outbox.emit, session.watches)
         self._engine.hub.add(subscriber)
@@ -315,6 +320,14 @@ class HttpFront:
         finally:
             session.last_used = self._engine.clock.now()
             self._engine.hub.remove(subscriber)
+
+    async def _resume(self, http: Http, session: LegacySession, last_event_id: str) -> None:
+        """The rest of a stream whose connection broke; of this session's streams only (SP-80)."""
+        found = session.replay.find(last_event_id)
+        if found is None:
+            raise HttpError(404, InvalidRequest("no such stream in this session"))
+        await http.start(200, STREAM_HEADERS)
+        await while_connected(http, lambda: resume(http, *found))
 
     async def _sweep(self) -> None:
         while True:

@@ -11,11 +11,12 @@ from typing import Any, Final
 import anyio
 
 from broker.core.caller import Caller
-from broker.core.era import Version
+from broker.core.era import LEGACY_VERSIONS, Version
 from broker.core.logs import EVERYTHING
 from broker.downstream.asking import Asking
 from broker.downstream.engine import Answer, Who
 from broker.downstream.message import Incoming
+from broker.downstream.replay import Replay
 from broker.errors import InvalidRequest
 from broker.relay.notify import Watches
 
@@ -23,6 +24,8 @@ MAX_PER_PRINCIPAL: Final = 100
 """Sessions that one principal may hold: more than any host opens, less than hurts (F-79)."""
 IDLE_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a session without requests or streams is forgotten."""
+RESUMABLE_SINCE: Final = LEGACY_VERSIONS[-1]
+"""Older hosts may choke on an event without data."""
 MAX_IN_FLIGHT: Final = 1000
 """Requests of one session at a time."""
 
@@ -41,6 +44,13 @@ class LegacySession:
     """The least severe message that it wants to read: all, until it says otherwise."""
     asking: Asking = field(default_factory=Asking)
     watches: Watches = field(default_factory=Watches)
+    replay: Replay = field(default_factory=Replay)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether its version knows streams that begin with an id and can be taken up again."""
+        return self.version >= RESUMABLE_SINCE
+
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])

@@ -17,6 +17,7 @@ from broker.core.eventstream import KEEPALIVE, frame
 from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
+from broker.downstream.replay import EventLog
 from broker.relay.exchange import Emit
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ STREAM_HEADERS: Final = (
 
 
 class Outbox:
-    """Messages on their way to one event stream."""
+    """Messages on their way to one event stream; `log` keeps them for a caller that comes back for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: EventLog | None = None) -> None:
+        self._log = log
         self._frames: deque[bytes] = deque()
         self._answers: deque[bytes] = deque()
         """Those of the frames that are answers, in the same order."""
@@ -87,11 +89,24 @@ class Outbox:
     def take(self) -> bytes:
         """All frames that wait, as the bytes of an event stream."""
         self._wake = anyio.Event()
-        data = b"".join(frame(message) for message in self._frames)
+        data = b"".join(self.event(message) for message in self._frames)
         self._frames.clear()
         self._answers.clear()
         self._size = 0
         return data
+
+    def event(self, message: bytes) -> bytes:
+        """A message as an event of this stream."""
+        return frame(message) if self._log is None else self._log.add(message)
+
+    def opening(self) -> bytes:
+        """What the stream begins with."""
+        return b"" if self._log is None else self._log.priming()
+
+    def close(self) -> None:
+        """The response was the last event."""
+        if self._log is not None:
+            self._log.end()
 
     async def wait(self) -> bool:
         """Wait for something to send, for at most `PATIENCE` seconds; whether there is."""
@@ -106,7 +121,8 @@ class Response:
     Work that is done at once, and says nothing before its answer, costs no task and no look at the connection. Any
     other gets an attendant: a task of `tasks` that sends what there is to send, and watches the caller.
 
-    `on_gone` is called if the caller goes before its answer is there; without it nobody cares.
+    `on_gone` is called if the caller goes before its answer is there; without it nobody cares. `new_log` opens the log
+    of a stream that can be taken up again.
     """
 
     def __init__(
@@ -115,11 +131,13 @@ class Response:
         tasks: anyio.abc.TaskGroup,
         status_of: Callable[[Answer], int],
         on_gone: Callable[[], None] | None = None,
+        new_log: Callable[[], EventLog] | None = None,
     ) -> None:
         self._http = http
         self._tasks = tasks
         self._status_of = status_of
         self._on_gone = on_gone
+        self._new_log = new_log
         self._attendant: _Attendant | None = None
 
     def put(self, message: bytes) -> None:
@@ -149,7 +167,8 @@ class Response:
 
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
-            self._attendant = _Attendant(self._http, self._status_of, self._on_gone)
+            outbox = Outbox(self._new_log() if self._new_log is not None else None)
+            self._attendant = _Attendant(self._http, self._status_of, self._on_gone, outbox)
             self._tasks.start_soon(self._attendant.run)
         return self._attendant
 
@@ -157,11 +176,13 @@ class Response:
 class _Attendant:
     """Looks after a response that is not over at once."""
 
-    def __init__(self, http: Http, status_of: Callable[[Answer], int], on_gone: Callable[[], None] | None) -> None:
+    def __init__(
+        self, http: Http, status_of: Callable[[Answer], int], on_gone: Callable[[], None] | None, outbox: Outbox
+    ) -> None:
         self._http = http
         self._status_of = status_of
         self._on_gone = on_gone
-        self.outbox = Outbox()
+        self.outbox = outbox
         self.scope = anyio.CancelScope()
         self.ended = asyncio.Event()
 
@@ -189,6 +210,8 @@ class _Attendant:
             await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             return
         await self._http.start(200, STREAM_HEADERS)
+        if opening := self.outbox.opening():
+            await self._http.write(opening, more=True)
         await pump(self._http, self.outbox)
 
 
@@ -201,10 +224,27 @@ async def pump(http: Http, outbox: Outbox) -> None:
         if outbox.has_lost:
             raise Disconnected
         if outbox.answer is not None:
-            await http.write(outbox.take() + frame(outbox.answer.body), more=False)
+            last = outbox.take() + outbox.event(outbox.answer.body)
+            outbox.close()
+            await http.write(last, more=False)
             return
         await http.write(outbox.take() or KEEPALIVE, more=True)
         await outbox.wait()
+
+
+async def resume(http: Http, log: EventLog, seen: int) -> None:
+    """A stream that was taken up again: what came after the event `seen`, and what comes, until its response.
+
+    Raises: Disconnected.
+    """
+    while True:
+        is_over = log.is_over
+        data, seen = log.after(seen)
+        await http.write(data or (b"" if is_over else KEEPALIVE), more=not is_over)
+        if is_over:
+            return
+        with anyio.move_on_after(PATIENCE):
+            await log.more()
 
 
 async def while_connected(http: Http, *works: Callable[[], Awaitable[None]]) -> None:

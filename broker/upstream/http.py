@@ -5,6 +5,7 @@ Spec: 2026-07-28 basic/transports/streamable-http; 2025-11-25 basic/transports, 
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -22,6 +23,7 @@ from mcp.shared.inbound import (
 
 from broker.core import wire
 from broker.core.era import is_modern
+from broker.core.eventstream import Event
 from broker.core.shape import is_object
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
@@ -46,6 +48,10 @@ MAX_COURTESIES: Final = 64
 """Of these at a time, per upstream."""
 STREAM_RETRY: Final = 1.0
 """Seconds at least between two openings of the event stream: one that is closed at once makes no storm (F-54)."""
+MIN_RESUME: Final = 0.1
+"""Seconds at least before a stream of a call is taken up again, whatever its `retry` says (F-54)."""
+MAX_RESUMES: Final = 10
+"""Times that the stream of one call is taken up again; the call's own time bounds them too."""
 MAX_STREAM_RETRY: Final = 30.0
 """Seconds at most, whatever its `retry` says (F-55)."""
 
@@ -206,20 +212,51 @@ class HttpLink(Link):
                 raise
 
     async def _from_stream(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
-        async for event in self._client.events(response):
-            if event.event != "message" or not event.data:
-                continue
-            message = self._decode(event.data)
-            method = message.get("method")
-            if not isinstance(method, str):
-                if _is_answer_to(message, request_id):
-                    return message
-            elif "id" in message:
-                self._on_question(message, waiting)
-            else:
-                params = message.get("params")
-                self._on_notification(request_id, method, params if is_object(params) else {}, waiting)
+        """The answer that an event stream brings. A legacy stream that breaks before is taken up again.
+
+        Spec: 2025-11-25 basic/transports, "Resumability and Redelivery": a GET with the last event id, after `retry`.
+        """
+        place = _Place()
+        message = await self._read_stream(request_id, response, waiting, place)
+        for _ in range(MAX_RESUMES):
+            if message is not None:
+                return message
+            if place.event_id is None or is_modern(self.version):
+                break
+            await anyio.sleep(place.retry)
+            headers = {**self._headers(), "Accept": "text/event-stream", "Last-Event-ID": place.event_id}
+            headers.pop("Content-Type")
+            async with self._client.request("GET", self._client.url, headers=headers) as again:
+                if again.status != 200 or content_type(again) != "text/event-stream":
+                    raise UpstreamUnavailable(self.upstream, "the stream broke, and cannot be taken up again")
+                message = await self._read_stream(request_id, again, waiting, place)
+        if message is not None:
+            return message
         raise UpstreamUnavailable(self.upstream, "the stream ended before the answer")
+
+    async def _read_stream(
+        self, request_id: int, response: Response, waiting: Waiting, place: "_Place"
+    ) -> dict[str, Any] | None:
+        """The answer, or None if the stream ends before it; `place` is where it ended."""
+        try:
+            async for event in self._client.events(response):
+                place.note(event)
+                if event.event != "message" or not event.data:
+                    continue
+                message = self._decode(event.data)
+                method = message.get("method")
+                if not isinstance(method, str):
+                    if _is_answer_to(message, request_id):
+                        return message
+                elif "id" in message:
+                    self._on_question(message, waiting)
+                else:
+                    params = message.get("params")
+                    self._on_notification(request_id, method, params if is_object(params) else {}, waiting)
+        except UpstreamUnavailable:
+            if place.event_id is None or is_modern(self.version):
+                raise
+        return None
 
     def _on_notification(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> None:
         if method == "notifications/progress":
@@ -345,6 +382,21 @@ class HttpLink(Link):
             self._take_back(params)
         else:
             self._unsolicited(method, params)
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a stream was read: its last event id, and the seconds to wait before coming back."""
+
+    event_id: str | None = None
+    retry: float = STREAM_RETRY
+
+    def note(self, event: Event) -> None:
+        """One more event was read."""
+        if event.id:
+            self.event_id = event.id
+        if event.retry is not None:
+            self.retry = min(MAX_STREAM_RETRY, max(MIN_RESUME, event.retry / 1000))
 
 
 def _is_answer_to(message: Mapping[str, Any], request_id: int) -> bool:

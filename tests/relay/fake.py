@@ -18,11 +18,12 @@ from broker.app import Broker
 from broker.clock import Clock, FakeClock
 from broker.config import load
 from broker.core import wire
-from broker.core.caller import LOCAL
+from broker.core.caller import LOCAL, Caller
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN, Version, is_modern
 from broker.core.request import LISTS, Kind, Request
-from broker.errors import UpstreamUnavailable
 from broker.downstream.message import Incoming
+from broker.errors import UpstreamUnavailable
+from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Exchange
 from broker.upstream import supervise
 from broker.upstream.link import Link, Waiting
@@ -49,6 +50,16 @@ class Asked:
     method: str
     params: Json
     waiting: Waiting
+    link: "FakeLink"
+
+    async def ask(self, method: str, params: Json | None = None) -> Json:
+        """Ask the caller something on the stream of this call, as a legacy upstream does; its response message."""
+        message = {"jsonrpc": "2.0", "id": self.link.next_question(), "method": method, "params": params or {}}
+        answer = await self.link._answer_question(message, self.waiting)
+        assert answer is not None
+        found = wire.decode_object(answer, wire.FROM_CALLER)
+        assert found["id"] == message["id"]
+        return found
 
     def progress(self, value: float, **more: Any) -> None:
         """Report progress, if the broker asked for it, as a real upstream would: with its token."""
@@ -143,10 +154,15 @@ class FakeLink(Link):
         super().__init__(upstream)
         self.fake = fake
         self._pending: list[anyio.CancelScope] = []
+        self._asked = 0
         fake.link = self
 
+    def next_question(self) -> int:
+        self._asked += 1
+        return self._asked
+
     async def _exchange(self, request_id: int, method: str, params: Json, waiting: Waiting) -> Json:
-        asked = Asked(method, wire.decode_object(wire.encode(params), wire.FROM_UPSTREAM), waiting)
+        asked = Asked(method, wire.decode_object(wire.encode(params), wire.FROM_UPSTREAM), waiting, self)
         with waiting.deadline(), anyio.CancelScope() as scope:
             self._pending.append(scope)
             try:
@@ -235,12 +251,23 @@ class House:
         version: Version = LATEST_LEGACY,
         view: str = "",
         emit: Callable[[str, Json], None] = lambda method, params: None,
+        caller: Caller = LOCAL,
+        capabilities: Json | None = None,
+        channel: BackChannel | None = None,
+        log_level: str | None = None,
     ) -> Json:
         """What a front would do with a judged request; the result as it goes over the wire."""
-        exchange = Exchange(self.clock, emit, Incoming(1, method, params or {}).progress_token)
+        exchange = Exchange(
+            self.clock,
+            emit,
+            Incoming(1, method, params or {}).progress_token,
+            capabilities=capabilities or {},
+            channel=channel,
+            log_level=log_level,
+        )
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
-            result = await self.broker.engine.router.answer(request, LOCAL, exchange)
+            result = await self.broker.engine.router.answer(request, caller, exchange)
         return wire.decode_object(wire.encode(result), wire.FROM_UPSTREAM)
 
     async def ready(self) -> None:

@@ -1,0 +1,182 @@
+"""What is exercised: one row for each feature; a row is run with a caller and the names that things have for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from tests.e2e.brokers import TIMEOUT
+from tests.fidelity import content
+from tests.fidelity.caller import Asked
+
+Json = dict[str, Any]
+Pair = tuple[str, str]
+"""Eras of caller and upstream."""
+_LABELS = count(1)
+LEGACY, MODERN = "legacy", "modern"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Own names of the upstream's things as this caller has them; `key` is empty when it is asked directly."""
+
+    key: str = ""
+    tools: tuple[tuple[str, str], ...] = ()
+
+    def name(self, own: str) -> str:
+        return dict(self.tools).get(own, f"{self.key}__{own}" if self.key else own)
+
+    def uri(self, own: str) -> str:
+        if not self.key or own.startswith("http"):
+            return own
+        return f"ui://{self.key}+{own.removeprefix('ui://')}" if own.startswith("ui://") else f"{self.key}+{own}"
+
+
+Run = Callable[[Asked, Names], Awaitable[Json]]
+
+
+@dataclass(frozen=True)
+class Feature:
+    title: str
+    run: Run
+    only: frozenset[Pair] | None = None
+    """The pairs of eras in which there is such a thing; None: all."""
+
+
+def call(tool: str, arguments: Json | None = None, meta: Json | None = None) -> Run:
+    async def run(caller: Asked, names: Names) -> Json:
+        params = {"name": names.name(tool), "arguments": arguments or {}}
+        return await caller.whole("tools/call", params, meta=meta)
+
+    return run
+
+
+def read(uri: str) -> Run:
+    async def run(caller: Asked, names: Names) -> Json:
+        return await caller.whole("resources/read", {"uri": names.uri(uri)})
+
+    return run
+
+
+def prompt(name: str) -> Run:
+    async def run(caller: Asked, names: Names) -> Json:
+        arguments = {"who": content.ODD, "b": ""}
+        return await caller.whole("prompts/get", {"name": names.name(name), "arguments": arguments})
+
+    return run
+
+
+def complete(kind: str, context: Json | None = None) -> Run:
+    async def run(caller: Asked, names: Names) -> Json:
+        if kind == "ref/prompt":
+            ref = {"type": kind, "name": names.name("greet"), "title": "T"}
+        else:
+            ref = {"type": kind, "uri": names.uri(content.TEMPLATE)}
+        more = {"context": context} if context is not None else {}
+        params = {"ref": ref, "argument": {"name": "who", "value": "A\u2028"}, **more}
+        return await caller.whole("completion/complete", params)
+
+    return run
+
+
+def listed(field: str) -> Run:
+    async def run(caller: Asked, names: Names) -> Json:
+        return await caller.all_of(field)
+
+    return run
+
+
+async def greeting(caller: Asked, names: Names) -> Json:
+    return {"result": caller.greeting}
+
+
+async def mirror(caller: Asked, names: Names) -> Json:
+    """What the upstream got of a call."""
+    params = {"name": names.name("mirror"), "arguments": {"odd": content.ODD, "uri": content.README}, "unknown": [1]}
+    return await caller.whole("tools/call", params, meta={**content.META, "traceparent-like": "x"})
+
+
+async def logs_at_warning(caller: Asked, names: Names) -> Json:
+    if caller.is_modern:
+        return await call("logs", meta={"io.modelcontextprotocol/logLevel": "warning"})(caller, names)
+    await caller.ask("logging/setLevel", {"level": "warning"})
+    return await call("logs")(caller, names)
+
+
+async def logs_at_debug(caller: Asked, names: Names) -> Json:
+    if caller.is_modern:
+        return await call("logs", meta={"io.modelcontextprotocol/logLevel": "debug"})(caller, names)
+    await caller.ask("logging/setLevel", {"level": "debug"})
+    return await call("logs")(caller, names)
+
+
+async def cancelled(caller: Asked, names: Names) -> Json:
+    """The upstream's call ends, nobody is answered, and the next call works."""
+    label, ident, first = f"label-{next(_LABELS)}-{id(caller)}", caller.next_id(), len(caller.notices)
+    params = {"name": names.name("slow"), "arguments": {"label": label}, "_meta": {"progressToken": ident}}
+    request = asyncio.create_task(caller.exchange("tools/call", params, ident=ident))
+    await caller.heard("notifications/progress", caller.count("notifications/progress") + 1)
+    await caller.cancel(ident, request)
+    after = await call("was_cancelled", {"label": label})(caller, names)
+    answer: Any = None
+    done, _ = await asyncio.wait([request], timeout=0.1)
+    if done:
+        with suppress(asyncio.CancelledError, ConnectionError):
+            answer = (await request).decode()
+    else:
+        request.cancel()
+    assert all(one["params"].get("progressToken") in (ident, None) for one in caller.notices[first:])
+    return {"answer": answer, "after": after["result"]}
+
+
+async def labelled(caller: Asked, names: Names) -> Json:
+    return await call("url_required", {"label": f"label-{next(_LABELS)}-{id(caller)}"})(caller, names)
+
+
+async def roots_changed(caller: Asked, names: Names) -> Json:
+    await caller.tell("notifications/roots/list_changed")
+    return await call("roots_changed")(caller, names)
+
+
+async def unchanged_by_strangers(caller: Asked, names: Names) -> Json:
+    return await asyncio.wait_for(caller.whole("ping"), TIMEOUT)
+
+
+FEATURES: list[Feature] = [
+    Feature("greeting", greeting),
+    Feature("ping", unchanged_by_strangers, frozenset({(LEGACY, LEGACY), (LEGACY, MODERN)})),
+    *(Feature(f"list {field}", listed(field)) for field in ("tools", "prompts", "resources", "resourceTemplates")),
+    Feature("call: parameters as the upstream gets them", mirror),
+    *(Feature(f"call: {name}", call(name)) for name in content.RESULTS),
+    *(Feature(f"error: {name}", call(name)) for name in content.ERRORS),
+    *(Feature(f"error: {name}", call(name)) for name in content.MODERN_ERRORS),
+    Feature("prompt", prompt("greet")),
+    Feature("prompt: error with data", prompt("fails")),
+    *(
+        Feature(f"read {uri}", read(uri))
+        for uri in (content.README, content.BLOB, content.OPAQUE, content.WIDGET, content.UNLISTED)
+    ),
+    Feature("read: unknown", read("probe://nowhere")),
+    Feature("complete a prompt", complete("ref/prompt", {"arguments": {"b": "1"}, "x": 1})),
+    Feature("complete a template", complete("ref/resource")),
+    Feature("progress", call("progress")),
+    Feature("log messages, no level set", call("logs")),
+    Feature("log messages from warning on", logs_at_warning),
+    Feature("log messages from debug on", logs_at_debug),
+    Feature("cancellation", cancelled),
+    *(Feature(f"ask: {name}", call(f"ask_{name}")) for name in content.QUESTIONS),
+    Feature("ask: twice", call("ask_twice")),
+    Feature("ask: in a prompt", prompt("asks")),
+    Feature("ask: in a read", read("probe://asks")),
+    Feature("ask: URL required (-32042)", labelled, frozenset({(LEGACY, LEGACY), (MODERN, LEGACY), (MODERN, MODERN)})),
+    Feature("elicitation complete", call("complete_url"), frozenset({(LEGACY, LEGACY), (MODERN, LEGACY)})),
+    Feature("roots changed", roots_changed, frozenset({(LEGACY, LEGACY)})),
+]
+
+NOT_YET: dict[str, str] = {
+    "FID-1": "resources/subscribe, subscriptions/listen and resources/updated",
+    "FID-2": "the tasks extension",
+}
+"""What the broker does not carry yet, and so nobody asks for here."""
