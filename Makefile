@@ -86,6 +86,10 @@ lint: dev ## Check style and types
 bench: dev ## Run the benchmarks
 	@if [ -f bench/__main__.py ]; then $(VENV)/bin/python -m bench $(ARGS); else echo "there is no bench/ yet"; fi
 
+.PHONY: soak
+soak: dev ## Look for cross-talk for a minute
+	@$(VENV)/bin/python -m tests.soak --seconds 60 $(ARGS)
+
 .PHONY: lock
 lock: ## Renew requirements.lock, the pins of SDK 1 and package-lock.json
 	@$(find_python); "$$python" .ci/lock.py

@@ -44,6 +44,8 @@ class Who:
     log_level: str | None = None
     watches: Watches | None = None
     """Where a legacy session keeps its subscriptions."""
+    session: str = ""
+    """The session, or the pipe, that all this belongs to; "" for a request that stands alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Engine:
             capabilities=who.capabilities,
             channel=channel,
             log_level=who.log_level,
+            owner=who.session,
+            is_legacy=not is_modern(who.version),
         )
         return await self.router.answer(request, who.caller, exchange)
 

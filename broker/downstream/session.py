@@ -58,7 +58,7 @@ class LegacySession:
     @property
     def who(self) -> Who:
         """Who asks in it."""
-        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches)
+        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches, self.id)
 
     def note(self, incoming: Incoming) -> None:
         """A message that needs no answer: a response to a question, or a cancellation."""

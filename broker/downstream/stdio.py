@@ -122,7 +122,7 @@ class StdioFront:
             if incoming.has_envelope:
                 envelope = envelope_of(incoming)
                 self._learn(envelope.capabilities)
-                who = Who(LOCAL, envelope.version, "", envelope.capabilities, envelope.log_level)
+                who = Who(LOCAL, envelope.version, "", envelope.capabilities, envelope.log_level, session=self._pipe.id)
                 return await self._engine.answer(incoming, who, self._emit)
             if incoming.method == "initialize":
                 return await self._initialize(incoming)

@@ -38,6 +38,8 @@ class Exchange:
         capabilities: Mapping[str, Any] = NOBODY,
         channel: BackChannel | None = None,
         log_level: str | None = None,
+        owner: str = "",
+        is_legacy: bool = False,
     ) -> None:
         self._clock = clock
         self._emit = emit
@@ -45,6 +47,9 @@ class Exchange:
         self.capabilities = declared_upstream(capabilities)
         """Of what its caller offers, what the broker can carry."""
         self.log_level = log_level
+        self.owner = owner
+        """The session that it belongs to, "" for none."""
+        self._is_legacy = is_legacy
         self._channel = channel or NoBackChannel()
         self._logs = LogGate(clock.now())
         self._gate: ProgressGate | None = None
@@ -64,6 +69,8 @@ class Exchange:
             self._log(params)
         elif method == "notifications/progress" and self._token is not None:
             self._progress(params)
+        elif method == "notifications/elicitation/complete" and self._is_legacy:
+            self._emit(method, params)
 
     async def ask(self, question: Question) -> dict[str, Any]:
         """Put a question to the caller: its result as it came.
@@ -84,6 +91,8 @@ class Exchange:
             capabilities=self.capabilities,
             channel=channel,
             log_level=self.log_level,
+            owner=self.owner,
+            is_legacy=self._is_legacy,
         )
 
     def relay(self, method: str, params: dict[str, Any]) -> None:

@@ -174,6 +174,7 @@ class _Way:
                 timeout=self.timeout,
                 on_notice=exchange.notice,
                 on_question=ask,
+                owner=exchange.owner,
                 wants_progress=exchange.wants_progress,
                 capabilities=exchange.capabilities,
                 log_level=exchange.log_level,

@@ -45,8 +45,11 @@ MAX_QUESTIONS: Final = 64
 """Open questions of one upstream, and of one call: one that asks in a loop is refused, not served (F-24, SP-66)."""
 ANSWER_TIMEOUT: Final = 600.0
 """Seconds that a caller may take to answer: a person fills in a form. The call's own time stands still meanwhile."""
+ABANDONED_FOR: Final = 60.0
+"""Seconds for which a call that nobody waits for counts as in flight, unless it is answered before: an upstream that
+heeds a cancellation never answers, one that ignores it may still ask on behalf of a caller who is gone."""
 MAX_ABANDONED: Final = 1000
-"""Requests remembered that nobody waits for and the upstream has not answered; the oldest are forgotten."""
+"""Of these at a time; the oldest are forgotten."""
 NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 """Spec: 2025-11-25 basic/utilities/cancellation: "The initialize request MUST NOT be cancelled by clients"."""
 
@@ -71,6 +74,8 @@ class Waiting:
     timeout: float
     on_notice: Notice = ignore_notice
     on_question: Ask = ask_nobody
+    owner: str = ""
+    """The session that it belongs to, "" for none: what comes too late for one call may go to another of the same."""
     started: float = field(default_factory=anyio.current_time)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     lost: str | None = None
@@ -146,8 +151,8 @@ class Link(ABC):
         self._hangs = 0
         self._calls: dict[int, Waiting] = {}
         """Calls of callers in flight: those that a question or a log message may belong to."""
-        self._abandoned: dict[int, None] = {}
-        """Calls that nobody waits for, and that the upstream has not answered yet: they are still in flight there."""
+        self._abandoned: dict[int, tuple[str, float]] = {}
+        """Calls that nobody waits for and the upstream has not answered: whose they are, and until when they count."""
         self._questions: dict[str | int, anyio.CancelScope] = {}
         """Open questions by the upstream's own ids."""
 
@@ -162,14 +167,16 @@ class Link(ABC):
         timeout: float,
         on_notice: Notice = ignore_notice,
         on_question: Ask = ask_nobody,
+        owner: str = "",
         wants_progress: bool = False,
         capabilities: Mapping[str, Any] | None = None,
         log_level: str | None = None,
     ) -> dict[str, Any]:
         """Ask, and wait for the result: its object as it came.
 
-        `timeout`: seconds; `capabilities`: what a modern upstream may ask back in this one request; `log_level`: from
-        which on it may log. A request that is cancelled, or out of time, is cancelled upstream.
+        `timeout`: seconds; `owner`: the session that asks; `capabilities`: what a modern upstream may ask back in this
+        one request; `log_level`: from which on it may log. A request that is cancelled, or out of time, is cancelled
+        upstream.
 
         Raises: UpstreamUnavailable, UpstreamTimedOut, MalformedAnswer, UpstreamAnsweredError.
         """
@@ -184,7 +191,7 @@ class Link(ABC):
             progress_token=request_id if wants_progress else None,
             log_level=log_level,
         )
-        waiting = Waiting(self.upstream, timeout, on_notice, on_question)
+        waiting = Waiting(self.upstream, timeout, on_notice, on_question, owner)
         if on_question is not ask_nobody:
             self._calls[request_id] = waiting
         try:
@@ -241,23 +248,29 @@ class Link(ABC):
     def _owner(self) -> Waiting | None:
         """The call that something without an address must belong to: the only one in flight.
 
-        A call counts until the upstream has answered it, also when nobody waits for it any more.
+        A call counts until the upstream has answered it, also when nobody waits for it any more (`ABANDONED_FOR`): what
+        it asks late must not reach another caller.
 
         Raises: CannotAsk, if that cannot be told. None, if there is no call at all.
         """
-        if len(self._calls) + len(self._abandoned) > 1:
-            remedy = "set `isolation: caller` for this server, or call it one at a time"
+        now = anyio.current_time()
+        self._abandoned = {key: kept for key, kept in self._abandoned.items() if kept[1] > now}
+        if len(self._calls) > 1:
+            remedy = "call this server one call at a time, or over streamable HTTP, where each call has its own stream"
             raise CannotAsk(
                 f"several calls are in flight, and nothing tells whose this is: {remedy}", code=INTERNAL_ERROR
             )
-        if self._abandoned:
-            raise CannotAsk("the call has been cancelled", code=INTERNAL_ERROR)
-        return next(iter(self._calls.values()), None)
+        only = next(iter(self._calls.values()), None)
+        strangers = [owner for owner, _ in self._abandoned.values() if only is None or not owner or owner != only.owner]
+        if strangers:
+            raise CannotAsk("it may belong to a call that was cancelled a moment ago: try again", code=INTERNAL_ERROR)
+        return only
 
     def _abandon_call(self, request_id: int) -> None:
         """Nobody waits for this call any more, but its upstream may still work on it."""
-        if request_id in self._calls:
-            self._abandoned[request_id] = None
+        waiting = self._calls.get(request_id)
+        if waiting is not None:
+            self._abandoned[request_id] = (waiting.owner, anyio.current_time() + ABANDONED_FOR)
             if len(self._abandoned) > MAX_ABANDONED:
                 del self._abandoned[next(iter(self._abandoned))]
 

@@ -194,13 +194,13 @@ class PipeLink(Link):
                     pending.waiting.notice(method, params)
             case "notifications/cancelled":
                 self._take_back(params)
-            case "notifications/message":
-                self._on_log(method, params)
+            case "notifications/message" | "notifications/elicitation/complete":
+                self._on_unaddressed(method, params)
             case _:
                 self._unsolicited(method, params)
 
-    def _on_log(self, method: str, params: dict[str, Any]) -> None:
-        """A log message names no call: it goes to the only one in flight, or to nobody."""
+    def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
+        """What names no call goes to the only one in flight, or to nobody."""
         try:
             owner = self._owner()
         except CannotAsk:

@@ -120,6 +120,8 @@ async def test_after_a_silence_the_stream_begins_with_comments(
         await connection.send(call(front) if era == "modern" else session.request(message("tools/call", WORK)))
         reply = await connection.head()
         assert (reply.status, reply.header("content-type")) == (200, "text/event-stream")
+        if era == "legacy":
+            assert await connection.chunk() == b"id: s1-0\nretry: 1000\ndata: \n\n"
         for _ in range(3):
             assert [event for event, _ in await connection.events()] == [""]
         gate.opened.set()

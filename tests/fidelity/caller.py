@@ -9,7 +9,7 @@ from typing import Any, Self
 import anyio
 
 from tests.e2e.brokers import TIMEOUT, environment
-from tests.e2e.wire import ENVELOPE, INITIALIZE, LIMIT, Caller, Failed, Json, Pipe, Web
+from tests.e2e.wire import INITIALIZE, LIMIT, Caller, Failed, Json, Pipe, Web
 from tests.fidelity.content import ANSWERS, DECLINED, META, UNKNOWN
 from tests.peers import ROOT
 

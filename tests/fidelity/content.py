@@ -122,7 +122,12 @@ QUESTIONS: dict[str, dict[str, Json]] = {
                     {
                         "role": "user",
                         "content": [
-                            {"type": "tool_result", "toolUseId": "t1", "content": [IMAGE], "structuredContent": {"t": 1}}
+                            {
+                                "type": "tool_result",
+                                "toolUseId": "t1",
+                                "content": [IMAGE],
+                                "structuredContent": {"t": 1},
+                            }
                         ],
                     },
                     {"role": "user", "content": IMAGE},
@@ -152,7 +157,12 @@ QUESTIONS["three"] = {
     "three": QUESTIONS["roots"]["a"],
 }
 ANSWERS: dict[str, Json] = {
-    "elicitation/create": {"action": "accept", "content": {"name": ODD, "many": ["a"], "n": 1.5}, "_meta": META, "x": 1},
+    "elicitation/create": {
+        "action": "accept",
+        "content": {"name": ODD, "many": ["a"], "n": 1.5},
+        "_meta": META,
+        "x": 1,
+    },
     "sampling/createMessage": {
         "role": "assistant",
         "model": "model-1",

@@ -43,6 +43,8 @@ class Feature:
     run: Run
     only: frozenset[Pair] | None = None
     """The pairs of eras in which there is such a thing; None: all."""
+    phase: int = 1
+    """Those of the second phase come when all cells have done the first: they may spoil a link for the others."""
 
 
 def call(tool: str, arguments: Json | None = None, meta: Json | None = None) -> Run:
@@ -128,7 +130,7 @@ async def cancelled(caller: Asked, names: Names) -> Json:
     else:
         request.cancel()
     assert all(one["params"].get("progressToken") in (ident, None) for one in caller.notices[first:])
-    return {"answer": answer, "after": after["result"]}
+    return {"answer": answer, "result": after["result"]}
 
 
 async def labelled(caller: Asked, names: Names) -> Json:
@@ -140,13 +142,13 @@ async def roots_changed(caller: Asked, names: Names) -> Json:
     return await call("roots_changed")(caller, names)
 
 
-async def unchanged_by_strangers(caller: Asked, names: Names) -> Json:
+async def ping(caller: Asked, names: Names) -> Json:
     return await asyncio.wait_for(caller.whole("ping"), TIMEOUT)
 
 
 FEATURES: list[Feature] = [
     Feature("greeting", greeting),
-    Feature("ping", unchanged_by_strangers, frozenset({(LEGACY, LEGACY), (LEGACY, MODERN)})),
+    Feature("ping", ping, frozenset({(LEGACY, LEGACY), (LEGACY, MODERN)})),
     *(Feature(f"list {field}", listed(field)) for field in ("tools", "prompts", "resources", "resourceTemplates")),
     Feature("call: parameters as the upstream gets them", mirror),
     *(Feature(f"call: {name}", call(name)) for name in content.RESULTS),
@@ -165,7 +167,6 @@ FEATURES: list[Feature] = [
     Feature("log messages, no level set", call("logs")),
     Feature("log messages from warning on", logs_at_warning),
     Feature("log messages from debug on", logs_at_debug),
-    Feature("cancellation", cancelled),
     *(Feature(f"ask: {name}", call(f"ask_{name}")) for name in content.QUESTIONS),
     Feature("ask: twice", call("ask_twice")),
     Feature("ask: in a prompt", prompt("asks")),
@@ -173,7 +174,11 @@ FEATURES: list[Feature] = [
     Feature("ask: URL required (-32042)", labelled, frozenset({(LEGACY, LEGACY), (MODERN, LEGACY), (MODERN, MODERN)})),
     Feature("elicitation complete", call("complete_url"), frozenset({(LEGACY, LEGACY), (MODERN, LEGACY)})),
     Feature("roots changed", roots_changed, frozenset({(LEGACY, LEGACY)})),
+    Feature("cancellation", cancelled, phase=2),
+    Feature("ask after a cancellation", call("ask_bare_form"), phase=2),
+    Feature("logs after a cancellation", logs_at_debug, phase=2),
 ]
+PHASES = (1, 2)
 
 NOT_YET: dict[str, str] = {
     "FID-1": "resources/subscribe, subscriptions/listen and resources/updated",

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from tests.e2e.brokers import Brokers, Json, Served, command, environment
 from tests.fidelity.caller import CAPABILITIES, Asked, pipe, web
 from tests.fidelity.difference import difference, expected, own, plain
-from tests.fidelity.features import FEATURES, LEGACY, MODERN, Feature, Names
+from tests.fidelity.features import FEATURES, LEGACY, MODERN, PHASES, Feature, Names
 from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers
 
 ERAS = (LEGACY, MODERN)
@@ -141,23 +142,27 @@ class Matrix:
                     assert difference(*sides) == [], (era, feature.title, difference(*sides))
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def one(cell: Cell) -> None:
+        async def one(cell: Cell, phases: tuple[int, ...]) -> None:
             async with self._locks[cell.key], room:
-                outcome.cells[cell] = await self.compare(cell, references[cell.caller, "http"])
+                rows = await self.compare(cell, references[cell.caller, "http"], phases)
+                outcome.cells.setdefault(cell, {}).update(rows)
 
-        async with asyncio.TaskGroup() as tasks:
-            for cell in cells:
-                tasks.create_task(one(cell))
+        # A stdio front has its broker for itself.
+        for front, phases in (("stdio", PHASES), *(("http", (phase,)) for phase in PHASES)):
+            async with asyncio.TaskGroup() as tasks:
+                for cell in cells:
+                    if cell.front == front:
+                        tasks.create_task(one(cell, phases))
         outcome.cells = {cell: outcome.cells[cell] for cell in cells}
         return outcome
 
-    async def compare(self, cell: Cell, reference: Record) -> dict[str, list[str]]:
+    async def compare(self, cell: Cell, reference: Record, phases: tuple[int, ...]) -> dict[str, list[str]]:
         try:
             async with self.through(cell) as caller:
                 names = await public_names(caller, cell.key)
-                record = await converse(caller, names, cell.caller, cell.upstream)
+                record = await converse(caller, names, cell.caller, cell.upstream, phases)
         except Exception as error:
-            return {feature.title: [f"the conversation broke: {error!r}"] for feature in FEATURES}
+            return {one.title: [f"the conversation broke: {error!r}"] for one in FEATURES if one.phase in phases}
         rows: dict[str, list[str]] = {}
         for title, got in record.items():
             if "broke" in got or "broke" in reference.get(title, {}):
@@ -177,12 +182,14 @@ async def public_names(caller: Asked, key: str) -> Names:
     return Names(key, tuple(("dotted.name", name) for name in changed))
 
 
-async def converse(caller: Asked, names: Names, era: str, upstream: str | None) -> Record:
+async def converse(
+    caller: Asked, names: Names, era: str, upstream: str | None, phases: Collection[int] = PHASES
+) -> Record:
     """All features that the caller's era and the upstream's have; without a broker the caller's decides (None)."""
     record: Record = {}
     for feature in FEATURES:
         pairs = {(era, one) for one in ERAS if upstream in (None, one)}
-        if feature.only is None or pairs & feature.only:
+        if feature.phase in phases and (feature.only is None or pairs & feature.only):
             record[feature.title] = await attempt(feature, caller, names)
     return record
 

@@ -67,9 +67,7 @@ class Call:
 
     async def progress(self, **params: Any) -> None:
         if "progressToken" in self.meta:
-            await self.notify(
-                "notifications/progress", {"progressToken": self.meta["progressToken"], **params}
-            )
+            await self.notify("notifications/progress", {"progressToken": self.meta["progressToken"], **params})
 
     async def log(self, level: str, **params: Any) -> None:
         least = self.meta.get(META + "logLevel") if self.is_modern else self.connection.level
@@ -233,9 +231,7 @@ class Server:
                 return
             if not streams:
                 streams = True
-                await out.head(
-                    200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **headers}
-                )
+                await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **headers})
             await out.chunk(b"event: message\ndata: " + json.dumps(sent).encode() + b"\n\n")
             if "method" not in sent:
                 await out.raw(b"0\r\n\r\n")

@@ -94,7 +94,9 @@ async def test_I42_a_change_that_is_hidden_is_not_told_through_a_whole_broker(tm
     async with house(tmp_path, {"one": Fake(), "two": Fake()}, servers=servers) as place:
         told: list[tuple[str, str]] = []
         for view in ("", "one", "two"):
-            place.broker.engine.hub.add(Subscriber(LOCAL, view, lambda method, params, view=view: told.append((view, method))))
+            place.broker.engine.hub.add(
+                Subscriber(LOCAL, view, lambda method, params, view=view: told.append((view, method)))
+            )
         fake = place.fakes["one"]
 
         async def changes(tools: list[Any]) -> None:

@@ -12,6 +12,7 @@ import argparse
 import base64
 import contextlib
 import dataclasses
+import json
 import os
 import socket
 import sys
@@ -32,7 +33,9 @@ from mcp.server.sse import SseServerTransport
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -47,6 +50,7 @@ DOTTED_NAME = "admin.tools.list-all"
 README_URI = "probe://static/readme"
 BLOB_URI = "probe://static/blob"
 OPAQUE_URI = "mailto:a@b.c"
+ASK_URI = "probe://static/ask"
 WIDGET_URI = "ui://widget/main.html"
 TEMPLATE = "probe://docs/{id}"
 BLOB = bytes(range(256))
@@ -190,6 +194,7 @@ def define(name: str, description: str, properties: Schema | None = None, **more
 TEXT: Schema = {"text": {"type": "string"}}
 NUMBERS: Schema = {"a": {"type": "number"}, "b": {"type": "number"}}
 SLOW: Schema = {"seconds": {"type": "number"}, "steps": {"type": "integer"}, "label": {"type": "string"}}
+ASK: Schema = {"questions": {"type": "object"}, "state": {"type": "string"}, "insist": {"type": "boolean"}}
 SUM: Schema = {"type": "object", "properties": {"sum": {"type": "number"}}, "required": ["sum"]}
 WIDGET_META: dict[str, Any] = {"ui": {"resourceUri": WIDGET_URI}}
 READ_ONLY = types.ToolAnnotations(read_only_hint=True)
@@ -206,8 +211,87 @@ TOOLS: list[tuple[types.Tool, Body]] = [
     (define(LONG_NAME, "A name that is too long for most hosts."), say_name),
     (define("with_refs", "A 2020-12 schema with $defs and anyOf.", input_schema=WITH_REFS), say_name),
     (define("add_tool", "Add a tool and announce it."), add_tool),
+    # `ask_tool` answers it: it needs more of a request than arguments.
+    (define("ask", "Put questions to the caller, and answer with its answers.", ASK), say_name),
 ]
 BODIES: dict[str, Body] = {tool.name: body for tool, body in TOOLS}
+
+# --- questions to the caller ---------------------------------------------------------------------------------------
+
+Retryable = types.CallToolRequestParams | types.GetPromptRequestParams | types.ReadResourceRequestParams
+QUESTIONS: TypeAdapter[dict[str, types.InputRequest]] = TypeAdapter(dict[str, types.InputRequest])
+NEEDED = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
+ANSWER: dict[str, type[Any]] = {
+    "elicitation/create": types.ElicitResult,
+    "sampling/createMessage": types.CreateMessageResultWithTools,
+    "roots/list": types.ListRootsResult,
+}
+FORM_QUESTION: Schema = {
+    "method": "elicitation/create",
+    "params": {
+        "mode": "form",
+        "message": "Who are you?",
+        "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+}
+
+
+async def ask(
+    ctx: Context, params: Retryable, asked: dict[str, Any], state: str | None = None, *, insists: bool = False
+) -> dict[str, Any] | types.InputRequiredResult:
+    """The caller's answers, as they are on the wire; `{"error": ...}` for one that is an error.
+
+    A legacy caller is asked everything at once, on the stream of the request. A modern one is asked by a result, and
+    only what it has declared, unless the probe `insists`.
+    """
+    questions = QUESTIONS.validate_python(asked)
+    if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return await ask_now(ctx, questions)
+    declared = ctx.session.client_capabilities
+    needed = {NEEDED[question.method] for question in questions.values()}
+    lacking = [name for name in sorted(needed) if getattr(declared, name, None) is None]
+    if lacking and not insists:
+        required = {name: {} for name in lacking}
+        raise MCPError(
+            code=types.MISSING_REQUIRED_CLIENT_CAPABILITY,
+            message=f"The caller must declare: {', '.join(lacking)}",
+            data={"requiredCapabilities": required},
+        )
+    given = params.input_responses or {}
+    missing = {key: question for key, question in questions.items() if key not in given}
+    if missing:
+        return types.InputRequiredResult(input_requests=missing, request_state=state)
+    answers = {key: given[key].model_dump(mode="json", by_alias=True, exclude_none=True) for key in questions}
+    return answers if state is None else {**answers, "state": params.request_state}
+
+
+async def ask_now(ctx: Context, questions: dict[str, types.InputRequest]) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+
+    async def put(key: str, question: types.InputRequest) -> None:
+        related = ServerMessageMetadata(related_request_id=ctx.request_id)
+        try:
+            answer = await ctx.session.send_request(question, ANSWER[question.method], metadata=related)
+            answers[key] = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+        except MCPError as error:
+            answers[key] = {"error": error.error.model_dump(mode="json", exclude_none=True)}
+
+    async with anyio.create_task_group() as tasks:
+        for key, question in questions.items():
+            tasks.start_soon(put, key, question)
+    return answers
+
+
+async def ask_tool(
+    probe: Probe, ctx: Context, params: types.CallToolRequestParams
+) -> types.CallToolResult | types.InputRequiredResult:
+    args = params.arguments or {}
+    asked, insists = args.get("questions", {"form": FORM_QUESTION}), bool(args.get("insist"))
+    answers = await ask(ctx, params, asked, args.get("state"), insists=insists)
+    if isinstance(answers, types.InputRequiredResult):
+        return answers
+    return probe.result(json.dumps(answers, sort_keys=True), {"answers": answers})
+
 
 # --- prompts, resources, completion --------------------------------------------------------------------------------
 
@@ -218,12 +302,14 @@ PROMPTS = [
         arguments=[types.PromptArgument(name="name", description="Whom to greet.", required=True)],
     ),
     types.Prompt(name="with_resource", description="A message that embeds a resource."),
+    types.Prompt(name="ask", description="A message with the caller's answer."),
 ]
 RESOURCES = [
     types.Resource(name="readme", uri=README_URI, mime_type="text/plain", description="Some text."),
     types.Resource(name="blob", uri=BLOB_URI, mime_type="application/octet-stream", size=len(BLOB)),
     types.Resource(name="mail", uri=OPAQUE_URI, description="An opaque URI."),
     types.Resource(name="widget", uri=WIDGET_URI, mime_type="text/html;profile=mcp-app"),
+    types.Resource(name="ask", uri=ASK_URI, mime_type="application/json", description="The caller's answer."),
 ]
 TEMPLATES = [types.ResourceTemplate(name="doc", uri_template=TEMPLATE, mime_type="text/plain")]
 COMPLETIONS = {"name": ["Ada", "Alan", "Grace"], "id": ["alpha", "beta", "gamma"]}
@@ -274,7 +360,11 @@ def build(probe: Probe) -> Server[Any]:
         tools, cursor = page(probe.tools, size, params)
         return types.ListToolsResult(tools=tools, next_cursor=cursor)
 
-    async def call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call_tool(
+        ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        if params.name == "ask":
+            return await ask_tool(probe, ctx, params)
         if all(tool.name != params.name for tool in probe.tools):
             raise MCPError(code=types.INVALID_PARAMS, message=f"Unknown tool: {params.name}")
         return await BODIES.get(params.name, say_name)(probe, ctx, params.arguments or {})
@@ -283,11 +373,18 @@ def build(probe: Probe) -> Server[Any]:
         prompts, cursor = page(PROMPTS, size, params)
         return types.ListPromptsResult(prompts=prompts, next_cursor=cursor)
 
-    async def get_prompt(ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+    async def get_prompt(
+        ctx: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult | types.InputRequiredResult:
         if params.name == "greet":
             content = types.TextContent(text=probe.mark(f"hello {(params.arguments or {}).get('name', '')}"))
         elif params.name == "with_resource":
             content = types.EmbeddedResource(resource=read(probe, README_URI))
+        elif params.name == "ask":
+            answers = await ask(ctx, params, {"form": FORM_QUESTION})
+            if isinstance(answers, types.InputRequiredResult):
+                return answers
+            content = types.TextContent(text=probe.mark(json.dumps(answers, sort_keys=True)))
         else:
             raise MCPError(code=types.INVALID_PARAMS, message=f"Unknown prompt: {params.name}")
         return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=content)], _meta=probe.meta)
@@ -302,7 +399,16 @@ def build(probe: Probe) -> Server[Any]:
         templates, cursor = page(TEMPLATES, size, params)
         return types.ListResourceTemplatesResult(resource_templates=templates, next_cursor=cursor)
 
-    async def read_resource(ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+    async def read_resource(
+        ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult | types.InputRequiredResult:
+        if str(params.uri) == ASK_URI:
+            answers = await ask(ctx, params, {"form": FORM_QUESTION})
+            if isinstance(answers, types.InputRequiredResult):
+                return answers
+            text = probe.mark(json.dumps(answers, sort_keys=True))
+            contents = types.TextResourceContents(uri=ASK_URI, mime_type="application/json", text=text)
+            return types.ReadResourceResult(contents=[contents], _meta=probe.meta)
         return types.ReadResourceResult(contents=[read(probe, str(params.uri))], _meta=probe.meta)
 
     async def complete(ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
@@ -315,7 +421,7 @@ def build(probe: Probe) -> Server[Any]:
         result = await call_next(ctx)
         if ctx.method == "notifications/initialized":
             probe.sessions.append(ctx.session)
-        if ctx.method == "tools/call" and isinstance(result, dict):
+        if ctx.method == "tools/call" and isinstance(result, dict) and result.get("resultType") != "input_required":
             return {**result, UNKNOWN_FIELD: {"from": probe.name}}
         return result
 

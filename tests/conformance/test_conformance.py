@@ -1,7 +1,6 @@
 """The official conformance suite through the broker: no scenario lost and no check lost.
 
-The name keeps this file out of a plain run of the tests, until the broker carries the whole protocol; by its name,
-`pytest tests/conformance/run_conformance.py` runs it. `python -m tests.conformance` is faster, and prints a table.
+`python -m tests.conformance` is faster, and prints a table.
 """
 
 from collections.abc import Awaitable, Callable

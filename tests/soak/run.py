@@ -1,0 +1,248 @@
+"""The soak: many callers, equal ids and tokens, shared upstreams, and no foreign byte (I-31, I-33, I-42)."""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.brokers import _LISTENING, Brokers, command, environment
+from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers, kill_group
+from tests.soak.callers import Findings, Watched, watched_pipe, watched_web
+
+Json = dict[str, Any]
+UPSTREAMS = {"pipe": ("legacy", "stdio"), "old-web": ("legacy", "http"), "new-web": ("modern", "http")}
+MAX_SESSIONS = 80
+"""Legacy sessions: the broker keeps a hundred for one principal."""
+PIPES = 4
+"""Callers with a stdio front of their own, from twenty callers on: each is a broker process."""
+STEP_TIMEOUT: float = 60
+SETTLE: float = 15
+"""Seconds in which the broker must be back where it began."""
+SLACK = {"tasks": 0, "descriptors": 1}
+MAY_GROW = ("abandoned on links",)
+"""Bounded, and a figure only: calls that were cancelled, and that their upstream rightly never answers."""
+
+
+@dataclass
+class Report:
+    seed: int
+    callers: int
+    seconds: float
+    findings: Findings
+    before: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+
+    def left_behind(self) -> dict[str, tuple[int, int]]:
+        """What the broker holds at the end and did not hold at the beginning."""
+        return {
+            name: (self.before[name], value)
+            for name, value in self.after.items()
+            if name not in MAY_GROW and value > self.before[name] + SLACK.get(name, 0)
+        }
+
+    def text(self) -> str:
+        rows = [f"seed {self.seed}, {self.callers} callers, {self.seconds:.1f} s, {self.findings.bytes} bytes read"]
+        rows += [f"  {name:<24}{count:>8}" for name, count in sorted(self.findings.outcomes.items())]
+        rows += [f"  {name:<24}{self.before[name]:>8} ->{value:>6}" for name, value in self.after.items()]
+        rows += [f"LEFT BEHIND {name}: {pair}" for name, pair in self.left_behind().items()]
+        rows += [f"BROKEN {one}" for one in self.findings.broken[:20]]
+        return "\n".join([*rows, f"{len(self.findings.broken)} broken"])
+
+
+class Soaked:
+    """The broker under test and its upstreams."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.peers, self.brokers = Peers(directory), Brokers(directory)
+        self.servers: dict[str, Json] = {}
+        self._asked = 0
+        self.process: subprocess.Popen[bytes]
+        self.url = ""
+
+    def start(self) -> None:
+        for key, (era, transport) in UPSTREAMS.items():
+            argv = [sys.executable, "-m", "tests.soak.upstream", "--era", era, "--transport", transport]
+            if transport == "stdio":
+                self.servers[key] = command(argv, cwd=str(ROOT))
+                continue
+            file = self.directory / f"{key}.url"
+            self.peers.spawn([*argv, "--port-file", str(file)], env=environment())
+            self._await(file.exists)
+            self.servers[key] = {"url": file.read_text(encoding="utf-8")}
+        self.config = self.brokers.configure(self.servers)
+        errors = self.directory / "broker.stderr"
+        argv = ["serve", "--config", str(self.config), "--host", "127.0.0.1", "--port", "0"]
+        with errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.soak.served", *argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=environment(),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        self._await(lambda: _LISTENING.search(errors.read_text(encoding="utf-8", errors="replace")))
+        found = _LISTENING.search(errors.read_text(encoding="utf-8", errors="replace"))
+        assert found is not None
+        self.url = f"http://127.0.0.1:{found[1]}/mcp"
+
+    def _await(self, is_true: Any) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not is_true():
+            if time.monotonic() > deadline:
+                raise TimeoutError("a peer of the soak did not start")
+            time.sleep(POLL)
+
+    async def figures(self) -> dict[str, int]:
+        self._asked += 1
+        file = self.directory / f"figures-{self._asked}.json"
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{file}\n".encode())
+        self.process.stdin.flush()
+        async with asyncio.timeout(STEP_TIMEOUT):
+            while not file.exists():  # noqa: ASYNC110 - written by another process
+                await asyncio.sleep(POLL)
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def close(self) -> None:
+        if hasattr(self, "process"):
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            kill_group(self.process)
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        self.brokers.close()
+        self.peers.close()
+
+
+async def soak(directory: Path, *, seconds: float, callers: int, seed: int) -> Report:
+    soaked = Soaked(directory)
+    findings = Findings()
+    report = Report(seed, callers, seconds, findings)
+    try:
+        await asyncio.to_thread(soaked.start)
+        async with watched_web(soaked.url, "modern", "canary-99999", findings) as first:
+            for key in UPSTREAMS:
+                await first.call(f"{key}__chat", plan("canary-99999", random.Random(0)) | {"asks": False})
+        report.before = await settled(soaked, None)
+        began = time.monotonic()
+        # Whoever is still in a call then finishes it: only what the callers themselves cut is cut.
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(callers):
+                tasks.create_task(live(soaked, number, callers, began + seconds, seed, findings))
+        report.seconds = time.monotonic() - began
+        report.after = await settled(soaked, report)
+    finally:
+        await asyncio.to_thread(soaked.close)
+    return report
+
+
+async def settled(soaked: Soaked, report: Report | None) -> dict[str, int]:
+    """The figures, once they are as small as they get."""
+    figures = await soaked.figures()
+    deadline = time.monotonic() + (SETTLE if report is not None else 1.0)
+    while time.monotonic() < deadline:
+        if report is not None:
+            report.after = figures
+            if not report.left_behind():
+                break
+        await asyncio.sleep(0.2)
+        figures = await soaked.figures()
+    return figures
+
+
+def plan(canary: str, dice: random.Random) -> Json:
+    return {
+        "canary": canary,
+        "delay": dice.choice((0, 0, 0.001, 0.01, 0.05)),
+        "steps": dice.randrange(4),
+        "asks": dice.random() < 0.25,
+        "fails": dice.random() < 0.1,
+    }
+
+
+def caller_of(
+    soaked: Soaked, number: int, callers: int, canary: str, findings: Findings
+) -> AbstractAsyncContextManager[Watched]:
+    """Every caller has its kind: a few pipes, as many sessions as there may be, and the rest without a session."""
+    if callers >= 20 and number < PIPES:
+        return watched_pipe(soaked.brokers.stdio(soaked.config), ("legacy", "modern")[number % 2], canary, findings)
+    is_legacy = number % 2 == 0 and number // 2 < MAX_SESSIONS
+    return watched_web(soaked.url, "legacy" if is_legacy else "modern", canary, findings)
+
+
+async def live(soaked: Soaked, number: int, callers: int, until: float, seed: int, findings: Findings) -> None:
+    dice, canary = random.Random(f"{seed}-{number}"), f"canary-{number:05d}"
+    try:
+        async with caller_of(soaked, number, callers, canary, findings) as caller:
+            while time.monotonic() < until:
+                await asyncio.wait_for(one_call(caller, dice), STEP_TIMEOUT)
+    except Exception as error:
+        findings.broken.append(f"{canary}: {type(error).__name__}: {error}")
+
+
+async def one_call(caller: Watched, dice: random.Random) -> None:
+    """One call, to its answer or to where it is cut. All callers use the same ids and tokens, in the same order."""
+    arguments = plan(caller.canary, dice)
+    name = f"{dice.choice(tuple(UPSTREAMS))}__chat"
+    ident = caller.next_id()
+    params: Json = {"name": name, "arguments": arguments, "_meta": {"progressToken": ident}}
+    if caller.is_modern and dice.random() < 0.5:
+        params["_meta"]["io.modelcontextprotocol/logLevel"] = "debug"
+    request = asyncio.create_task(caller.exchange("tools/call", params, ident=ident))
+    if not arguments["asks"] and dice.random() < 0.2:
+        await cut(caller, ident, request, dice)
+        return
+    answer = json.loads(await request)
+    while answer.get("result", {}).get("resultType") == "input_required":
+        caller.findings.outcomes["questions"] += 1
+        requests = answer["result"]["inputRequests"]
+        ident = caller.next_id()
+        retry = {
+            **params,
+            "_meta": {"progressToken": ident},
+            "inputResponses": {key: caller.answer_to(one) for key, one in requests.items()},
+            "requestState": answer["result"]["requestState"],
+        }
+        answer = json.loads(await caller.exchange("tools/call", retry, ident=ident))
+    judge(caller, ident, arguments, answer)
+
+
+async def cut(caller: Watched, ident: int, request: "asyncio.Task[bytes]", dice: random.Random) -> None:
+    """Cancel the call, or go away from it, at any moment."""
+    await asyncio.sleep(dice.choice((0, 0.001, 0.005, 0.02)))
+    if hasattr(caller, "process") or (not caller.is_modern and dice.random() < 0.5):
+        await caller.tell("notifications/cancelled", {"requestId": ident})
+        caller.findings.outcomes["cancelled"] += 1
+        # None, or the answer that was on its way.
+        with suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(request, 1.0 if hasattr(caller, "process") else STEP_TIMEOUT)
+        return
+    caller.findings.outcomes["disconnected"] += 1
+    request.cancel()
+    with suppress(asyncio.CancelledError, ConnectionError):
+        await request
+
+
+def judge(caller: Watched, ident: int, arguments: Json, answer: Json) -> None:
+    if answer["id"] != ident:
+        caller.findings.broken.append(f"{caller.canary}: the answer to {ident} is for {answer['id']}")
+    elif "result" in answer:
+        text = answer["result"]["content"][0]["text"]
+        word = text.removeprefix(caller.canary).strip() or "plain"
+        if not text.startswith(caller.canary) or word not in ("plain", "answered", "refused"):
+            caller.findings.broken.append(f"{caller.canary}: {text}")
+        caller.findings.outcomes[f"result: {word}"] += 1
+    elif arguments["fails"] and answer["error"]["message"] == caller.canary:
+        caller.findings.outcomes["error: own"] += 1
+    else:
+        caller.findings.broken.append(f"{caller.canary}: {json.dumps(answer['error'])}")
