@@ -1,4 +1,7 @@
-"""A caller cannot tell whether it talks to the upstream or to the broker. `python -m tests.fidelity` prints the table."""
+"""A caller cannot tell whether it talks to the upstream or to the broker.
+
+`python -m tests.fidelity` prints the table of all cells.
+"""
 
 from collections.abc import AsyncIterator
 

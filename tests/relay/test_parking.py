@@ -313,7 +313,8 @@ async def test_F25_what_is_kept_is_bounded_and_the_latest_stay(tmp_path: Path) -
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(talk)
-            return done(await asked.ask("elicitation/create", FORM))
+            answer = await asked.ask("elicitation/create", FORM)
+        return done(answer)
 
     async with parked(tmp_path, flood) as (person, _):
         params = {**ECHO, "_meta": {"progressToken": 1}}

@@ -51,6 +51,7 @@ README_URI = "probe://static/readme"
 BLOB_URI = "probe://static/blob"
 OPAQUE_URI = "mailto:a@b.c"
 ASK_URI = "probe://static/ask"
+"""Not listed: a read of it asks."""
 WIDGET_URI = "ui://widget/main.html"
 TEMPLATE = "probe://docs/{id}"
 BLOB = bytes(range(256))
@@ -309,7 +310,6 @@ RESOURCES = [
     types.Resource(name="blob", uri=BLOB_URI, mime_type="application/octet-stream", size=len(BLOB)),
     types.Resource(name="mail", uri=OPAQUE_URI, description="An opaque URI."),
     types.Resource(name="widget", uri=WIDGET_URI, mime_type="text/html;profile=mcp-app"),
-    types.Resource(name="ask", uri=ASK_URI, mime_type="application/json", description="The caller's answer."),
 ]
 TEMPLATES = [types.ResourceTemplate(name="doc", uri_template=TEMPLATE, mime_type="text/plain")]
 COMPLETIONS = {"name": ["Ada", "Alan", "Grace"], "id": ["alpha", "beta", "gamma"]}

@@ -32,7 +32,6 @@ class Watched(Asked):
     canary: str
     findings: Findings
     capabilities = OFFERED
-    _tail: bytes = b""
 
     def watch(self, data: bytes) -> bytes:
         self.findings.bytes += len(data)
@@ -68,16 +67,20 @@ class WatchedPipe(Watched, AskedPipe):
 
 
 class WatchedReader:
-    """Shows all that is read to somebody."""
+    """Shows all that is read to somebody; what two chunks of a body share is shown as one."""
 
     def __init__(self, reader: asyncio.StreamReader, look: Callable[[bytes], bytes]) -> None:
         self._reader, self._look = reader, look
+        self._tail = b""
 
     async def readline(self) -> bytes:
         return self._look(await self._reader.readline())
 
     async def readexactly(self, count: int) -> bytes:
-        return self._look(await self._reader.readexactly(count))
+        data = await self._reader.readexactly(count)
+        self._look(self._tail + data)
+        self._tail = data.removesuffix(b"\r\n")[-len("canary-00000") + 1 :]
+        return data
 
 
 class WatchedWeb(Watched, AskedWeb):

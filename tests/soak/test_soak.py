@@ -1,9 +1,11 @@
 """No caller ever gets a byte of another one. `make soak` takes longer."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from tests.soak.callers import Findings, WatchedReader, WatchedWeb
 from tests.soak.run import soak
 
 SEED = 7
@@ -16,3 +18,17 @@ async def test_no_caller_gets_a_byte_of_another(tmp_path: Path, callers: int, se
     assert report.findings.broken == []
     assert report.left_behind() == {}
     assert report.findings.outcomes["result: plain"] > callers
+
+
+async def test_a_foreign_canary_is_seen_also_across_chunks() -> None:
+    caller = WatchedWeb("http://127.0.0.1/", "modern").begin()
+    caller.canary, caller.findings = "canary-00001", Findings()
+    reader = asyncio.StreamReader()
+    watched = WatchedReader(reader, caller.watch)
+    reader.feed_data(b"6\r\n1nary-\r\nof canary-00001, can\r\nary-00002\r\n")
+    await watched.readline()
+    await watched.readexactly(8)
+    await watched.readexactly(23)
+    assert caller.findings.broken == []
+    await watched.readexactly(11)
+    assert len(caller.findings.broken) == 1
