@@ -161,6 +161,7 @@ class Response:
             grace.cancel()
             if self._attendant is not None:
                 self._attendant.scope.cancel()
+                self._attendant.outbox.close()
 
     def _emit(self, method: str, params: dict[str, Any]) -> None:
         self._attended().outbox.emit(method, params)

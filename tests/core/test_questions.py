@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.era import LATEST_LEGACY, LATEST_MODERN, question_for_caller
+from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream, question_for_caller
 from broker.core.questions import (
     CAPABILITY,
     Question,
@@ -201,3 +201,8 @@ def test_a_url_question_has_an_id_in_the_legacy_era_only(caller: Any, given: Jso
 def test_any_other_question_is_the_same_in_both_eras(caller: Any, method: str) -> None:
     question = Question(method, {"elicitationId": "theirs", "mode": "form"})
     assert question_for_caller(question, caller, "minted") is question
+
+
+def test_an_upstream_is_told_only_what_can_be_carried_and_that_as_it_is() -> None:
+    odd: Json = {"elicitation": {"form": {}, "x": 1}, "sampling": {}, "roots": {"listChanged": True}}
+    assert declared_upstream({**odd, "tasks": {}, "experimental": {"x": 1}, "": {}}) == odd

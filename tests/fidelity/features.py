@@ -45,6 +45,8 @@ class Feature:
     """The pairs of eras in which there is such a thing; None: all."""
     phase: int = 1
     """Those of the second phase come when all cells have done the first: they may spoil a link for the others."""
+    needs_own_link: bool = False
+    """Only where no other cell shares the upstream's link: with a stdio front."""
 
 
 def call(tool: str, arguments: Json | None = None, meta: Json | None = None) -> Run:
@@ -175,8 +177,8 @@ FEATURES: list[Feature] = [
     Feature("elicitation complete", call("complete_url"), frozenset({(LEGACY, LEGACY), (MODERN, LEGACY)})),
     Feature("roots changed", roots_changed, frozenset({(LEGACY, LEGACY)})),
     Feature("cancellation", cancelled, phase=2),
-    Feature("ask after a cancellation", call("ask_bare_form"), phase=2),
-    Feature("logs after a cancellation", logs_at_debug, phase=2),
+    Feature("ask after a cancellation", call("ask_bare_form"), phase=2, needs_own_link=True),
+    Feature("logs after a cancellation", logs_at_debug, phase=2, needs_own_link=True),
 ]
 PHASES = (1, 2)
 

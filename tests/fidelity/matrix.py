@@ -188,6 +188,8 @@ async def converse(
     """All features that the caller's era and the upstream's have; without a broker the caller's decides (None)."""
     record: Record = {}
     for feature in FEATURES:
+        if feature.needs_own_link and names.key and not hasattr(caller, "process"):
+            continue
         pairs = {(era, one) for one in ERAS if upstream in (None, one)}
         if feature.phase in phases and (feature.only is None or pairs & feature.only):
             record[feature.title] = await attempt(feature, caller, names)
