@@ -251,19 +251,20 @@ class HttpFront:
 
     async def _run_in_session(
         self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel
-    ) -> Answer:
+    ) -> Answer | None:
+        """The answer; None for a request that its caller has cancelled: it gets none."""
         assert incoming.id is not None
-        answer = refused(incoming.id, InvalidRequest("the request was cancelled"))
         try:
             session.begin(incoming.id)
             with session.running(incoming.id):
                 answer = await self._engine.answer(incoming, session.who, emit, channel)
                 session.learn(incoming, answer)
+                return answer
         except BrokerError as error:
-            answer = refused(incoming.id, error)
+            return refused(incoming.id, error)
         finally:
             session.last_used = self._engine.clock.now()
-        return answer
+        return None
 
     async def _open_session(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
         assert incoming.id is not None

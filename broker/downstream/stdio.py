@@ -147,7 +147,8 @@ class StdioFront:
         if self._session is None:
             self._engine.hub.add(Subscriber(LOCAL, "", self._emit, session.watches))
         else:
-            session.watches = self._session.watches
+            # One pipe, one caller: what it was asked, and what it watches, go on.
+            session.watches, session.asking = self._session.watches, self._session.asking
         self._session = session
         return answer
 

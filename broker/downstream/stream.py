@@ -52,7 +52,9 @@ class Outbox:
         self._size = 0
         self._wake = anyio.Event()
         self.answer: Answer | None = None
-        """The response, once it is there: it ends the stream."""
+        """The response, once it is there."""
+        self.is_finished = False
+        """Whether the stream ends, with its response if it has one."""
         self.has_lost = False
         """Whether an answer found no room."""
 
@@ -81,9 +83,10 @@ class Outbox:
                 self.has_lost = True
         self._wake.set()
 
-    def finish(self, answer: Answer) -> None:
-        """The response."""
+    def finish(self, answer: Answer | None) -> None:
+        """The response, or that there will be none."""
         self.answer = answer
+        self.is_finished = True
         self._wake.set()
 
     def take(self) -> bytes:
@@ -144,8 +147,8 @@ class Response:
         """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
         self._attended().outbox.put_answer(message)
 
-    async def send(self, work: Callable[[Emit], Awaitable[Answer]]) -> None:
-        """Run `work`, and send the notifications that it emits and its answer.
+    async def send(self, work: Callable[[Emit], Awaitable[Answer | None]]) -> None:
+        """Run `work`, and send the notifications that it emits and its answer, or end without one.
 
         Raises: Disconnected.
         """
@@ -153,10 +156,11 @@ class Response:
         try:
             answer = await work(self._emit)
             grace.cancel()
-            if self._attendant is None:
+            if self._attendant is None and answer is not None:
                 return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
-            self._attendant.outbox.finish(answer)
-            await self._attendant.ended.wait()
+            # No answer at all is a stream that ends without one.
+            self._attended().outbox.finish(answer)
+            await self._attended().ended.wait()
         finally:
             grace.cancel()
             if self._attendant is not None:
@@ -201,7 +205,7 @@ class _Attendant:
             log.exception("a response could not be sent")
         finally:
             self.ended.set()
-            if self._on_gone is not None and self.outbox.answer is None:
+            if self._on_gone is not None and not self.outbox.is_finished:
                 self._on_gone()
 
     async def _send(self) -> None:
@@ -224,8 +228,8 @@ async def pump(http: Http, outbox: Outbox) -> None:
     while True:
         if outbox.has_lost:
             raise Disconnected
-        if outbox.answer is not None:
-            last = outbox.take() + outbox.event(outbox.answer.body)
+        if outbox.is_finished:
+            last = outbox.take() + (outbox.event(outbox.answer.body) if outbox.answer is not None else b"")
             outbox.close()
             await http.write(last, more=False)
             return

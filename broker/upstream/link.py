@@ -103,7 +103,7 @@ class Waiting:
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification that belongs to this request: passed on; work that shows progress gets more time."""
-        if method == "notifications/progress":
+        if method == "notifications/progress" and not self._asking:
             latest = self.started + self.timeout * MAX_EXTENSIONS
             self.scope.deadline = min(latest, anyio.current_time() + self.timeout)
         self.on_notice(method, params)

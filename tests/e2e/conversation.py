@@ -30,11 +30,20 @@ PER_ERA = ("resultType", "ttlMs", "cacheScope")
 
 
 class Where:
-    """A server, by command or by URL; a URL that ends in /sse is HTTP+SSE."""
+    """A server, by command or by URL; a URL that ends in /sse is HTTP+SSE.
 
-    def __init__(self, argv: Sequence[str] = (), url: str = "") -> None:
+    `offers`: tell it, as a link that callers share does, that it may ask for samples, elicitations and roots: some
+    servers list other tools then.
+    """
+
+    def __init__(self, argv: Sequence[str] = (), url: str = "", *, offers: bool = False) -> None:
         self.argv = list(argv)
         self.url = url
+        self.offers = offers
+
+    def offering(self) -> "Where":
+        """The same server, to be told so."""
+        return Where(self.argv, self.url, offers=True)
 
     def for_sdk2(self) -> Any:
         if self.argv:
@@ -76,10 +85,17 @@ def _sdk1(python: Path, where: Where, operations: Sequence[Operation]) -> Json:
     return json.loads(done.stdout)
 
 
+async def _refuse(*_: Any) -> types.ErrorData:
+    return types.ErrorData(code=-1, message="nobody is here")
+
+
 async def _sdk2(mode: str, where: Where, operations: Sequence[Operation]) -> Json:
     report: Json = {"initialize": None, "results": [], "progress": []}
     with anyio.fail_after(4 * TIMEOUT):
-        async with Client(where.for_sdk2(), mode=mode, read_timeout_seconds=TIMEOUT) as client:
+        offered: Any = {}
+        if where.offers:
+            offered = dict.fromkeys(("sampling_callback", "elicitation_callback", "list_roots_callback"), _refuse)
+        async with Client(where.for_sdk2(), mode=mode, read_timeout_seconds=TIMEOUT, **offered) as client:
             capabilities, info = client.server_capabilities, client.server_info
             report["initialize"] = {
                 "protocolVersion": client.protocol_version,

@@ -98,7 +98,9 @@ async def test_what_does_not_exist_has_the_code_of_the_callers_era(world: World,
             assert await code_of(caller, "tools/call", {"name": f"{key}__nope", "arguments": {}}) == -32602
             assert await code_of(caller, "prompts/get", {"name": f"{key}__nope"}) == -32602
             missing = f"{key}+probe://nope"
-            assert await code_of(caller, "resources/read", {"uri": missing}) == (-32602 if modern else -32002)
+            # Between two legacy sides an error passes as it came, and SDK 2 says -32602 in every era.
+            code = -32602 if modern or key.startswith("old") else -32002
+            assert await code_of(caller, "resources/read", {"uri": missing}) == code
         # Nobody's prefix, so no upstream is asked.
         assert await code_of(caller, "resources/read", {"uri": "nobody+probe://x"}) == (-32602 if modern else -32002)
         assert await code_of(caller, "tools/call", {"name": "echo", "arguments": {}}) == -32602

@@ -103,7 +103,7 @@ class World:
     _served: Served | None = None
     _names: dict[str, dict[str, str]] = field(default_factory=dict)
     _reports: dict[tuple[Kind, str], Json] = field(default_factory=dict)
-    _direct_reports: dict[str, Json] = field(default_factory=dict)
+    _direct_reports: dict[tuple[str, bool], Json] = field(default_factory=dict)
 
     @classmethod
     def start(cls, peers: Peers, brokers: Brokers) -> "World":
@@ -147,7 +147,7 @@ class World:
             caller = await Web(self.served.url, "legacy").greet()
             listed = {kind: [item["name"] for item in await caller.list(kind)] for kind in ("tools", "prompts")}
             for server in self.servers:
-                own = await self.direct_report(server)
+                own = await self.direct_report(server, "http")
                 self._names[server] = {}
                 for position, kind in enumerate(listed):
                     mine = [name for name in listed[kind] if name.startswith(f"{server}__")]
@@ -156,15 +156,19 @@ class World:
                     self._names[server] |= dict(zip(theirs, mine, strict=True))
         return self._names[key]
 
-    async def direct_report(self, key: str) -> Json:
-        """What the upstream itself answers to SDK 2."""
-        if key not in self._direct_reports:
+    async def direct_report(self, key: str, front: str) -> Json:
+        """What the upstream itself answers to SDK 2, which offers what the broker offers for callers of that front:
+        all that it can carry on a shared link, and what the one caller offers (here: nothing) on stdio.
+        """
+        offers = front != "stdio" and key not in PROBES
+        if (key, offers) not in self._direct_reports:
             tools = probe.TOOLS
             own = {tool.name: tool.name for tool, _ in tools} | {p.name: p.name for p in probe.PROMPTS}
             same = _Same()
             asked = probe_operations(own, None) if key in PROBES else everything_operations(same, None)
-            self._direct_reports[key] = await converse("sdk2-auto", self.direct[key], [*LISTS, *asked])
-        return self._direct_reports[key]
+            where = self.direct[key].offering() if offers else self.direct[key]
+            self._direct_reports[key, offers] = await converse("sdk2-auto", where, [*LISTS, *asked])
+        return self._direct_reports[key, offers]
 
     async def report(self, kind: Kind, front: str) -> "Report":
         """One client through one front, about all upstreams; each conversation is had once."""
