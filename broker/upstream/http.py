@@ -303,14 +303,18 @@ class HttpLink(Link):
 
     def _on_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
         """A request of a legacy upstream, on the stream of the call that it belongs to. A modern one may send none."""
-        if is_modern(self.version) or self._tasks is None or len(self._questions) >= MAX_QUESTIONS:
+        if is_modern(self.version) or self._tasks is None or self._carrying >= MAX_QUESTIONS:
             return
+        self._carrying += 1
         self._tasks.start_soon(self._put_question, message, waiting)
 
     async def _put_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
-        answer = await self._answer_question(message, waiting)
-        if answer is not None:
-            await self._tell(answer)
+        try:
+            answer = await self._answer_question(message, waiting)
+            if answer is not None:
+                await self._tell(answer)
+        finally:
+            self._carrying -= 1
 
     def _courtesy(self, body: bytes) -> None:
         """Tell it in the background; dropped when too many such wait already."""

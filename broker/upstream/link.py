@@ -155,6 +155,8 @@ class Link(ABC):
         """Calls that nobody waits for and the upstream has not answered: whose they are, and until when they count."""
         self._questions: dict[str | int, anyio.CancelScope] = {}
         """Open questions by the upstream's own ids."""
+        self._carrying = 0
+        """Tasks that carry a question, from the moment they are asked for: a storm must not become as many of them."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.upstream} {self.version} {self.lost or 'live'}>"

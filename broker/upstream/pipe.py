@@ -212,7 +212,8 @@ class PipeLink(Link):
 
     def _on_request(self, message: dict[str, Any]) -> None:
         is_question = message.get("method") in CAPABILITY
-        if is_question and self._tasks is not None and len(self._questions) < MAX_QUESTIONS:
+        if is_question and self._tasks is not None and self._carrying < MAX_QUESTIONS:
+            self._carrying += 1
             self._tasks.start_soon(self._on_question, message)
             return
         self._refusals += 1
@@ -221,15 +222,16 @@ class PipeLink(Link):
             self._duplex.post(answer)
 
     async def _on_question(self, message: dict[str, Any]) -> None:
-        answer = await self._answer_question(message, None)
-        if answer is None:
-            return
         try:
-            await self._duplex.send(answer)
+            answer = await self._answer_question(message, None)
+            if answer is not None:
+                await self._duplex.send(answer)
         except Gone as gone:
             self.lose(str(gone))
         except UpstreamUnavailable as error:
             log.debug("%s: an answer was refused: %s", self.upstream, error.why)
+        finally:
+            self._carrying -= 1
 
     def _on_garbage(self, data: bytes, why: str) -> None:
         """A line that is no message. The call it was meant for, if that can be told, fails now (F-12)."""

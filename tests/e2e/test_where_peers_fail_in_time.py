@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.brokers import TIMEOUT, Brokers, Json, children, command, lines, until
 from tests.e2e.wire import Failed, Web, pipe
 from tests.peers import Peers, free_port, is_alive
+from tests.servers import probe
 
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="counts processes by /proc")
 GONE_WITHIN: float = 5 + 5
@@ -122,7 +123,8 @@ async def test_a_list_that_its_server_could_not_give_is_named_as_missing(peers: 
     servers = {"long": command(peers.command("probe", "--tools", 100, "--page-size", 1))}
     served = await brokers.aserve(brokers.configure(servers))
     caller = await Web(served.url, "legacy").greet()
-    assert [prompt["name"] for prompt in await caller.list("prompts")] == ["long__greet", "long__with_resource"]
+    prompts = [prompt["name"] for prompt in await caller.list("prompts")]
+    assert prompts == [f"long__{prompt.name}" for prompt in probe.PROMPTS]
     result, missing = await missing_of(caller)
     assert has_tools_of(result, "long") or "long" in missing
 

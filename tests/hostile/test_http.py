@@ -89,15 +89,15 @@ async def test_F52_progress_for_ever_ends_at_the_maximum(broker_of: BrokerOf) ->
         await run.innocent("bad")
 
 
-async def test_F54_an_answer_that_says_retry_0_is_not_asked_again(broker_of: BrokerOf) -> None:
+async def test_F54_an_answer_that_says_retry_0_is_looked_for_within_our_bounds(broker_of: BrokerOf) -> None:
     boom = streams("id: 1\nretry: 0\ndata:\n\n")
     async with web(boom=boom) as bad, broker_of({"bad": {"url": bad.url}}) as run:
         await run.ready("bad")
         gets = sum(request.method == "GET" for request in bad.seen)
-        assert "ended before the answer" in (await run.refused("bad__boom"))["message"]
+        assert "the stream broke" in (await run.refused("bad__boom"))["message"]
         await run.innocent("bad")
         assert bad.methods("tools/call") == 2, "boom once, ok once"
-        assert sum(request.method == "GET" for request in bad.seen) == gets
+        assert sum(request.method == "GET" for request in bad.seen) <= gets + 1, "taken up once, where it is refused"
 
 
 @pytest.mark.parametrize(("retry", "row"), [("0", "F54"), ("99999999999", "F55")])
