@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.clock import Clock
-from tests.hostile.harness import LoopWatch, Running, broker_over, children, command
+from tests.hostile.harness import LoopWatch, Running, all_children, broker_over, children, command, inherited
 from tests.peers import ROOT
 
 BrokerOf = Callable[..., AbstractAsyncContextManager[Running]]
@@ -50,6 +50,7 @@ def no_child_is_left() -> Generator[None, None, None]:
     if not sys.platform.startswith("linux"):
         yield
         return
-    before = children()
+    inherited.clear()
+    inherited.update(all_children())
     yield
-    assert {pid: state for pid, state in children().items() if pid not in before} == {}
+    assert children() == {}

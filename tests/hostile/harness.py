@@ -177,7 +177,16 @@ def rewrite(server: dict[str, Any], script: dict[str, Any]) -> None:
 # --- what it cost --------------------------------------------------------------------------------------------------
 
 
+inherited: set[int] = set()
+"""Children that this process had before the test: other tests of a whole run share its process table."""
+
+
 def children() -> dict[int, str]:
+    """Our children since the test began, zombies included: process id -> state."""
+    return {pid: state for pid, state in all_children().items() if pid not in inherited}
+
+
+def all_children() -> dict[int, str]:
     """Our children, zombies included: process id -> state."""
     found: dict[int, str] = {}
     for entry in os.scandir("/proc"):
