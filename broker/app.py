@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 
 from broker.clock import Clock, SystemClock
 from broker.config import Loaded
-from broker.core.era import declared_upstream
+from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
 from broker.generation import Generation
@@ -46,7 +46,7 @@ class CallerCapabilities:
     async def declare(self) -> Mapping[str, Any]:
         """What of it may be declared upstream."""
         await self._known.wait()
-        return declared_upstream(self._capabilities)
+        return declared_upstream(self._capabilities, LATEST_LEGACY)
 
 
 class Broker:

@@ -42,8 +42,17 @@ PER_HOP: Final = frozenset(
 )
 """Keys of `_meta` that speak of one connection: dropped where a message comes in, set afresh where it goes out."""
 
-CARRIED_CAPABILITIES: Final = frozenset({"elicitation", "sampling", "roots"})
-"""What the broker can carry back from an upstream to the caller that owns the call (`core/questions.py`).
+NEGOTIATED: Final = ("extensions", "experimental")
+"""Members of the capabilities whose names both sides must declare (`core/extensions.py`)."""
+TASKS: Final = "io.modelcontextprotocol/tasks"
+"""The tasks extension, for the modern era alone; 2025-11-25 has tasks of its own."""
+APPS: Final = "io.modelcontextprotocol/ui"
+"""MCP Apps."""
+RELATED_TASK: Final = "io.modelcontextprotocol/related-task"
+"""Key of `_meta` that says which task a message belongs to."""
+
+CARRIED_CAPABILITIES: Final = frozenset({"elicitation", "sampling", "roots", "tasks", *NEGOTIATED})
+"""What the broker can carry between an upstream and the caller that owns the call (`core/questions.py`).
 
 Only what is here is declared upstream: a server that is told its host can be asked, and is then refused, is worse
 off than one that knows.
@@ -52,9 +61,14 @@ SHARED_CAPABILITIES: Final[Mapping[str, Any]] = {
     "elicitation": {"form": {}, "url": {}},
     "sampling": {"context": {}, "tools": {}},
     "roots": {"listChanged": True},
+    "extensions": {APPS: {"mimeTypes": ["text/html;profile=mcp-app"]}},
 }
 """What a legacy upstream is told on a link that many callers share: all that can be carried. The truth is kept for
-each question: a caller that lacks it is not asked."""
+each question: a caller that lacks it is not asked.
+
+Of the extensions MCP Apps alone, which ask nothing of a caller: definitions name a `ui://` resource, and who does not
+know it goes by. Any other extension, experimental features and `tasks` change what the server may send; on a shared
+link nobody can promise that its reader will understand it."""
 
 CACHEABLE: Final = frozenset(
     {
@@ -91,9 +105,25 @@ def negotiate(requested: object) -> Version:
     return LATEST_LEGACY
 
 
-def declared_upstream(capabilities: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a caller's capabilities, those that the broker may declare to an upstream on its behalf."""
-    return {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
+def declared_upstream(capabilities: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """Of a caller's capabilities, those that the broker may declare to an upstream on its behalf.
+
+    `version` is that of either side: each era has tasks of its own, which do not pass into the other, so that what
+    goes from one side to the other has passed here for both.
+    """
+    kept = {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
+    return _without_tasks(kept) if is_modern(version) else _without_tasks_extension(kept)
+
+
+def _without_tasks(capabilities: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in capabilities.items() if name != "tasks"}
+
+
+def _without_tasks_extension(capabilities: dict[str, Any]) -> dict[str, Any]:
+    extensions = capabilities.get("extensions")
+    if not is_object(extensions) or TASKS not in extensions:
+        return capabilities
+    return {**capabilities, "extensions": {name: value for name, value in extensions.items() if name != TASKS}}
 
 
 def hop_params(

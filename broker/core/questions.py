@@ -19,6 +19,8 @@ CAPABILITY: Final[Mapping[str, str]] = {
     "roots/list": "roots",
 }
 """Method of a question -> the client capability without which nobody may ask it."""
+ASKABLE: Final = frozenset(CAPABILITY.values())
+"""Client capabilities without any of which there is nothing to ask."""
 
 
 @dataclass(frozen=True, slots=True)

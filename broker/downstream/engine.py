@@ -97,7 +97,7 @@ class Engine:
         Raises: BrokerError, and nothing else.
         """
         try:
-            result = await self.router.greeting(who.view, who.caller)
+            result = await self.router.greeting(who.view, who.caller, who.version)
         except BrokerError:
             raise
         except Exception as fault:
@@ -107,7 +107,7 @@ class Engine:
     def note(self, incoming: Incoming, who: Who) -> None:
         """A notification of a legacy caller that concerns more than one request."""
         if incoming.method == "notifications/roots/list_changed":
-            self.router.roots_changed(who.view)
+            self.router.roots_changed(who.view, who.caller)
 
     async def _result(self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None) -> dict[str, Any]:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):
@@ -129,7 +129,7 @@ class Engine:
 
     async def _watch(self, request: Request, caller: Caller, watches: Watches) -> dict[str, Any]:
         """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""
-        if not self.router.subscribes(request.view):
+        if not self.router.subscribes(request.view, caller):
             raise MethodNotFound(request.method)
         uri = request.params.get("uri")
         if not isinstance(uri, str):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from broker.clock import Clock
-from broker.core.era import declared_upstream
+from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream
 from broker.core.logs import LogGate, is_at_least
 from broker.core.progress import ProgressGate
-from broker.core.questions import Question, unanswerable
+from broker.core.questions import ASKABLE, Question, unanswerable
 from broker.errors import CannotAsk
 from broker.relay.backchannel import BackChannel, NoBackChannel
 
@@ -44,7 +44,7 @@ class Exchange:
         self._clock = clock
         self._emit = emit
         self._token = progress_token
-        self.capabilities = declared_upstream(capabilities)
+        self.capabilities = declared_upstream(capabilities, LATEST_LEGACY if is_legacy else LATEST_MODERN)
         """Of what its caller offers, what the broker can carry."""
         self.log_level = log_level
         self.owner = owner
@@ -60,6 +60,11 @@ class Exchange:
     def wants_progress(self) -> bool:
         """Whether the caller asked for progress, so that the upstream is asked too."""
         return self._token is not None
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether its caller offers to answer any question at all."""
+        return any(name in self.capabilities for name in ASKABLE)
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification of the upstream that belongs to this request."""

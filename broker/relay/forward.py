@@ -18,7 +18,14 @@ from typing import Any, Final
 import anyio
 
 from broker.core.catalog import Shelf
-from broker.core.era import Version, error_for_caller, is_modern, question_for_caller, result_for_caller
+from broker.core.era import (
+    Version,
+    declared_upstream,
+    error_for_caller,
+    is_modern,
+    question_for_caller,
+    result_for_caller,
+)
 from broker.core.policy import Permit
 from broker.core.questions import Question, labelled, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind
@@ -116,7 +123,7 @@ class Forwarder:
                 return way.stamped(await self._parking.resume(state, answers, exchange.relay))
             if state.inner is not None:
                 params["requestState"] = state.inner
-        if is_modern(way.link.version) or not exchange.capabilities:
+        if is_modern(way.link.version) or not exchange.can_be_asked:
             return await way.run(params, exchange)
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
@@ -176,7 +183,7 @@ class _Way:
                 on_question=ask,
                 owner=exchange.owner,
                 wants_progress=exchange.wants_progress,
-                capabilities=exchange.capabilities,
+                capabilities=declared_upstream(exchange.capabilities, self.link.version),
                 log_level=exchange.log_level,
             )
         except UpstreamAnsweredError as error:

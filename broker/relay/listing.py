@@ -45,6 +45,8 @@ class _View:
     pages: dict[tuple[Kind, bool, int], bytes] = field(default_factory=dict[tuple[Kind, bool, int], bytes])
     instructions: tuple[str | None] | None = None
     """None until they are made."""
+    servers: frozenset[str] | None = None
+    """Likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,13 @@ class Views:
             view.entries[kind] = tuple(entry for entry in visible if entry.server not in scope.hidden)
         return view.entries[kind]
 
+    def servers(self, catalog: Catalog, scope: Scope) -> frozenset[str]:
+        """The servers of which the caller sees something."""
+        view = self._view(catalog, scope)
+        if view.servers is None:
+            view.servers = frozenset(entry.server for kind in Kind for entry in self.entries(catalog, scope, kind))
+        return view.servers
+
     def page(self, catalog: Catalog, scope: Scope, kind: Kind, request: Request) -> dict[str, Any]:
         """One page of a list: the items (pre-encoded) and `nextCursor`.
 
@@ -102,7 +111,7 @@ class Views:
         return view.instructions[0]
 
     def _parts(self, catalog: Catalog, scope: Scope) -> Iterator[Part]:
-        seen = {entry.server for kind in Kind for entry in self.entries(catalog, scope, kind)}
+        seen = self.servers(catalog, scope)
         for key, shelf in catalog.shelves.items():
             if key in seen:
                 replacement = self._texts.replacements.get(key)

@@ -5,11 +5,10 @@ from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
-from broker.core.era import MODERN_VERSIONS, is_modern
+from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern
 from broker.core.logs import is_level
 from broker.core.policy import Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
-from broker.core.shape import is_object
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
@@ -22,6 +21,7 @@ from broker.errors import (
 )
 from broker.relay.exchange import Exchange
 from broker.relay.forward import Call, Forwarder
+from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.notify import Watches
 from broker.relay.parking import Parking
@@ -33,7 +33,6 @@ _WORD: Final = {
     Kind.RESOURCE: "resource",
     Kind.TEMPLATE: "resource",
 }
-_SERVES: Final = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}, "resources": {"listChanged": True}}
 
 
 class Router:
@@ -90,7 +89,7 @@ class Router:
             case "ping" if not is_modern(request.version):
                 return {}
             case "logging/setLevel" if not is_modern(request.version):
-                return self._set_level(request)
+                return self._set_level(request, caller)
             case _:
                 raise MethodNotFound(request.method)
 
@@ -123,43 +122,24 @@ class Router:
     async def discover(self, request: Request, caller: Caller) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""
         now = self.served
-        result = await self.greeting(request.view, caller)
+        result = await self.greeting(request.view, caller, request.version)
         result["supportedVersions"] = list(MODERN_VERSIONS)
         ttl = min(self._ttl(request.view, kind) for kind in Kind)
         missing = self._missing(request.view)
         return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
 
-    async def greeting(self, view: str, caller: Caller) -> dict[str, Any]:
-        """`capabilities` and `instructions` of a view: the body of `initialize` and of `server/discover`.
+    async def greeting(self, view: str, caller: Caller, version: str = LATEST_LEGACY) -> dict[str, Any]:
+        """The body of `initialize` and of `server/discover`, for a caller of that version."""
+        return await greeting(self.served, view, caller, version)
 
-        Waits for no server that was ever seen.
-        """
-        now = self.served
-        await now.pool.seen(now.shown(view), now.first_wait)
-        result: dict[str, Any] = {"capabilities": self._capabilities(view)}
-        instructions = now.views.instructions(now.catalog, self._scope(view, caller))
-        if instructions is not None:
-            result["instructions"] = instructions
-        return result
-
-    def _capabilities(self, view: str) -> dict[str, Any]:
-        """What the servers of a view declare; all lists, while one of them was never seen."""
-        known = [self.served.pool.upstreams[key].listing for key in self.served.shown(view)]
-        is_open = any(listing is None for listing in known)
-        declared = {name for listing in known if listing is not None for name in listing.capabilities}
-        served = {name: dict(value) for name, value in _SERVES.items() if is_open or name in declared}
-        if any(listing is not None and _subscribes(listing.capabilities) for listing in known):
-            served["resources"]["subscribe"] = True
-        return {**served, **{name: {} for name in ("completions", "logging") if name in declared}}
-
-    def _set_level(self, request: Request) -> dict[str, Any]:
+    def _set_level(self, request: Request, caller: Caller) -> dict[str, Any]:
         """What a session wants to read. The front keeps it; upstreams that are quieter are asked to say more."""
-        if "logging" not in self._capabilities(request.view):
+        if "logging" not in capabilities(self.served, request.view, caller, request.version):
             raise MethodNotFound(request.method)
         level = request.params.get("level")
         if not isinstance(level, str) or not is_level(level):
             raise InvalidParams("level must be one of debug, info, notice, warning, error, critical, alert, emergency")
-        for key in self.served.shown(request.view):
+        for key in visible_servers(self.served, request.view, caller):
             self.served.pool.upstreams[key].want_logs(level)
         return {}
 
@@ -174,13 +154,13 @@ class Router:
         permit = await self._permit(Kind.RESOURCE, uri, who, caller)
         await watches.remove(self.served.pool.upstreams[permit.entry.server], permit.entry.own)
 
-    def subscribes(self, view: str) -> bool:
-        """Whether any server of a view lets resources be watched."""
-        return "subscribe" in self._capabilities(view).get("resources", {})
+    def subscribes(self, view: str, caller: Caller) -> bool:
+        """Whether any server that the caller sees in a view lets resources be watched."""
+        return "subscribe" in capabilities(self.served, view, caller, LATEST_LEGACY).get("resources", {})
 
-    def roots_changed(self, view: str) -> None:
+    def roots_changed(self, view: str, caller: Caller) -> None:
         """A caller's roots have changed: legacy upstreams that were told of roots may ask again."""
-        for key in self.served.shown(view):
+        for key in visible_servers(self.served, view, caller):
             self.served.pool.upstreams[key].tell("notifications/roots/list_changed")
 
     async def _late(self, kind: Kind, public: str, view: str) -> Entry | None:
@@ -238,11 +218,6 @@ class Router:
         for key, upstream in self.served.pool.upstreams.items():
             if not upstream.is_ready:
                 yield key, self._trouble(key)
-
-
-def _subscribes(capabilities: Mapping[str, Any]) -> bool:
-    resources = capabilities.get("resources")
-    return is_object(resources) and resources.get("subscribe") is True
 
 
 def entry_is_known(entry: Entry, served: Served) -> bool:

@@ -54,10 +54,21 @@ def test_an_initialize_for_any_other_version_gets_the_latest_legacy_one(requeste
 
 
 def test_only_what_the_broker_can_carry_back_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    capabilities = {"elicitation": {}, "roots": {"listChanged": True}, "experimental": {"x": {}}}
-    assert set(era.declared_upstream(capabilities)) <= era.CARRIED_CAPABILITIES
+    capabilities = {"elicitation": {}, "roots": {"listChanged": True}, "experimental": {"x": {}}, "other": {}}
+    assert set(era.declared_upstream(capabilities, LATEST_MODERN)) <= era.CARRIED_CAPABILITIES
     monkeypatch.setattr(era, "CARRIED_CAPABILITIES", frozenset({"roots"}))
-    assert era.declared_upstream(capabilities) == {"roots": {"listChanged": True}}
+    assert era.declared_upstream(capabilities, LATEST_MODERN) == {"roots": {"listChanged": True}}
+
+
+@pytest.mark.parametrize("extensions", [{"a/b": {"x": 1}}, {era.TASKS: {}, "a/b": {"x": 1}}, {}, None, [1]])
+def test_each_era_has_tasks_of_its_own_and_is_told_of_no_others(extensions: Any) -> None:
+    capabilities = {"tasks": {"list": {}}, "extensions": extensions, "sampling": {}}
+    others = extensions
+    if isinstance(extensions, dict):
+        others = {name: value for name, value in extensions.items() if name != era.TASKS}
+    assert era.declared_upstream(capabilities, LATEST_MODERN) == {"extensions": extensions, "sampling": {}}
+    assert era.declared_upstream(capabilities, LATEST_LEGACY) == {**capabilities, "extensions": others}
+    assert era.declared_upstream({"tasks": {}}, LATEST_LEGACY) == {"tasks": {}}
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS)

@@ -205,4 +205,5 @@ def test_any_other_question_is_the_same_in_both_eras(caller: Any, method: str) -
 
 def test_an_upstream_is_told_only_what_can_be_carried_and_that_as_it_is() -> None:
     odd: Json = {"elicitation": {"form": {}, "x": 1}, "sampling": {}, "roots": {"listChanged": True}}
-    assert declared_upstream({**odd, "tasks": {}, "experimental": {"x": 1}, "": {}}) == odd
+    odd |= {"experimental": {"x": 1}, "extensions": {"a/b": None}}
+    assert declared_upstream({**odd, "completions": {}, "": {}}, LATEST_MODERN) == odd

@@ -24,5 +24,5 @@ def test_a_log_level_goes_upstream_in_the_envelope_only() -> None:
 
 
 def test_capabilities_of_a_caller_are_declared_only_where_the_broker_can_carry_them() -> None:
-    from_caller = {"elicitation": {"form": {}}, "experimental": {"x": {}}, "roots": {}}
-    assert declared_upstream(from_caller) == {"elicitation": {"form": {}}, "roots": {}}
+    from_caller = {"elicitation": {"form": {}}, "whatever": {"x": {}}, "roots": {}}
+    assert declared_upstream(from_caller, LATEST_LEGACY) == {"elicitation": {"form": {}}, "roots": {}}

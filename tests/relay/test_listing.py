@@ -189,6 +189,24 @@ async def test_capabilities_are_those_of_the_view(tmp_path: Path) -> None:
         assert caught.value.code == -32601, "what is not declared is not served"
 
 
+async def test_a_server_that_is_hidden_whole_contributes_nothing_to_what_is_declared(tmp_path: Path) -> None:
+    extended: Json = {"extensions": {"a/x": {"v": 1}}, "experimental": {"e": {}}, "completions": {}, "logging": {}}
+    fakes = {
+        "one": Fake(capabilities={"extensions": {"a/y": {}}}),
+        "two": Fake(prompts=[{"name": "p"}], capabilities=extended),
+    }
+    everything = {"tools": {"allow": []}, "prompts": {"allow": []}}
+    for servers, expected in (({}, {"a/y", "a/x"}), ({"two": everything}, {"a/y"})):
+        async with house(tmp_path, fakes, servers=servers) as place:
+            for version in (LEGACY, MODERN):
+                router = place.broker.engine.router
+                capabilities = (await router.greeting("", LOCAL, version))["capabilities"]
+                assert set(capabilities["extensions"]) == expected
+                assert ("completions" in capabilities) == ("a/x" in expected)
+                assert ("prompts" in capabilities) == ("a/x" in expected)
+                assert ("experimental" in capabilities) == ("a/x" in expected)
+
+
 async def test_while_one_is_unseen_all_lists_are_declared_and_nobody_waits_long(tmp_path: Path) -> None:
     fakes = {"one": Fake(), "late": Fake(state="silent")}
     async with house(tmp_path, fakes, broker={"first_wait": 0.05}) as place:
