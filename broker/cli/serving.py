@@ -8,8 +8,10 @@ from broker.cli.begin import begin, read_config, warn
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import count, line
 from broker.config import Loaded
+from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, is_loopback, serve_http
+from broker.identity.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
-        await serve_http(broker.engine, guard, listener, lambda: _announce(loaded, url))
+        door = Door(guard, Identity(broker.clock, (), is_private=is_loopback(host)))
+        await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url))
 
     broker = Broker(loaded)
     run_async(lambda: run(broker, front))

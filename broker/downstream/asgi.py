@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.errors import BrokerError
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +37,23 @@ class BodyRefused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
+
+
+class HttpError(Exception):
+    """An HTTP status that ends a request before it is dispatched."""
+
+    def __init__(
+        self, status: int, error: BrokerError | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(status)
+        self.status = status
+        self.error = error
+        self.headers = (*headers, CLOSE) if status in (408, 413) else tuple(headers)
+
+    @classmethod
+    def not_allowed(cls, allow: str) -> "HttpError":
+        """405, with the methods that are."""
+        return cls(405, headers=((b"allow", allow.encode()),))
 
 
 class Headers:
@@ -69,6 +88,16 @@ class Http:
     headers: Headers
     receive: Receive
     send: Send
+    query: bytes = b""
+    peer: str = ""
+    """The address at the other end of the connection."""
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, send: Send) -> "Http":
+        """The request of an ASGI scope."""
+        client = scope.get("client")
+        peer = client[0] if client else ""
+        return cls(scope["method"], Headers(scope["headers"]), receive, send, scope.get("query_string", b""), peer)
 
     async def body(self, limit: int) -> bytes:
         """The whole body.

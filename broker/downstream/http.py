@@ -4,6 +4,7 @@ Every other path is 404 before anything else happens. Paths are compared as they
 taken from `Host` (I-02, I-24).
 """
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -18,26 +19,26 @@ from mcp.shared.inbound import (
 )
 
 from broker.core import wire
-from broker.core.caller import LOCAL, Caller
+from broker.core.caller import Caller
 from broker.core.era import ALL_VERSIONS, LATEST_MODERN, MODERN_VERSIONS, Version, is_modern
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
 from broker.downstream.asgi import (
-    CLOSE,
     JSON_HEADERS,
     JSON_MEDIA,
     BodyRefused,
     Disconnected,
     Headers,
     Http,
+    HttpError,
     Receive,
     Scope,
     Send,
     media_type,
 )
+from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
-from broker.downstream.guard import Guard
 from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
@@ -49,13 +50,14 @@ from broker.errors import (
     InvalidRequest,
     ParseError,
     UnsupportedVersion,
-    printable,
 )
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
 
 ENDPOINT: Final = "/mcp"
+_ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
+"""It, or a view: what any other word could never name is no endpoint (I-16)."""
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
@@ -63,24 +65,12 @@ SWEEP: Final = 60.0
 """Seconds between two looks for sessions that nobody uses."""
 
 
-class HttpError(Exception):
-    """An HTTP status that ends a request before it is dispatched."""
-
-    def __init__(self, status: int, error: BrokerError | None = None, *, allow: str | None = None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.error = error
-        self.headers = ((b"allow", allow.encode()),) if allow else ()
-        if status in (408, 413):
-            self.headers = (*self.headers, CLOSE)
-
-
 class HttpFront:
     """An ASGI application; `running` must be entered around its serving."""
 
-    def __init__(self, engine: Engine, guard: Guard) -> None:
+    def __init__(self, engine: Engine, door: Door) -> None:
         self._engine = engine
-        self._guard = guard
+        self._door = door
         self._sessions = Sessions()
         self._sse = SseFront(engine)
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -101,25 +91,28 @@ class HttpFront:
         """One request."""
         if scope["type"] != "http":
             return
-        http = Http(scope["method"], Headers(scope["headers"]), receive, send)
+        http = Http.of(scope, receive, send)
         with suppress(Disconnected):
             try:
-                await self._route(scope.get("raw_path", b"").decode("latin-1"), scope, http)
+                await self._route(scope.get("raw_path", b"").decode("latin-1"), http)
             except HttpError as refusal:
                 await _refuse(http, refusal)
             except BodyRefused as refusal:
                 await _refuse(http, HttpError(refusal.status, ParseError(str(refusal))))
 
-    async def _route(self, path: str, scope: Scope, http: Http) -> None:
+    async def _route(self, path: str, http: Http) -> None:
         if path in ("/healthz", "/readyz"):
             return await self._health(path, http)
-        view = self._view(path)
-        if view is None and path not in ("/sse", "/messages"):
+        is_sse = path in ("/sse", "/messages")
+        if not is_sse and not _ENDPOINT.fullmatch(path):
             raise HttpError(404)
-        caller = self._admit(http)
-        if view is None:
-            query = bytes(scope["query_string"]).decode("latin-1")
-            return await self._sse.serve(path, query, caller, http)
+        caller = (await self._door.admit(http, path)).caller
+        if is_sse:
+            return await self._sse.serve(path, caller, http)
+        view = path[len(ENDPOINT) + 1 :]
+        # After the credential was seen: which views exist is not everybody's business.
+        if view and not self._engine.router.served.policy.has_view(view):
+            raise HttpError(404)
         match http.method:
             case "POST":
                 await self._post(http, caller, view)
@@ -130,27 +123,11 @@ class HttpFront:
                 self._sessions.close(session)
                 await http.respond(200)
             case _:
-                raise HttpError(405, allow="GET, POST, DELETE")
-
-    def _view(self, path: str) -> str | None:
-        """The view of an MCP path, or None for any other path."""
-        if path == ENDPOINT:
-            return ""
-        name = path.removeprefix(f"{ENDPOINT}/")
-        return name if name != path and self._engine.router.served.policy.has_view(name) else None
-
-    def _admit(self, http: Http) -> Caller:
-        """Who asks. Raises: HttpError, for a Host or Origin that is not allowed."""
-        if "host" in http.headers.duplicated or not self._guard.allows_host(http.headers.get("host")):
-            host = printable(http.headers.get("host") or "", 100)
-            raise HttpError(421, InvalidRequest(f"Host {host!r} is not served here: see server.allowed_hosts"))
-        if "origin" in http.headers.duplicated or not self._guard.allows_origin(http.headers.get("origin")):
-            raise HttpError(403, InvalidRequest("this Origin is not allowed: see server.allowed_origins"))
-        return LOCAL
+                raise HttpError.not_allowed("GET, POST, DELETE")
 
     async def _health(self, path: str, http: Http) -> None:
         if http.method not in ("GET", "HEAD"):
-            raise HttpError(405, allow="GET")
+            raise HttpError.not_allowed("GET")
         is_up = path == "/healthz" or not self._engine.closing.is_set()
         body = b"ok\n" if is_up else b"closing\n"
         await http.respond(200 if is_up else 503, body, ((b"content-type", b"text/plain"),))
@@ -302,7 +279,7 @@ class HttpFront:
         if http.headers.get(SESSION_HEADER) is None and (
             http.headers.get(VERSION_HEADER) is None or is_modern(http.headers.get(VERSION_HEADER) or "")
         ):
-            raise HttpError(405, allow="POST")
+            raise HttpError.not_allowed("POST")
         if not _accepts(http.headers.get("accept"), "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list text/event-stream"))
         session = self._session(http, caller, view)

@@ -9,8 +9,8 @@ from typing import Final
 import anyio
 import uvicorn
 
+from broker.downstream.door import Door
 from broker.downstream.engine import Engine
-from broker.downstream.guard import Guard
 from broker.downstream.http import HttpFront
 
 DRAIN: Final = 20
@@ -55,9 +55,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve_http(engine: Engine, guard: Guard, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+async def serve_http(engine: Engine, door: Door, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
-    front = HttpFront(engine, guard)
+    front = HttpFront(engine, door)
     config = uvicorn.Config(
         front,
         http="httptools",

@@ -39,20 +39,18 @@ class _Stream:
 
 
 class SseFront:
-    """See the module. The HTTP front has checked Host and Origin, and knows the caller."""
+    """See the module. The HTTP front has let the caller in."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._streams: dict[str, _Stream] = {}
 
-    async def serve(self, path: str, query: str, caller: Caller, http: Http) -> None:
+    async def serve(self, path: str, caller: Caller, http: Http) -> None:
         """One request to `/sse` or `/messages`."""
         if path == "/sse":
             await (self._open(caller, http) if http.method == "GET" else _refuse(http, 405, "GET opens the stream"))
         else:
-            await (
-                self._post(query, caller, http) if http.method == "POST" else _refuse(http, 405, "POST sends a message")
-            )
+            await (self._post(caller, http) if http.method == "POST" else _refuse(http, 405, "POST sends a message"))
 
     async def _open(self, caller: Caller, http: Http) -> None:
         if len(self._streams) >= MAX_STREAMS:
@@ -83,8 +81,9 @@ class SseFront:
             session.watches.clear()
             self._engine.hub.remove(subscriber)
 
-    async def _post(self, query: str, caller: Caller, http: Http) -> None:
-        stream = self._streams.get(dict(parse_qsl(query)).get(SESSION_PARAMETER, ""))
+    async def _post(self, caller: Caller, http: Http) -> None:
+        parameters = dict(parse_qsl(http.query.decode("latin-1")))
+        stream = self._streams.get(parameters.get(SESSION_PARAMETER, ""))
         if stream is None or stream.session.caller.principal != caller.principal:
             return await _refuse(http, 404, "Session not found: open /sse")
         if media_type(http) != JSON_MEDIA:

@@ -26,8 +26,10 @@ from pydantic import FileUrl
 
 from broker.app import Broker
 from broker.config import load
+from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, serve_http
+from broker.identity.identity import Identity
 from tests.conformance.world import configuration
 
 TIMEOUT: float = 25
@@ -52,7 +54,8 @@ async def brokered(url: str) -> AsyncGenerator[str]:
             ready = anyio.Event()
 
             async def front() -> None:
-                await serve_http(broker.engine, Guard(), listener, ready.set)
+                door = Door(Guard(), Identity(broker.clock, (), is_private=True))
+                await serve_http(broker.engine, door, listener, ready.set)
 
             tasks.start_soon(front)
             await ready.wait()

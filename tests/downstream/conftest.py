@@ -10,8 +10,11 @@ from typing import Any
 import anyio
 import pytest
 
+from broker.clock import Clock
+from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, serve_http
+from broker.identity.identity import Identity
 from tests.downstream.raw_http import TIMEOUT, Client
 from tests.relay.fake import Fake, House, house, tool
 
@@ -31,15 +34,26 @@ class Front:
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 
+def nobody(clock: Clock) -> Identity:
+    """No credential source: every caller is local."""
+    return Identity(clock, (), is_private=True)
+
+
 @asynccontextmanager
 async def serving(
-    directory: Path, fakes: dict[str, Fake], guard: Guard | None = None, **more: Any
+    directory: Path,
+    fakes: dict[str, Fake],
+    guard: Guard | None = None,
+    make_identity: Callable[[Clock], Identity] | None = None,
+    **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
         listener = bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         ready = anyio.Event()
-        tasks.start_soon(partial(serve_http, found.broker.engine, guard or Guard(), listener, ready.set))
+        identity = (make_identity or nobody)(found.broker.clock)
+        door = Door(guard or Guard(), identity)
+        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:

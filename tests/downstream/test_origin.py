@@ -160,7 +160,6 @@ async def test_health_answers_any_host_and_origin(front: Front, path: str) -> No
         "/mcp/%6fne",
         "/mcp/ONE",
         "/mcp/one,two",
-        "/mcp/nobody",
         "/mcp/" + "x" * 20_000,
         "/sse/",
         "/messages/",
@@ -186,7 +185,22 @@ async def test_I16_I24_any_other_path_is_404_before_anything_else(front: Front, 
 
 
 async def test_a_query_does_not_change_the_path(front: Front) -> None:
-    assert (await front.client.post(CALL, modern_headers(CALL), "/mcp?view=two&api_key=x")).status == 200
+    assert (await front.client.post(CALL, modern_headers(CALL), "/mcp?view=two&user=x")).status == 200
+
+
+async def test_I16_a_view_that_does_not_exist_is_404_behind_the_door(front: Front) -> None:
+    for method in ("GET", "POST", "DELETE", "PUT"):
+        body = b"{" if method == "POST" else None
+        reply = await front.client.raw(front.client.request(method, "/mcp/nobody", body))
+        assert (reply.status, reply.body) == (404, b""), method
+
+
+@pytest.mark.parametrize("name", ["api_key", "access_token", "API-Key", "x_api_key", "token", "Authorization"])
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/one", "/sse", "/messages"])
+async def test_SP75_a_credential_in_the_query_string_is_refused(front: Front, path: str, name: str) -> None:
+    reply = await front.client.post(CALL, modern_headers(CALL), f"{path}?session=1&{name}=planted-secret")
+    assert reply.status == 400
+    assert b"planted-secret" not in reply.body
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "HEAD", "TRACE"])

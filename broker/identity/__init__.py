@@ -1,0 +1,1 @@
+"""Who asks: from the credential of a request to a `Caller`, or to a refusal."""

@@ -1,0 +1,108 @@
+"""What a front asks, and what it gets: an `Admission`, or a `Refusal`. There is no third (I-03)."""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.core.caller import Caller
+
+
+class Fields(Protocol):
+    """The header fields of a request, by lower-case name."""
+
+    @property
+    def duplicated(self) -> Container[str]:
+        """Names that came more than once."""
+        ...
+
+    def get(self, name: str) -> str | None:
+        """The first value."""
+        ...
+
+
+class Asking(Protocol):
+    """What identity reads of a request: never its body, its path or its `Host`."""
+
+    @property
+    def headers(self) -> Fields:
+        """See `Fields`."""
+        ...
+
+    @property
+    def query(self) -> bytes:
+        """Without its `?`, as it was sent."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the connection; "" if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admission:
+    """A caller, and whether the credential that it came with would still be admitted: asked while a stream is open.
+
+    `is_in_force` is cheap and waits for nothing. `can_return`: whether the same caller may come back with another
+    credential after this one has ended (a token is renewed); else its sessions end too.
+    """
+
+    caller: Caller
+    is_in_force: Callable[[], bool]
+    can_return: bool = True
+
+
+class Refusal(Exception):
+    """Nobody is admitted. The message is for whoever asks: it never says which of several reasons it was."""
+
+    status: int
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds."""
+
+
+class Ambiguous(Refusal):
+    """More than one credential, or one at a place where none may be."""
+
+    status = 400
+
+
+class Unauthorized(Refusal):
+    """No credential, or a bad one: unknown, expired, revoked and forged are one and the same answer."""
+
+    status = 401
+
+    def __init__(self, *, has_credential: bool) -> None:
+        super().__init__("Unauthorized: a valid credential is needed")
+        self.has_credential = has_credential
+
+
+class Forbidden(Refusal):
+    """A good credential of somebody who has no place here, or without a scope: `scopes` are all that are needed."""
+
+    status = 403
+
+    def __init__(self, message: str, scopes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.scopes = tuple(scopes)
+
+
+class TooManyFailures(Refusal):
+    """Too many bad credentials came from there, or in all."""
+
+    status = 429
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("Too many failed attempts: try again later", retry_after=retry_after)
+
+
+class Unverifiable(Refusal):
+    """Whether the credential is good cannot be found out now: an issuer or a store is down, or we are at fault."""
+
+    status = 503
+
+    def __init__(self, retry_after: float = 5) -> None:
+        super().__init__("The credential cannot be verified now: try again later", retry_after=retry_after)
