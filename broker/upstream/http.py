@@ -164,7 +164,7 @@ class HttpLink(Link):
                 return await self._unusual(request_id, response)
             if method == "initialize":
                 self._initialize = params
-                self._session = _visible_ascii(response.headers.get(SESSION_HEADER))
+                self._session = _visible_ascii(response.headers.get(SESSION_HEADER.lower()))
             match content_type(response):
                 case "application/json":
                     data = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)

@@ -16,7 +16,6 @@ from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
 import httptools
-from multidict import CIMultiDict
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a head; also those that may come in a row without any content (chunk extensions, trailers, 1xx): the
@@ -25,6 +24,10 @@ HIGH_WATER: Final = 256 * 1024
 """Bytes of a body that may wait for their reader; then the connection is not read from (promise b)."""
 KEEP: Final = 30.0
 """Seconds that an idle connection is kept: less than most firewalls remember one."""
+MAX_KEPT: Final = 256
+"""Heads kept for requests of the same kind; then all are made anew, so that strangers cannot fill the memory."""
+MAX_KEPT_HEAD: Final = 4096
+"""Characters of such a head; a longer one, with a long name in it, is made each time."""
 _NAMES: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -46,10 +49,12 @@ class WireResponse:
         self._connection = connection
         self._pool = pool
         self.status = 0
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.headers: dict[str, str] = {}
+        """By lower-case name; the first of several."""
         self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_complete = False
         self._parts: list[bytes] = []
+        self._was_read = False
         self._size = 0
         self._fault: WireFault | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -62,7 +67,14 @@ class WireResponse:
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing else says where the body ends."""
-        return self.has_begun and "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers
+        return self.has_begun and "content-length" not in self.headers and "transfer-encoding" not in self.headers
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it is there already, and nothing of it was read."""
+        if not self.is_complete or self._was_read:
+            return None
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     async def read(self) -> bytes:
         """What has come of the body, at least one byte; nothing at its end.
@@ -78,6 +90,7 @@ class WireResponse:
         if self._parts:
             data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
+            self._was_read = True
             self._size = 0
             self._connection.resume()
             return data
@@ -236,8 +249,8 @@ class _Connection(asyncio.Protocol):
         if response is None or response.has_begun or status < 200:
             return
         self._bare = 0
-        for name, value in self._fields:
-            response.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        for name, value in reversed(self._fields):
+            response.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
         response.status = status
         if not response.head.done():
             response.head.set_result(None)
@@ -286,6 +299,8 @@ class HttpWire:
         }
         self._always: dict[str, str] = {}
         """The lines of `_given`, once they have been needed: whoever asks is told if they are none."""
+        self._heads: dict[tuple[object, ...], str] = {}
+        """Heads by what they were made of: most requests are for the same few."""
         self._turns = asyncio.Semaphore(limit)
         self._idle: list[_Connection] = []
         """The one used last at the end. A new one is opened only while there is none, so `limit` bounds all of them."""
@@ -387,8 +402,15 @@ class HttpWire:
 
     def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         """All bytes of a request. Raises: WireFault, for a header that would not be one (F-63)."""
-        self._always = self._always or _lines(self._given)
-        head = _request_line(method, url) + "".join((self._always | _lines(headers)).values())
+        key = (method, url, *headers.items())
+        head = self._heads.get(key)
+        if head is None:
+            self._always = self._always or _lines(self._given)
+            head = _request_line(method, url) + "".join((self._always | _lines(headers)).values())
+            if len(self._heads) >= MAX_KEPT:
+                self._heads.clear()
+            if len(head) <= MAX_KEPT_HEAD:
+                self._heads[key] = head
         if body is None:
             return f"{head}\r\n".encode()
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

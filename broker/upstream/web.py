@@ -8,8 +8,7 @@ TLS and proxies. Bodies are asked for without compression, so the bytes that are
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,6 +23,7 @@ from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
 MAX_REDIRECTS: Final = 3
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_CONNECTIONS: Final = 100
 """Per upstream; further calls wait their turn within their own time-out (F-64)."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -82,7 +82,12 @@ class Response(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its header fields; case does not matter."""
+        """Its header fields by lower-case name; the first of several."""
+        ...
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it is there already, and nothing of it was read."""
         ...
 
     async def read(self) -> bytes:
@@ -126,40 +131,45 @@ class WebClient:
         self._is_closed = True
         await self._client.aclose()
 
-    @asynccontextmanager
-    async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncGenerator[Response, None]:
-        """A response whose head has come; its status may be anything but a redirect.
+    def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> "_Asked":
+        """`async with` it: a response whose head has come; its status may be anything but a redirect.
 
         Raises: UpstreamUnavailable, also for faults while the body is read inside.
         """
+        return _Asked(self, method, url, headers, body)
+
+    async def open(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """The response, to be released. Raises: UpstreamUnavailable, or what `in_our_words` knows."""
         if self._is_closed:
             raise UpstreamUnavailable(self.upstream, "closed")
-        try:
-            for _ in range(MAX_REDIRECTS):
-                response = await self._client.send(method, url, headers, body)
-                try:
-                    if response.status not in (301, 302, 303, 307, 308):
-                        self._refuse_encoding(response)
-                        yield response
-                        return
-                    url = self._redirected(url, response)
-                finally:
-                    response.release()
-            raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
-        except (aiohttp.ClientConnectorError, Unreachable) as error:
-            raise CannotConnect(self.upstream, describe(error)) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamUnavailable(self.upstream, describe(error)) from None
+        for _ in range(MAX_REDIRECTS):
+            response = await self._client.send(method, url, headers, body)
+            try:
+                if response.status not in _REDIRECTS:
+                    self._refuse_encoding(response)
+                    return response
+                url = self._redirected(url, response)
+            except UpstreamUnavailable:
+                response.release()
+                raise
+            response.release()
+        raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
+
+    def in_our_words(self, error: BaseException | None) -> UpstreamUnavailable | None:
+        """What a fault of the network is to whoever asked; None for any other."""
+        if isinstance(error, aiohttp.ClientConnectorError | Unreachable):
+            return CannotConnect(self.upstream, describe(error))
+        if isinstance(error, aiohttp.ClientError | OSError):
+            return UpstreamUnavailable(self.upstream, describe(error))
+        return None
 
     def _refuse_encoding(self, response: Response) -> None:
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
+        encoding = response.headers.get("content-encoding")
+        if encoding is not None and (encoding := encoding.strip().lower()) not in ("", "identity"):
             raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({printable(encoding, 20)}) unasked")
 
     def _redirected(self, url: str, response: Response) -> str:
-        target = resolve(url, response.headers.get("Location", ""))
+        target = resolve(url, response.headers.get("location", ""))
         if origin(target) != origin(url):
             scheme, host, port = origin(target)
             where = printable(f"{scheme}://{host}:{port}", 100) if host else "to no URL"
@@ -176,6 +186,8 @@ class WebClient:
 
     async def read_capped(self, response: Response, limit: int) -> bytes:
         """The body. Raises: UpstreamUnavailable, if it is longer than `limit` bytes (F-51)."""
+        if response.whole is not None and len(response.whole) <= limit:
+            return response.whole
         chunks: list[bytes] = []
         size = 0
         while chunk := await response.read():
@@ -204,7 +216,37 @@ class WebClient:
         body = b""
         with contextlib.suppress(UpstreamUnavailable):
             body = await self.read_capped(response, MAX_ERROR_BODY)
-        return Refused(self.upstream, response.status, body, response.headers.get("Retry-After"))
+        return Refused(self.upstream, response.status, body, response.headers.get("retry-after"))
+
+
+class _Asked:
+    """A response for as long as it is entered. A class, since a generator would cost four times as much."""
+
+    __slots__ = ("_body", "_client", "_headers", "_method", "_response", "_url")
+
+    def __init__(
+        self, client: WebClient, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._url = url
+        self._headers = headers
+        self._body = body
+        self._response: Response | None = None
+
+    async def __aenter__(self) -> Response:
+        try:
+            self._response = await self._client.open(self._method, self._url, self._headers, self._body)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._client.in_our_words(error) or error from None
+        return self._response
+
+    async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        assert self._response is not None
+        self._response.release()
+        ours = self._client.in_our_words(error) if error is not None else None
+        if ours is not None:
+            raise ours from None
 
 
 class _AiohttpResponse:
@@ -213,7 +255,8 @@ class _AiohttpResponse:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = response.headers  # whose case does not matter
+        self.whole: bytes | None = None
 
     async def read(self) -> bytes:
         """See `Response`."""
@@ -274,4 +317,4 @@ def describe(error: Exception) -> str:
 
 def content_type(response: Response) -> str:
     """The media type, lower case, without parameters."""
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
