@@ -13,6 +13,7 @@ LAYERS: list[set[str]] = [
     {"errors", "clock", "logs"},
     {"core"},
     {"config"},
+    {"outbound"},
     {"stores"},
     {"identity"},
     {"guardrails"},
