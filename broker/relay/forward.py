@@ -82,6 +82,13 @@ class Call:
         """The parameters less what only a retry of a modern caller may carry."""
         return {name: value for name, value in self.params.items() if name not in RETRY_FIELDS}
 
+    def outgoing_params(self, state: Claims | None) -> dict[str, Any]:
+        """The parameters as they go upstream: of a retry, with the state that the upstream itself gave."""
+        if not is_modern(self.version):
+            return self.own_params()
+        params = {name: value for name, value in self.params.items() if name != "requestState"}
+        return params if state is None or state.inner is None else {**params, "requestState": state.inner}
+
     def question(self, question: Question, mint: str) -> Question:
         """A question of the upstream as this caller's era has it, with the server's name if it needs one."""
         question = question_for_caller(question, self.version, mint)
@@ -100,31 +107,42 @@ class Forwarder:
 
         Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
         """
-        link = await upstream.first_link(call.patience)
-        way = _Way(call, link, upstream.server.timeout, shelf, self._me, self._parking)
         try:
-            if not is_modern(call.version):
-                return await way.run(call.own_params(), exchange)
-            return await self._forward_modern(call, way, exchange)
+            state = self._state_of(call)
+            if state is not None and state.parked is not None:
+                # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
+                return await self._resume(call, state, exchange)
+            try:
+                link = await upstream.first_link(call.patience)
+            except BrokerError:
+                if state is not None:
+                    self._parking.take_back(state)
+                raise
+            params = call.outgoing_params(state)
+            way = _Way(call, link, upstream.server.timeout, shelf, self._me, self._parking)
+            if not is_modern(call.version) or is_modern(link.version) or not exchange.can_be_asked:
+                return await way.run(params, exchange)
+            return await self._park(call, way, exchange)
         except anyio.get_cancelled_exc_class():
             exchange.abandon()
             raise
         finally:
             exchange.finish()
 
-    async def _forward_modern(self, call: Call, way: "_Way", exchange: Exchange) -> dict[str, Any]:
-        """A modern caller: its retries are opened, and what a legacy upstream may ask it parks the call."""
-        params = dict(call.params)
-        if "requestState" in params:
-            state = self._parking.unseal(params.pop("requestState"), call.claims())
-            if state.parked is not None:
-                responses = params.get("inputResponses")
-                answers = responses if is_object(responses) else dict[str, Any]()
-                return way.stamped(await self._parking.resume(state, answers, exchange.relay))
-            if state.inner is not None:
-                params["requestState"] = state.inner
-        if is_modern(way.link.version) or not exchange.can_be_asked:
-            return await way.run(params, exchange)
+    def _state_of(self, call: Call) -> Claims | None:
+        """What the state of a modern caller's retry holds. Raises: InvalidState."""
+        if not is_modern(call.version) or "requestState" not in call.params:
+            return None
+        return self._parking.unseal(call.params["requestState"], call.claims())
+
+    async def _resume(self, call: Call, state: Claims, exchange: Exchange) -> dict[str, Any]:
+        """A retry brings the answers of a parked call. Raises: BrokerError."""
+        responses = call.params.get("inputResponses")
+        answers = responses if is_object(responses) else dict[str, Any]()
+        return self._stamped(call, await self._parking.resume(state, answers, exchange.relay))
+
+    async def _park(self, call: Call, way: "_Way", exchange: Exchange) -> dict[str, Any]:
+        """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
             inner = exchange.via(parked, parked.notice)
@@ -133,7 +151,13 @@ class Forwarder:
             finally:
                 inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
 
-        return way.stamped(await self._parking.begin(call.claims(), exchange.relay, run))
+        return self._stamped(call, await self._parking.begin(call.claims(), exchange.relay, run))
+
+    def _stamped(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
+        """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""
+        if result.get("resultType") != INPUT_REQUIRED:
+            return result
+        return result_for_caller("", result, upstream=call.version, caller=call.version, server=self._me)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +187,6 @@ class _Way:
         raise BrokerError(
             f"Server {self.call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": self.call.server}
         )
-
-    def stamped(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A result of the parking as the caller gets it."""
-        if result.get("resultType") != INPUT_REQUIRED:
-            return result
-        return result_for_caller("", result, upstream=self.link.version, caller=self.call.version, server=self.me)
 
     async def _request(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         async def ask(question: Question) -> dict[str, Any]:

@@ -214,6 +214,10 @@ class Parking:
         self._spent[state.serial] = state.expires
         return state
 
+    def take_back(self, state: Claims) -> None:
+        """A state was unsealed and could not be used: nothing was done with it, so it is good once more."""
+        self._spent.pop(state.serial, None)
+
     async def _run(self, call: ParkedCall, run: Run) -> None:
         with call.scope:
             try:

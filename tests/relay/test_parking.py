@@ -573,6 +573,47 @@ async def test_an_upstream_that_is_lost_while_parked_is_said_by_the_retry(tmp_pa
         assert found["code"] == -32603 and found["data"]["upstream"] == "one"
 
 
+async def test_an_outcome_is_delivered_also_if_its_upstream_is_gone_by_then(tmp_path: Path) -> None:
+    async def one_of_two(asked: Asked) -> Json:
+        """Asks, but does not wait for the answer."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked.ask, "elicitation/create", FORM)
+            await asked.link.fake.until(release.is_set)
+            tasks.cancel_scope.cancel()
+        return done("at last")
+
+    release = anyio.Event()
+    async with parked(tmp_path, one_of_two) as (person, fake):
+        first = await person.call()
+        assert keys(first)
+        release.set()
+        fake.changed.set()
+        [call] = person.place.broker.parking._parked.values()
+        await settle(lambda: call.outcome is not None)
+        fake.state = "down"
+        assert fake.link is not None
+        fake.link.lose("it was ended by signal 9")
+        final = await person.call(requestState=first["requestState"], inputResponses=answers(first))
+        assert final["vendor"] == "at last"
+
+
+async def test_a_state_is_not_spent_on_a_modern_upstream_that_is_gone(tmp_path: Path) -> None:
+    left = [{"resultType": "input_required", "requestState": "theirs"}, done()]
+
+    async def ask(asked: Asked) -> Json:
+        return dict(left.pop(0))
+
+    async with house(tmp_path, {"one": Fake(version=MODERN, answers={"echo": ask})}) as place:
+        person = Person(place)
+        state = (await person.call())["requestState"]
+        upstream = place.broker.generation.pool.upstreams["one"]
+        alive, upstream._link = upstream._link, None
+        assert (await person.refused(requestState=state))["data"]["upstream"] == "one"
+        upstream._link = alive
+        assert (await person.call(requestState=state))["vendor"] == "done"
+        assert await person.refused(requestState=state) == FROZEN
+
+
 async def test_parked_calls_are_bounded_for_each_principal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "MAX_PARKED", 2)
     async with parked(tmp_path) as (person, fake):
