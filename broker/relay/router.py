@@ -140,7 +140,7 @@ class Router:
         if not isinstance(level, str) or not is_level(level):
             raise InvalidParams("level must be one of debug, info, notice, warning, error, critical, alert, emergency")
         for key in visible_servers(self.served, request.view, caller):
-            self.served.pool.upstreams[key].want_logs(level)
+            self.served.pool.upstreams[key].wishes.want_logs(level)
         return {}
 
     async def watch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
@@ -161,7 +161,7 @@ class Router:
     def roots_changed(self, view: str, caller: Caller) -> None:
         """A caller's roots have changed: legacy upstreams that were told of roots may ask again."""
         for key in visible_servers(self.served, view, caller):
-            self.served.pool.upstreams[key].tell("notifications/roots/list_changed")
+            self.served.pool.upstreams[key].wishes.tell("notifications/roots/list_changed")
 
     async def _late(self, kind: Kind, public: str, view: str) -> Entry | None:
         """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.

@@ -5,7 +5,6 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,18 +14,18 @@ import anyio.abc
 import anyio.to_thread
 
 from broker.clock import Clock
-from broker.config import HttpServer, Server
+from broker.config import Server
 from broker.core.catalog import Listing
-from broker.core.era import SHARED_CAPABILITIES, Version, is_modern
+from broker.core.era import SHARED_CAPABILITIES, is_modern
 from broker.core.lifecycle import Event, LinkState, Phase, step
-from broker.core.logs import more_verbose
 from broker.core.request import Kind
-from broker.errors import BrokerError, UpstreamAnsweredError, UpstreamUnavailable, printable
+from broker.errors import BrokerError, UpstreamUnavailable
+from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.discover import discover, fetch_list, with_list
-from broker.upstream.handshake import Declare, agree
+from broker.upstream.handshake import Declare
 from broker.upstream.link import Link
 from broker.upstream.snapshot import Snapshots
-from broker.upstream.transports import open_link
+from broker.upstream.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,6 @@ DEFAULT_TTL: Final = 300.0
 """Seconds for which a list counts as fresh: at least the former, the latter if its upstream gives none."""
 LISTEN_FIRST: Final = 1.0
 """Seconds that discovery waits until announcements can reach us: one that is made in between would be lost."""
-LISTEN_RETRY: Final = 30.0
-"""Seconds between attempts to subscribe to an upstream's announcements."""
 
 OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 """Told of a new listing: server, listing, kinds that differ from what was known."""
@@ -111,12 +108,8 @@ class Upstream:
         self._acknowledged = anyio.Event()
         """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
         self._fresh = {kind: _Freshness() for kind in Kind}
-        self._log_level: str | None = None
-        """The most verbose level that anybody asked for."""
-        self._to_tell: set[str] = set()
-        self._watched: Counter[str] = Counter()
-        """Own URIs of resources that callers watch, and how many do."""
-        self._said = anyio.Event()
+        self.wishes = Wishes(supplies.clock, server.timeout)
+        """What callers want of it between their calls."""
 
     def __repr__(self) -> str:
         return f"<Upstream {self.key} {self.state.phase} {self.trouble or ''}>"
@@ -162,35 +155,13 @@ class Upstream:
         finally:
             self._step(Event.STOPPED)
 
-    def want_logs(self, level: str) -> None:
-        """Somebody wants to read what the upstream logs from `level` on. A legacy one is told, if it is quieter."""
-        wanted = more_verbose(self._log_level, level)
-        if wanted != self._log_level:
-            self._log_level = wanted
-            self._said.set()
-
     async def watch(self, uri: str) -> None:
-        """Somebody wants to know when a resource changes. The first to ask makes us ask the upstream.
-
-        Raises: BrokerError, if that fails.
-        """
-        link = self.link()
-        if not self._watched[uri] and not is_modern(link.version):
-            await link.request("resources/subscribe", {"uri": uri}, timeout=self.server.timeout)
-        self._watched[uri] += 1
-        self._said.set()
+        """Somebody wants to know when a resource changes. Raises: BrokerError."""
+        await self.wishes.watch(self.link(), uri)
 
     def unwatch(self, uri: str) -> None:
-        """One less wants to know; the last one makes us say so to the upstream, soon."""
-        self._watched[uri] -= 1
-        if self._watched[uri] <= 0:
-            del self._watched[uri]
-        self._said.set()
-
-    def tell(self, method: str) -> None:
-        """Send a notification, soon, if the upstream is there and of the era that knows it."""
-        self._to_tell.add(method)
-        self._said.set()
+        """One less wants to know."""
+        self.wishes.unwatch(uri)
 
     def touch(self, kind: Kind) -> None:
         """Somebody asked for this list: refresh it if it is older than its time to live."""
@@ -232,7 +203,7 @@ class Upstream:
         started = clock.now()
         self.trouble = self.trouble or "it is connecting"
         try:
-            link = await self._open()
+            link = await connect(self.key, self.server)
         except BrokerError as error:
             return self._failed(reason(error))
         except OSError as error:
@@ -247,16 +218,10 @@ class Upstream:
             with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                 await link.aclose()
 
-    async def _open(self) -> Link:
-        """Raises: BrokerError, OSError."""
-        with anyio.move_on_after(self.server.connect_timeout):
-            return await open_link(self.key, self.server, self.server.connect_timeout)
-        raise UpstreamUnavailable(self.key, f"it did not connect within {self.server.connect_timeout:g} s")
-
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         link.on_event = self._on_event
         try:
-            await self._shake_hands(link)
+            await shake_hands(link, self.server, self._supplies.declare)
         except BrokerError as error:
             return self._failed(link.lost or reason(error))
         self._link, self.trouble = link, None
@@ -267,32 +232,9 @@ class Upstream:
         # Discovery must not delay the loss of a link, nor outlive it.
         tasks.start_soon(self._keep_fresh, link, tasks, started)
         if not is_modern(link.version):
-            tasks.start_soon(self._speak, link)
+            tasks.start_soon(self.wishes.speak, link)
         self._ended(await link.gone())
         log.warning("%s: connection lost: %s", self.key, self.trouble)
-
-    async def _shake_hands(self, link: Link) -> None:
-        """The handshake, within the connect time-out; the time that `declare` waits for a caller does not count.
-
-        Raises: BrokerError.
-        """
-        timeout = self.server.connect_timeout
-        pinned = None if self.server.protocol == "auto" else Version(self.server.protocol)
-        is_sse = isinstance(self.server, HttpServer) and self.server.transport == "sse"
-        with anyio.CancelScope(deadline=anyio.current_time() + timeout) as patience:
-
-            async def declare() -> Mapping[str, Any]:
-                left = patience.deadline - anyio.current_time()
-                patience.deadline = float("inf")
-                try:
-                    return await self._supplies.declare()
-                finally:
-                    patience.deadline = anyio.current_time() + left
-
-            is_pipe = not isinstance(self.server, HttpServer)
-            await agree(link, pinned=pinned, is_pipe=is_pipe, timeout=timeout, declare=declare, is_legacy=is_sse)
-        if patience.cancelled_caught:
-            raise UpstreamUnavailable(self.key, f"it did not finish the handshake within {timeout:g} s")
 
     async def _discover(self, link: Link, started: float) -> None:
         try:
@@ -331,7 +273,8 @@ class Upstream:
             fresh.wanted, fresh.announced = anyio.Event(), False
         self._acknowledged = anyio.Event()
         if is_modern(link.version):
-            tasks.start_soon(self._listen, link)
+            lists = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
+            tasks.start_soon(self.wishes.listen, link, lists, self._acknowledged.set)
         with anyio.move_on_after(LISTEN_FIRST):
             await (self._acknowledged if is_modern(link.version) else link.listening).wait()
         await self._discover(link, started)
@@ -357,60 +300,6 @@ class Upstream:
                 await self._publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
 
-    async def _speak(self, link: Link) -> None:
-        """What a legacy upstream is told between calls: the level to log from, resources to watch, that roots changed.
-
-        A new connection begins with none of it, so all of it is said again.
-        """
-        level: str | None = None
-        watched: set[str] = set()
-        while True:
-            self._said = anyio.Event()
-            if self._log_level != level and link.peer.has("logging"):
-                level = self._log_level
-                await self._say(link, "logging/setLevel", {"level": level})
-            for uri in self._watched.keys() - watched:
-                await self._say(link, "resources/subscribe", {"uri": uri})
-            for uri in watched - self._watched.keys():
-                await self._say(link, "resources/unsubscribe", {"uri": uri})
-            watched = set(self._watched)
-            while self._to_tell:
-                await link.notify(self._to_tell.pop())
-            await self._said.wait()
-
-    async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
-        try:
-            await link.request(method, params, timeout=self.server.timeout)
-        except BrokerError as error:
-            log.debug("%s: %s failed: %s", self.key, method, reason(error))
-
-    async def _listen(self, link: Link) -> None:
-        """Ask a modern upstream to announce changes; again when that ends, or when other resources are watched."""
-        lists = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
-        while link.lost is None:
-            self._said = anyio.Event()
-            watched = sorted(self._watched)
-            wanted = {**lists, **({"resourceSubscriptions": watched} if watched else {})}
-            if not wanted:
-                self._acknowledged.set()
-                await self._said.wait()
-                continue
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._subscribe, link, wanted)
-                while sorted(self._watched) == watched:
-                    await self._said.wait()
-                    self._said = anyio.Event()
-                tasks.cancel_scope.cancel()
-
-    async def _subscribe(self, link: Link, wanted: Mapping[str, Any]) -> None:
-        while True:
-            try:
-                await link.request("subscriptions/listen", {"notifications": wanted}, timeout=float("inf"))
-            except BrokerError as error:
-                log.debug("%s: no announcements: %s", self.key, error.message)
-            self._acknowledged.set()
-            await self._supplies.clock.sleep(LISTEN_RETRY)
-
     def _on_event(self, method: str, params: dict[str, Any]) -> None:
         if method == "notifications/subscriptions/acknowledged":
             self._acknowledged.set()
@@ -425,13 +314,6 @@ class Upstream:
         if self.trouble != why:
             log.warning("%s: not available: %s", self.key, why)
         self._ended(why)
-
-
-def reason(error: BrokerError) -> str:
-    """What went wrong, for a person; an upstream's own words escaped and cut (F-60)."""
-    if isinstance(error, UpstreamAnsweredError):
-        return f"it answered with error {error.code}: {printable(error.message)}"
-    return error.why if isinstance(error, UpstreamUnavailable) else error.message
 
 
 def differs(before: Listing, after: Listing, kind: Kind) -> bool:

@@ -25,7 +25,7 @@ from broker.downstream.message import Incoming
 from broker.errors import UpstreamUnavailable
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Exchange
-from broker.upstream import supervise
+from broker.upstream import connect
 from broker.upstream.link import Link, Waiting
 
 TIMEOUT = 10.0
@@ -301,7 +301,7 @@ async def house(
     settings = {key: {} for key in fakes} | dict(servers or {})
     loaded = load(write_config(directory, settings, **more), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervise, "open_link", open_fake)
+        patch.setattr(connect, "open_link", open_fake)
         broker = Broker(loaded, clock=clock or FakeClock())
         async with broker.running():
             found = House(broker, fakes, cast(FakeClock, broker.clock))

@@ -14,7 +14,7 @@ from broker.core.catalog import Listing
 from broker.core.lifecycle import Phase
 from broker.core.request import Kind
 from broker.errors import UpstreamUnavailable
-from broker.upstream import supervise
+from broker.upstream import connect
 from broker.upstream.link import Link
 from broker.upstream.process import CannotStart
 from broker.upstream.snapshot import Snapshots
@@ -75,7 +75,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     async def run(*links: Link | Exception) -> AsyncGenerator[Stage, None]:
         stage = Stage(tmp_path)
         stage.links = list(links)
-        monkeypatch.setattr(supervise, "open_link", stage.open)
+        monkeypatch.setattr(connect, "open_link", stage.open)
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stage.upstream.run)
