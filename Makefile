@@ -14,6 +14,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3
 
 VENV := .venv
 SDK1 := .venv-sdk1
+PEERS := .venv-peers
 NODE := tests/node
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
@@ -83,20 +84,20 @@ lint: dev ## Check style and types
 	@$(VENV)/bin/pyright
 
 .PHONY: bench
-bench: dev ## Run the benchmarks
-	@if [ -f bench/__main__.py ]; then $(VENV)/bin/python -m bench $(ARGS); else echo "there is no bench/ yet"; fi
+bench: dev peers ## Run the benchmarks
+	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: soak
 soak: dev ## Look for cross-talk for a minute
 	@$(VENV)/bin/python -m tests.soak --seconds 60 $(ARGS)
 
 .PHONY: lock
-lock: ## Renew requirements.lock, the pins of SDK 1 and package-lock.json
+lock: ## Renew requirements.lock, the pins of SDK 1 and of the peers, package-lock.json
 	@$(find_python); "$$python" .ci/lock.py
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(SDK1) $(NODE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) $(SDK1) $(PEERS) $(NODE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What `serve` needs; an environment that `dev` made has all of it.
@@ -110,6 +111,14 @@ dev:
 .PHONY: sdk1
 sdk1:
 	@set -e; $(call environment,$(SDK1),-r tests/sdk1/requirements.txt,tests/sdk1/requirements.txt)
+
+# Optional: the benchmarks leave out, and say so, what cannot be installed.
+.PHONY: peers peers-environment
+peers:
+	@$(MAKE) --no-print-directory peers-environment || echo "FastMCP cannot be installed: the benchmarks leave it out" >&2
+
+peers-environment:
+	@set -e; $(call environment,$(PEERS),-r bench/peers/requirements.txt,bench/peers/requirements.txt)
 
 # Optional: without Node.js the tests that need it are skipped, unless BROKER_REQUIRE_NODE=1.
 .PHONY: node

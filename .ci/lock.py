@@ -1,4 +1,4 @@
-"""Write requirements.lock, tests/sdk1/requirements.txt and tests/node/package-lock.json: `make lock`.
+"""Write requirements.lock, the pins of SDK 1 and of the peers, and tests/node/package-lock.json: `make lock`.
 
 Each supported Python that is installed resolves the project in a fresh environment; what they agree on is one line,
 what differs gets a marker. The newest speaks for those that are not installed. Names and versions only: no hashes,
@@ -18,6 +18,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 LOCK = ROOT / "requirements.lock"
 NODE = ROOT / "tests" / "node"
 SDK1 = ROOT / "tests" / "sdk1" / "requirements.txt"
+PEERS = ROOT / "bench" / "peers" / "requirements.txt"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$")
 NORMAL = re.compile(r"[-_.]+")
 
@@ -93,8 +94,11 @@ def main() -> int:
     sdk1 = {newest: resolve(found[newest], "mcp<2")}
     head = "# The SDK 1 client environment (.venv-sdk1). Written by `make lock`."
     SDK1.write_text("\n".join([head, *lines(sdk1), ""]), encoding="utf-8")
+    peers = {newest: resolve(found[newest], "fastmcp>=4,<5")}
+    head = "# FastMCP's proxy, to measure against (.venv-peers). Written by `make lock`."
+    PEERS.write_text("\n".join([head, *lines(peers), ""]), encoding="utf-8")
     lock_node()
-    print(f"wrote {LOCK.relative_to(ROOT)}, {SDK1.relative_to(ROOT)}")
+    print(f"wrote {LOCK.relative_to(ROOT)}, {SDK1.relative_to(ROOT)}, {PEERS.relative_to(ROOT)}")
     return 0
 
 

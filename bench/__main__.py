@@ -16,17 +16,17 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import machine, report, startup, throughput
+from bench import against, machine, report, startup, targets, throughput
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
 from bench.throughput import Effort
 
-SECTIONS = ("echo", "catalog", "start", "cold", "memory", "profile")
+SECTIONS = ("peers", "echo", "catalog", "start", "cold", "memory", "profile")
 REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
 LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile still do"
-PINNED = frozenset({"echo", "catalog", "profile"})
+PINNED = frozenset({"peers", "echo", "catalog", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
 
@@ -58,6 +58,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             return [await result]
 
         sections: dict[str, Callable[[Field], Awaitable[list[report.Table]]]] = {
+            "peers": lambda at: one(against.peers_table(at, ERAS, effort, step)),
             "echo": lambda at: one(throughput.echo_table(at, throughput.matrix(short=short), effort, step)),
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
             "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
@@ -76,7 +77,9 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             for table in found:
                 table.show(console)
             tables += found
-    return tables
+    wanted = targets.targets_table(tables)
+    wanted.show(console)
+    return [wanted, *tables]
 
 
 def others(tables: Sequence[report.Table]) -> str:

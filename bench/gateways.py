@@ -1,4 +1,4 @@
-"""What stands in the field: the upstreams, the broker in front of them, and nginx for comparison."""
+"""What stands in the field: the upstreams, the broker in front of them, nginx and FastMCP for comparison."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bench.echo import MODERN
 from bench.load import LEGACY, list_tools
-from bench.machine import cores, free_port, start, stop
+from bench.machine import ROOT, cores, free_port, start, stop
 
 READY_TIMEOUT: Final = 30.0
 """Seconds until a process that was started must answer."""
@@ -33,6 +33,9 @@ http {{
     }}
 }}
 """
+
+PEERS: Final = ROOT / ".venv-peers"
+"""What `make peers` has made; its stamp says that it is whole."""
 
 NotReady = TimeoutError
 """What was started does not answer in time."""
@@ -96,6 +99,22 @@ class Field:
         await ready(process, port, tools)
         return process, port
 
+    async def fastmcp(self, upstream: int, connected: str | None = None) -> tuple[subprocess.Popen[bytes], int] | None:
+        """FastMCP's proxy in front of an upstream, `connected` once in that era or as documented; None without it."""
+        if not (PEERS / ".stamp").exists():
+            return None
+        port = free_port()
+        argv = [str(PEERS / "bin" / "python"), str(Path(__file__).parent / "peers" / "fastmcp_proxy.py")]
+        argv += ["--upstream", f"http://127.0.0.1:{upstream}/mcp", "--port", str(port)]
+        process = self.start([*argv, *(["--connected", connected] if connected else [])], self.core)
+        await ready(process, port, 1)
+        return process, port
+
+    @staticmethod
+    def remedy(name: str) -> str:
+        """How to have what is missing here."""
+        return {"nginx": "`apt-get install nginx-light`, or any other nginx on PATH", "FastMCP": "`make peers`"}[name]
+
     def config(self, servers: Mapping[str, Any], state: Path | None = None) -> Path:
         """A configuration file with a state directory that nobody has used."""
         directory = self.fresh("broker")
@@ -144,3 +163,5 @@ async def ready(process: subprocess.Popen[bytes], port: int, tools: int) -> None
 
 
 ERAS: Final = {"modern": MODERN, "legacy": LEGACY}
+FASTMCP: Final = {MODERN: MODERN, LEGACY: "legacy"}
+"""How FastMCP's client is told its era."""

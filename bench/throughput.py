@@ -12,7 +12,12 @@ from bench.machine import busy_seconds, children_seconds, cpu_seconds
 from bench.report import Table, milliseconds, number, ratio
 
 SIZES: Final = {"small": 32, "100 kB": 100_000}
+FEW_TOOLS: Final = 3
 MANY_TOOLS: Final = 1000
+ECHO_TITLE: Final = "One call of an echo tool"
+CATALOG_TITLE: Final = "The size of the catalog"
+FEW_LABEL: Final = f"broker with {FEW_TOOLS} tools"
+MANY_LABEL: Final = f"broker with {MANY_TOOLS} tools"
 QUIET: Final = 0.1
 """A turn in which others took less of a core than this is good."""
 
@@ -148,13 +153,14 @@ def matrix(*, short: bool) -> list[Case]:
     if short:
         same = [("modern", "modern"), ("legacy", "legacy"), ("stdio", "modern")]
         small = [Case(upstream, era, "small", callers) for upstream, era in same for callers in (1, 16)]
-        return [*small, Case("modern", "modern", "100 kB", 16)]
+        crossed = [Case(upstream, era, "small", 16) for upstream, era in (("modern", "legacy"), ("legacy", "modern"))]
+        return [*small, *crossed, Case("modern", "modern", "small", 64), Case("modern", "modern", "100 kB", 16)]
     return [
         Case(upstream, era, size, callers)
-        for size in SIZES
+        for size, crowds in (("small", (1, 16, 64)), ("100 kB", (1, 16)))
         for upstream in ("modern", "legacy", "stdio")
         for era in ERAS
-        for callers in (1, 16)
+        for callers in crowds
     ]
 
 
@@ -169,15 +175,16 @@ async def echo_table(field: Field, cases: Sequence[Case], effort: Effort, step: 
     }
     broker, port = await field.serve(servers, len(servers))
     table = Table(
-        "One call of an echo tool",
+        ECHO_TITLE,
         (
             *("upstream", "caller", "payload", "callers", "through", "p50 ms", "p99 ms", "added ms", "calls/s"),
             *("of direct", "of nginx", "CPU ms/call", "load", "others"),
         ),
         "`added ms` and the shares compare the rounds in pairs. The payload travels both ways. `load`: how busy the "
-        "callers and the upstream were, of their core; near 100 % they are what limits the rate, not the gateway. "
+        "callers and the upstream were, of their core; near 100 % they are what limits the rate, not the gateway, as "
+        "they do for `direct` and for nginx with many callers. "
         "`others`: what other programs took of the two cores, of one core."
-        + ("" if nginx else " nginx is not installed here, so its rows are missing."),
+        + ("" if nginx else f" nginx is not installed here: {field.remedy('nginx')}."),
     )
     for case in cases:
         step(str(case))
@@ -197,7 +204,8 @@ async def echo_table(field: Field, cases: Sequence[Case], effort: Effort, step: 
         targets.append(Target("broker", over_http(port, published), broker.pid))
         measured = await compare(targets, effort)
         table.add_all(rows(case, measured))
-        table.keep({"case": str(case), **{name: one.values() for name, one in measured.items()}})
+        facts = {"case": str(case), "caller": case.era, "callers": callers, "upstream": case.upstream}
+        table.keep({**facts, "size": case.size, **{name: one.values() for name, one in measured.items()}})
     return table
 
 
@@ -222,12 +230,12 @@ def rows(case: Case, measured: dict[str, Measured]) -> list[list[str]]:
 
 async def catalog_table(field: Field, eras: Mapping[str, str], effort: Effort, step: Callable[[str], None]) -> Table:
     """What the size of the catalog costs: a list of 1 000 tools, and a call among them."""
-    small, large = await field.upstream(3), await field.upstream(MANY_TOOLS)
+    small, large = await field.upstream(FEW_TOOLS), await field.upstream(MANY_TOOLS)
     nginx = await field.nginx(large, MANY_TOOLS)
-    few, few_port = await field.serve({"web": http_server(small, ERAS["modern"])}, 3)
+    few, few_port = await field.serve({"web": http_server(small, ERAS["modern"])}, FEW_TOOLS)
     many, many_port = await field.serve({"web": http_server(large, ERAS["modern"])}, MANY_TOOLS)
     table = Table(
-        "The size of the catalog",
+        CATALOG_TITLE,
         ("what", "caller", "callers", "through", "p50 ms", "p99 ms", "calls/s", "of the first", "CPU ms/call"),
         "Modern HTTP upstream. `of the first`: the rate as a share of the first row of its kind.",
     )
@@ -243,8 +251,8 @@ async def catalog_table(field: Field, eras: Mapping[str, str], effort: Effort, s
                 ("broker", many_port, Ask.tools(MANY_TOOLS), many.pid),
             ),
             "one call": (
-                ("broker with 3 tools", few_port, Ask.echo("web__echo", SIZES["small"]), few.pid),
-                (f"broker with {MANY_TOOLS} tools", many_port, Ask.echo("web__echo", SIZES["small"]), many.pid),
+                (FEW_LABEL, few_port, Ask.echo("web__echo", SIZES["small"]), few.pid),
+                (MANY_LABEL, many_port, Ask.echo("web__echo", SIZES["small"]), many.pid),
             ),
         }
         for what, pair in asks.items():
@@ -262,5 +270,6 @@ async def catalog_table(field: Field, eras: Mapping[str, str], effort: Effort, s
                     for label, one in measured.items()
                 )
                 kept = {key: one.values() for key, one in measured.items()}
-                table.keep({"case": f"{what}, {name}, {callers}", **kept})
+                facts = {"case": f"{what}, {name}, {callers}", "what": what, "caller": name, "callers": callers}
+                table.keep({**facts, **kept})
     return table
