@@ -7,8 +7,10 @@ from contextlib import suppress
 import anyio
 import pytest
 
+from tests.callers.caller import Caller
+from tests.callers.pipe import pipe
+from tests.callers.web import Web, old_web
 from tests.e2e.brokers import TIMEOUT, Brokers, command, lines, until
-from tests.e2e.wire import Caller, Web, old_web, pipe
 from tests.e2e.world import CALLERS, PROBES, World
 from tests.peers import Peers
 
@@ -28,14 +30,6 @@ def start(caller: Caller, key: str, label: str, seconds: float, ident: int) -> "
     return asyncio.create_task(caller.call(f"{key}__slow", arguments, ident=ident))
 
 
-async def cancel(caller: Caller, task: "asyncio.Task[object]", ident: int) -> None:
-    """As the transport and era of the caller have it."""
-    if isinstance(caller, Web) and caller.is_modern:
-        task.cancel()
-    else:
-        await caller.tell("notifications/cancelled", {"requestId": ident, "reason": "test"})
-
-
 @pytest.mark.parametrize("name", CALLERS)
 async def test_a_cancelled_call_is_cancelled_upstream_and_its_twin_is_not(world: World, name: str) -> None:
     async with world.caller(name) as caller:
@@ -45,7 +39,7 @@ async def test_a_cancelled_call_is_cancelled_upstream_and_its_twin_is_not(world:
             task, twin = start(caller, key, doomed, 600, ident), start(caller, key, spared, 0.5, ident + 1)
             await logged(world, f"started {doomed}")
             await logged(world, f"started {spared}")
-            await cancel(caller, task, ident)
+            await caller.cancel(ident, task)
             await logged(world, f"cancelled {doomed}")
             with anyio.fail_after(TIMEOUT):
                 await twin
@@ -65,7 +59,7 @@ async def test_a_cancelled_request_of_a_pipe_gets_no_answer(world: World) -> Non
         label = fresh("silent")
         task = start(caller, "old-pipe", label, 600, 500)
         await logged(world, f"started {label}")
-        await cancel(caller, task, 500)
+        await caller.cancel(500, task)
         await logged(world, f"cancelled {label}")
         await caller.ask("ping")
         assert not task.done()

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.callers.caller import Caller
+from tests.callers.pipe import pipe
+from tests.callers.web import Web
 from tests.e2e.brokers import TIMEOUT, Brokers, Json, Served, command
-from tests.e2e.wire import Caller, Web, pipe
 from tests.peers import Peers
 
 RECORDER = Path(__file__).with_name("recorder.py")
@@ -49,7 +51,7 @@ class Recorded:
         self.logs[upstream].write_bytes(b"")
         caller = self.callers[era]
         assert isinstance(caller, Web)
-        params = caller.envelope({"name": f"{upstream}__echo"})
+        params = caller.enveloped({"name": f"{upstream}__echo"})
         head = json.dumps({"jsonrpc": "2.0", "id": caller.next_id(), "method": "tools/call", "params": params})
         assert head.endswith("}}")
         message = f'{head[:-2]}, "arguments": {body}}}}}'

@@ -7,8 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.callers.caller import Caller
+from tests.callers.pipe import pipe
+from tests.callers.web import Web, old_web
 from tests.e2e.brokers import TIMEOUT, Brokers, command
-from tests.e2e.wire import Caller, Web, old_web, pipe
 from tests.peers import Peers
 from tests.servers import probe
 

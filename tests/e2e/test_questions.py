@@ -4,23 +4,22 @@
 messages.
 """
 
-import asyncio
 import json
-from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import pytest
 
-from tests.e2e.brokers import TIMEOUT, Brokers, Json, command, environment
-from tests.e2e.wire import ENVELOPE, INITIALIZE, LIMIT, Caller, Failed, OldWeb, Pipe, Web, http
+from tests.callers.caller import Answer, Caller, Failed, Rejected
+from tests.callers.pipe import Pipe, piped
+from tests.callers.web import OldWeb, Web, streamed
+from tests.e2e.brokers import Brokers, Json, command
 from tests.e2e.world import CALLERS, PROBES, World, public_uri
-from tests.peers import ROOT, Peers
+from tests.peers import Peers
 from tests.servers.probe import ASK_URI, FORM_QUESTION
 
-CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 ALL: Json = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {"listChanged": True}}
 ADA: Json = {"action": "accept", "content": {"name": "Ada"}}
 URL: Json = {"mode": "url", "message": "Sign in", "url": "https://example.com/login?x=1"}
@@ -51,16 +50,6 @@ SAMPLED: Json = {
 }
 ROOTS: Json = {"roots": [{"uri": "file:///home/ada", "name": "home"}], "_meta": {"example.com/kept": 1}}
 
-Answer = Callable[[str, Json], Json]
-
-
-class Rejected(Exception):
-    """Answer with this error."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.error = {"code": code, "message": message}
-
 
 def politely(method: str, params: Json) -> Json:
     """An answer to anything."""
@@ -72,136 +61,28 @@ def always(answer: Json) -> Answer:
 
 
 class Person(Caller):
-    """A caller that can be asked; `questions` are all that reached it."""
+    """A caller that can be asked, and answers politely unless it is told otherwise."""
 
-    capabilities: Json = ALL
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.questions: list[Json] = []
-        self.answer: Answer = politely
-        self.released: anyio.Event | None = None
-        """If set, answers wait for it."""
-        self._answering: set[asyncio.Task[None]] = set()
-        self._asked = anyio.Event()
-
-    async def greet(self) -> Self:
-        if self.is_modern:
-            return await super().greet()
-        self.greeting = await self.ask("initialize", {**INITIALIZE, "capabilities": self.capabilities})
-        await self.tell("notifications/initialized")
-        return self
-
-    def envelope(self, params: Json | None) -> Json:
-        if not self.is_modern:
-            return params or {}
-        meta = {**(params or {}).get("_meta", {}), **ENVELOPE, CAPABILITIES: self.capabilities}
-        return {**(params or {}), "_meta": meta}
-
-    async def talk(self, method: str, params: Json) -> Json:
-        """A request to its final result, with all questions answered. Raises: Failed."""
-        result = await self.ask(method, params)
-        while result.get("resultType") == "input_required":
-            answers = {key: await self._reply(one) for key, one in result.get("inputRequests", {}).items()}
-            state = {"requestState": result["requestState"]} if "requestState" in result else {}
-            result = await self.ask(method, {**params, "inputResponses": answers, **state})
-        return result
-
-    async def asked(self, count: int = 1) -> None:
-        with anyio.fail_after(TIMEOUT):
-            while len(self.questions) < count:
-                self._asked = anyio.Event()
-                await self._asked.wait()
-
-    async def _reply(self, question: Json) -> Json:
-        self.questions.append(question)
-        self._asked.set()
-        if self.released is not None:
-            await self.released.wait()
-        return self.answer(question["method"], question.get("params", {}))
-
-    def _on_notice(self, notice: Json) -> None:
-        if "id" not in notice:
-            super()._on_notice(notice)
-            return
-        task = asyncio.create_task(self._respond(notice))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
-
-    async def _respond(self, question: Json) -> None:
-        try:
-            outcome = {"result": await self._reply(question)}
-        except Rejected as rejected:
-            outcome = {"error": rejected.error}
-        await self.put({"jsonrpc": "2.0", "id": question["id"], **outcome})
-
-    @abstractmethod
-    async def put(self, message: Json) -> None:
-        """Send a message as it is."""
+    def __init__(self, *where: Any, capabilities: Json = ALL) -> None:
+        super().__init__(*where)
+        self.capabilities, self.answer = capabilities, politely
 
 
 class WebPerson(Person, Web):
-    async def put(self, message: Json) -> None:
-        assert await self.post(json.dumps(message).encode(), self.headers("")) == b""
+    pass
 
 
 class PipePerson(Person, Pipe):
-    async def put(self, message: Json) -> None:
-        await self.send(json.dumps(message).encode())
+    pass
 
 
 class OldWebPerson(Person, OldWeb):
-    async def put(self, message: Json) -> None:
-        await self.send(json.dumps(message).encode())
+    pass
 
 
 @asynccontextmanager
 async def web_person(url: str, era: str, capabilities: Json = ALL) -> AsyncGenerator[Person, None]:
-    caller = WebPerson(url, era)
-    caller.capabilities = capabilities
-    yield await caller.greet()
-
-
-@asynccontextmanager
-async def old_web_person(url: str, capabilities: Json = ALL) -> AsyncGenerator[Person, None]:
-    caller = OldWebPerson(url)
-    caller.capabilities = capabilities
-    async with http("GET", url, {"Accept": "text/event-stream"}) as response:
-        reading = asyncio.create_task(caller.read(response))
-        try:
-            yield await caller.greet()
-        finally:
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
-
-
-@asynccontextmanager
-async def pipe_person(argv: list[str], era: str, capabilities: Json = ALL) -> AsyncGenerator[Person, None]:
-    caller = PipePerson(era)
-    caller.capabilities = capabilities
-    caller.process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=environment(),
-        cwd=ROOT,
-        limit=LIMIT,
-        start_new_session=True,
-    )
-    reading = asyncio.create_task(caller.read())
-    try:
-        yield await caller.greet()
-    finally:
-        with anyio.CancelScope(shield=True):
-            caller.hang_up()
-            with suppress(TimeoutError), anyio.fail_after(10):
-                await caller.process.wait()
-            with suppress(ProcessLookupError):
-                caller.process.kill()
-            await caller.process.wait()
-            await reading
+    yield await WebPerson(url, era, capabilities=capabilities).greet()
 
 
 class People:
@@ -216,11 +97,11 @@ class People:
         if name not in self._known:
             transport, _, era = name.partition("-")
             if transport == "pipe":
-                opened = pipe_person(self.world.front("stdio").argv, era)
+                opened = piped(PipePerson(era), self.world.front("stdio").argv)
             elif transport == "web":
                 opened = web_person(self.world.served.url, era)
             else:
-                opened = old_web_person(self.world.served.sse)
+                opened = streamed(OldWebPerson(self.world.served.sse))
             self._known[name] = await self._stack.enter_async_context(opened)
         person = self._known[name]
         person.questions.clear()
@@ -418,7 +299,7 @@ async def test_SP30_SP61_a_caller_is_never_asked_what_it_did_not_offer_and_the_u
     opened = (
         web_person(world.served.url, era, capabilities)
         if transport == "web"
-        else old_web_person(world.served.sse, capabilities)
+        else streamed(OldWebPerson(world.served.sse, capabilities=capabilities))
     )
     asked = {
         "q": {**question, "params": {"elicitationId": "x", **question["params"]}} if "params" in question else question

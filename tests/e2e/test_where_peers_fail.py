@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 
+from tests.callers.caller import Caller, Failed
+from tests.callers.web import Web, old_web
 from tests.e2e.brokers import TIMEOUT, Brokers, command
-from tests.e2e.wire import Caller, Failed, Web, old_web
 from tests.e2e.world import CALLERS, PROBES, World
 from tests.peers import Peers
 from tests.servers import probe

@@ -11,8 +11,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.callers.caller import Failed
+from tests.callers.pipe import pipe
+from tests.callers.web import Web
 from tests.e2e.brokers import TIMEOUT, Brokers, Json, children, command, lines, until
-from tests.e2e.wire import Failed, Web, pipe
 from tests.peers import Peers, free_port, is_alive
 from tests.servers import probe
 

@@ -6,9 +6,11 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.callers.caller import LEGACY, MODERN, Caller, Failed
+from tests.callers.pipe import pipe
+from tests.callers.web import Web
 from tests.e2e.brokers import TIMEOUT, Brokers, Json, command
 from tests.e2e.conversation import HOP, PER_ERA
-from tests.e2e.wire import LEGACY, MODERN, Caller, Failed, Web, pipe
 from tests.e2e.world import CALLERS, PROBES, World, public_uri, published
 from tests.peers import Peers
 from tests.servers import probe

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.callers.caller import Caller
+from tests.callers.pipe import Pipe, pipe
+from tests.callers.web import Web, old_web
 from tests.e2e.brokers import Brokers, Json, Served, command
 from tests.e2e.conversation import Kind, Operation, Where, converse
-from tests.e2e.wire import Caller, Pipe, Web, old_web, pipe
 from tests.peers import EVERYTHING, Peers, require_everything, require_node, require_sdk1
 from tests.servers import probe
 
