@@ -1,4 +1,7 @@
-"""`python -m tests.soak --seconds S --callers N --seed X`: cross-talk. Exit status 1 if there was any."""
+"""`python -m tests.soak --seconds S --callers N --eras E --seed X`: cross-talk. Exit status 1 if there was any.
+
+`--callers` may be repeated: one soak after the other. Without it: 2 callers, then 200.
+"""
 
 import argparse
 import asyncio
@@ -7,19 +10,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.run import soak
+from tests.soak.run import ERAS, soak
+
+CALLERS = (2, 200)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--callers", type=int, default=200)
+    parser.add_argument("--callers", type=int, action="append")
+    parser.add_argument("--eras", choices=ERAS, default="mixed")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        report = asyncio.run(soak(Path(directory), seconds=options.seconds, callers=options.callers, seed=options.seed))
-    print(report.text())
-    return 1 if report.findings.broken or report.left_behind() else 0
+    status = 0
+    for callers in options.callers or CALLERS:
+        with tempfile.TemporaryDirectory() as directory:
+            given = {"seconds": options.seconds, "callers": callers, "seed": options.seed, "eras": options.eras}
+            report = asyncio.run(soak(Path(directory), **given))
+        print(report.text(), flush=True)
+        status |= bool(report.findings.broken or report.left_behind())
+    return status
 
 
 if __name__ == "__main__":

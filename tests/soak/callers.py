@@ -4,17 +4,18 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.e2e.brokers import environment
-from tests.e2e.wire import LIMIT, Response, http
-from tests.fidelity.caller import CAPABILITIES, Asked, AskedPipe, AskedWeb, Json
-from tests.peers import ROOT
+from tests.callers.caller import Caller, Duplex
+from tests.callers.http import Response
+from tests.callers.pipe import Pipe, piped
+from tests.callers.web import OldWeb, Web, streamed
+from tests.e2e.brokers import Json
 
 CANARY = re.compile(rb"canary-\d{5}")
-OFFERED: Json = {"elicitation": CAPABILITIES["elicitation"]}
+OFFERED: Json = {"elicitation": {"form": {}, "url": {}}}
 
 
 class Findings:
@@ -22,16 +23,21 @@ class Findings:
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.calls = 0
         self.bytes = 0
         self.broken: list[str] = []
 
 
-class Watched(Asked):
+class Watched(Caller):
     """`canary` is the only one that may ever come here."""
 
-    canary: str
-    findings: Findings
-    capabilities = OFFERED
+    def __init__(self, *where: Any, canary: str, findings: Findings) -> None:
+        super().__init__(*where)
+        self.canary, self.findings = canary, findings
+        self.capabilities, self.answer = OFFERED, self.say_who
+
+    def say_who(self, method: str, params: Json) -> Json:
+        return {"action": "accept", "content": {"canary": self.canary}}
 
     def watch(self, data: bytes) -> bytes:
         self.findings.bytes += len(data)
@@ -40,30 +46,33 @@ class Watched(Asked):
                 self.findings.broken.append(f"{self.canary} ({type(self).__name__}, {self.era}) got {data[:400]!r}")
         return data
 
-    def answer_to(self, question: Json) -> Json:
-        return {"action": "accept", "content": {"canary": self.canary}}
-
-    def _on_notice(self, notice: Json) -> None:
-        if "id" not in notice:
-            if notice["method"] == "notifications/progress":
-                self.findings.outcomes["progress"] += 1
-            elif notice["method"] == "notifications/message":
-                self.findings.outcomes["log messages"] += 1
-            self._heard.set()
-            return
-        self.findings.outcomes["questions"] += 1
-        body = {"jsonrpc": "2.0", "id": notice["id"], "result": self.answer_to(notice)}
-        task = asyncio.create_task(self.reply(json.dumps(body).encode()))
-        self._replies.add(task)
-        task.add_done_callback(self._replies.discard)
+    def on_message(self, message: Json) -> None:
+        """Counted, and kept only while it is answered: a soak hears millions."""
+        kinds = {"notifications/progress": "progress", "notifications/message": "log messages"}
+        kind = "questions answered" if "id" in message else kinds.get(message["method"])
+        if kind is not None:
+            self.findings.outcomes[kind] += 1
+        super().on_message(message)
+        self.notices.clear()
+        self.questions.clear()
 
 
-class WatchedPipe(Watched, AskedPipe):
-    def _on_message(self, data: bytes) -> None:
+class WatchedStream(Watched, Duplex):
+    """One stream for everything: an answer on it answers something."""
+
+    def on_bytes(self, data: bytes) -> None:
         message = json.loads(self.watch(data))
         if "method" not in message and message["id"] not in self._waiting:
             self.findings.broken.append(f"{self.canary}: an answer to nothing: {data[:200]!r}")
-        super()._on_message(data)
+        super().on_bytes(data)
+
+
+class WatchedPipe(WatchedStream, Pipe):
+    pass
+
+
+class WatchedOldWeb(WatchedStream, OldWeb):
+    pass
 
 
 class WatchedReader:
@@ -83,69 +92,36 @@ class WatchedReader:
         return data
 
 
-class WatchedWeb(Watched, AskedWeb):
-    async def post(self, body: bytes, headers: dict[str, str]) -> bytes:
-        """The one answer; the stream is read to its end, in case there is a second."""
-        answers: list[bytes] = []
-        async with http("POST", self.url, headers, body) as response:
-            self.status = status = response.status
-            self.session = response.headers.get("mcp-session-id", self.session)
-            self._see(response)
-            async for data in response.messages():
-                message = json.loads(data)
-                if "method" in message:
-                    self._on_notice(message)
-                else:
-                    answers.append(data)
-        if len(answers) > 1:
-            self.findings.broken.append(f"{self.canary}: {len(answers)} answers: {answers!r:.400}")
-        if answers:
-            return answers[0]
-        if status == 202:
-            return b""
-        raise ConnectionError(f"HTTP {status} without a response")
+class WatchedWeb(Watched, Web):
+    def __init__(self, *where: Any, canary: str, findings: Findings) -> None:
+        super().__init__(*where, canary=canary, findings=findings)
+        self.on_head = self._look_on
 
-    def _see(self, response: Response) -> None:
+    def _look_on(self, response: Response) -> None:
         self.watch(json.dumps(response.headers).encode())
-        reader: Any = WatchedReader(response._reader, self.watch)
-        response._reader = reader
+        response.reader = WatchedReader(response.reader, self.watch)
 
 
 @asynccontextmanager
-async def watched_web(url: str, era: str, canary: str, findings: Findings) -> AsyncIterator[WatchedWeb]:
-    caller = WatchedWeb(url, era).begin()
-    caller.canary, caller.findings = canary, findings
-    await caller.greet()
+async def watched_web(url: str, era: str, canary: str, findings: Findings) -> AsyncGenerator[WatchedWeb, None]:
+    caller = await WatchedWeb(url, era, canary=canary, findings=findings).greet()
     yield caller
     if caller.session is not None:
         await caller.delete()
 
 
 @asynccontextmanager
-async def watched_pipe(argv: Sequence[str], era: str, canary: str, findings: Findings) -> AsyncIterator[WatchedPipe]:
-    caller = WatchedPipe(era).begin()
-    caller.canary, caller.findings = canary, findings
-    caller.process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=environment(),
-        cwd=ROOT,
-        limit=LIMIT,
-        start_new_session=True,
-    )
-    reading = asyncio.create_task(caller.read())
-    try:
-        yield (await caller.greet())
-    finally:
-        caller.hang_up()
-        try:
-            await asyncio.wait_for(caller.process.wait(), 10)
-        except TimeoutError:
-            findings.broken.append(f"{canary}: the stdio front did not end")
-            caller.process.kill()
-            await caller.process.wait()
-        reading.cancel()
-        with suppress(asyncio.CancelledError):
-            await reading
+async def watched_old_web(url: str, canary: str, findings: Findings) -> AsyncGenerator[WatchedOldWeb, None]:
+    async with streamed(WatchedOldWeb(url, canary=canary, findings=findings)) as caller:
+        yield caller
+
+
+@asynccontextmanager
+async def watched_pipe(
+    argv: Sequence[str], era: str, canary: str, findings: Findings
+) -> AsyncGenerator[WatchedPipe, None]:
+    caller = WatchedPipe(era, canary=canary, findings=findings)
+    async with piped(caller, argv):
+        yield caller
+    if caller.had_to_be_killed:
+        findings.broken.append(f"{canary}: the stdio front did not end")

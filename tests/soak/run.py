@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +14,26 @@ from typing import Any
 
 from tests.e2e.brokers import _LISTENING, Brokers, command, environment
 from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers, kill_group
-from tests.soak.callers import Findings, Watched, watched_pipe, watched_web
+from tests.soak.callers import Findings, Watched, WatchedStream, watched_old_web, watched_pipe, watched_web
 
 Json = dict[str, Any]
-UPSTREAMS = {"pipe": ("legacy", "stdio"), "old-web": ("legacy", "http"), "new-web": ("modern", "http")}
+UPSTREAMS = {
+    **{"old-pipe": ("legacy", "stdio"), "old-web": ("legacy", "http"), "old-sse": ("legacy", "sse")},
+    **{"new-pipe": ("modern", "stdio"), "new-web": ("modern", "http")},
+}
+ERAS = {"mixed": ("legacy", "modern"), "legacy": ("legacy",), "modern": ("modern",)}
 MAX_SESSIONS = 80
 """Legacy sessions: the broker keeps a hundred for one principal."""
 PIPES = 4
 """Callers with a stdio front of their own, from twenty callers on: each is a broker process."""
+STREAMS = 4
+"""Legacy callers on HTTP+SSE, from twenty callers on."""
 STEP_TIMEOUT: float = 60
 SETTLE: float = 15
 """Seconds in which the broker must be back where it began."""
-SLACK = {"tasks": 0, "descriptors": 1}
+SLACK = {"tasks": 0, "descriptors": 1, "resident KiB": 64 * 1024}
+"""What counts as nothing. Memory: what the allocator keeps of a crowd that has gone, far below what a leak makes of
+ten thousand calls a minute."""
 MAY_GROW = ("abandoned on links",)
 """Bounded, and a figure only: calls that were cancelled, and that their upstream rightly never answers."""
 
@@ -33,6 +42,7 @@ MAY_GROW = ("abandoned on links",)
 class Report:
     seed: int
     callers: int
+    eras: str
     seconds: float
     findings: Findings
     before: dict[str, int] = field(default_factory=dict)
@@ -47,12 +57,16 @@ class Report:
         }
 
     def text(self) -> str:
-        rows = [f"seed {self.seed}, {self.callers} callers, {self.seconds:.1f} s, {self.findings.bytes} bytes read"]
-        rows += [f"  {name:<24}{count:>8}" for name, count in sorted(self.findings.outcomes.items())]
-        rows += [f"  {name:<24}{self.before[name]:>8} ->{value:>6}" for name, value in self.after.items()]
+        outcomes = self.findings.outcomes
+        head = f"{self.callers} callers ({self.eras} eras), seed {self.seed}, {self.seconds:.1f} s"
+        rows = [f"{head}: {self.findings.calls} calls, {self.findings.bytes} bytes read"]
+        rows += [f"  {name:<24}{count:>8}" for name, count in sorted(outcomes.items())]
+        rows += [f"  {name:<24}{self.before[name]:>8} ->{value:>8}" for name, value in self.after.items()]
         rows += [f"LEFT BEHIND {name}: {pair}" for name, pair in self.left_behind().items()]
         rows += [f"BROKEN {one}" for one in self.findings.broken[:20]]
-        return "\n".join([*rows, f"{len(self.findings.broken)} broken"])
+        return "\n".join(
+            [*rows, f"{len(self.findings.broken)} foreign or broken, {len(self.left_behind())} left behind"]
+        )
 
 
 class Soaked:
@@ -75,7 +89,8 @@ class Soaked:
             file = self.directory / f"{key}.url"
             self.peers.spawn([*argv, "--port-file", str(file)], env=environment())
             self._await(file.exists)
-            self.servers[key] = {"url": file.read_text(encoding="utf-8")}
+            more = {"transport": "sse"} if transport == "sse" else {}
+            self.servers[key] = {"url": file.read_text(encoding="utf-8"), **more}
         self.config = self.brokers.configure(self.servers)
         errors = self.directory / "broker.stderr"
         argv = ["serve", "--config", str(self.config), "--host", "127.0.0.1", "--port", "0"]
@@ -124,10 +139,10 @@ class Soaked:
         self.peers.close()
 
 
-async def soak(directory: Path, *, seconds: float, callers: int, seed: int) -> Report:
+async def soak(directory: Path, *, seconds: float, callers: int, seed: int, eras: str = "mixed") -> Report:
     soaked = Soaked(directory)
     findings = Findings()
-    report = Report(seed, callers, seconds, findings)
+    report = Report(seed, callers, eras, seconds, findings)
     try:
         await asyncio.to_thread(soaked.start)
         async with watched_web(soaked.url, "modern", "canary-99999", findings) as first:
@@ -138,7 +153,8 @@ async def soak(directory: Path, *, seconds: float, callers: int, seed: int) -> R
         # Whoever is still in a call then finishes it: only what the callers themselves cut is cut.
         async with asyncio.TaskGroup() as tasks:
             for number in range(callers):
-                tasks.create_task(live(soaked, number, callers, began + seconds, seed, findings))
+                kind = kind_of(number, callers, ERAS[eras])
+                tasks.create_task(live(soaked, number, kind, began + seconds, seed, findings))
         report.seconds = time.monotonic() - began
         report.after = await settled(soaked, report)
     finally:
@@ -170,28 +186,45 @@ def plan(canary: str, dice: random.Random) -> Json:
     }
 
 
-def caller_of(
-    soaked: Soaked, number: int, callers: int, canary: str, findings: Findings
-) -> AbstractAsyncContextManager[Watched]:
-    """Every caller has its kind: a few pipes, as many sessions as there may be, and the rest without a session."""
+Kind = tuple[str, str]
+"""The front, and the era."""
+
+
+def kind_of(number: int, callers: int, eras: Sequence[str]) -> Kind:
+    """Every caller has its kind: a few pipes and old streams, as many sessions as there may be, the rest without."""
+    era = eras[number % len(eras)]
     if callers >= 20 and number < PIPES:
-        return watched_pipe(soaked.brokers.stdio(soaked.config), ("legacy", "modern")[number % 2], canary, findings)
-    is_legacy = number % 2 == 0 and number // 2 < MAX_SESSIONS
-    return watched_web(soaked.url, "legacy" if is_legacy else "modern", canary, findings)
+        return "stdio", era
+    if callers >= 20 and number < PIPES + STREAMS and "legacy" in eras:
+        return "sse", "legacy"
+    if era == "legacy" and number // len(eras) >= MAX_SESSIONS:
+        # One principal has so many sessions; whoever comes after them does without one.
+        return ("http", "modern") if "modern" in eras else ("sse", "legacy")
+    return "http", era
 
 
-async def live(soaked: Soaked, number: int, callers: int, until: float, seed: int, findings: Findings) -> None:
+def caller_of(soaked: Soaked, kind: Kind, canary: str, findings: Findings) -> AbstractAsyncContextManager[Watched]:
+    front, era = kind
+    if front == "stdio":
+        return watched_pipe(soaked.brokers.stdio(soaked.config), era, canary, findings)
+    if front == "sse":
+        return watched_old_web(f"{soaked.url.removesuffix('/mcp')}/sse", canary, findings)
+    return watched_web(soaked.url, era, canary, findings)
+
+
+async def live(soaked: Soaked, number: int, kind: Kind, until: float, seed: int, findings: Findings) -> None:
     dice, canary = random.Random(f"{seed}-{number}"), f"canary-{number:05d}"
     try:
-        async with caller_of(soaked, number, callers, canary, findings) as caller:
+        async with caller_of(soaked, kind, canary, findings) as caller:
             while time.monotonic() < until:
                 await asyncio.wait_for(one_call(caller, dice), STEP_TIMEOUT)
     except Exception as error:
-        findings.broken.append(f"{canary}: {type(error).__name__}: {error}")
+        findings.broken.append(f"{canary} {kind}: {type(error).__name__}: {error}")
 
 
 async def one_call(caller: Watched, dice: random.Random) -> None:
     """One call, to its answer or to where it is cut. All callers use the same ids and tokens, in the same order."""
+    caller.findings.calls += 1
     arguments = plan(caller.canary, dice)
     name = f"{dice.choice(tuple(UPSTREAMS))}__chat"
     ident = caller.next_id()
@@ -204,13 +237,13 @@ async def one_call(caller: Watched, dice: random.Random) -> None:
         return
     answer = json.loads(await request)
     while answer.get("result", {}).get("resultType") == "input_required":
-        caller.findings.outcomes["questions"] += 1
+        caller.findings.outcomes["questions answered"] += 1
         requests = answer["result"]["inputRequests"]
         ident = caller.next_id()
         retry = {
             **params,
             "_meta": {"progressToken": ident},
-            "inputResponses": {key: caller.answer_to(one) for key, one in requests.items()},
+            "inputResponses": {key: caller.say_who(one["method"], one["params"]) for key, one in requests.items()},
             "requestState": answer["result"]["requestState"],
         }
         answer = json.loads(await caller.exchange("tools/call", retry, ident=ident))
@@ -220,12 +253,13 @@ async def one_call(caller: Watched, dice: random.Random) -> None:
 async def cut(caller: Watched, ident: int, request: "asyncio.Task[bytes]", dice: random.Random) -> None:
     """Cancel the call, or go away from it, at any moment."""
     await asyncio.sleep(dice.choice((0, 0.001, 0.005, 0.02)))
-    if hasattr(caller, "process") or (not caller.is_modern and dice.random() < 0.5):
+    is_stream = isinstance(caller, WatchedStream)
+    if is_stream or (not caller.is_modern and dice.random() < 0.5):
         await caller.tell("notifications/cancelled", {"requestId": ident})
         caller.findings.outcomes["cancelled"] += 1
         # None, or the answer that was on its way.
         with suppress(TimeoutError, ConnectionError):
-            await asyncio.wait_for(request, 1.0 if hasattr(caller, "process") else STEP_TIMEOUT)
+            await asyncio.wait_for(request, 1.0 if is_stream else STEP_TIMEOUT)
         return
     caller.findings.outcomes["disconnected"] += 1
     request.cancel()

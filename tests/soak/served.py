@@ -35,6 +35,7 @@ def figures() -> dict[str, int]:
         "tasks": len(tasks),
         "children": len(children(os.getpid())),
         "descriptors": len(os.listdir("/proc/self/fd")),
+        "resident KiB": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024,
     }
 
 

@@ -1,4 +1,4 @@
-"""The upstream of the soak: `python -m tests.soak.upstream --transport stdio|http --era legacy|modern`.
+"""The upstream of the soak: `python -m tests.soak.upstream --transport stdio|http|sse --era legacy|modern`.
 
 The tool `chat` sends back the canary of its arguments in everything: progress, log messages, a question, the result.
 """
@@ -45,7 +45,7 @@ class Chat(Server):
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transport", choices=["stdio", "http"], default="stdio")
+    parser.add_argument("--transport", choices=["stdio", "http", "sse"], default="stdio")
     parser.add_argument("--era", choices=["legacy", "modern"], default="legacy")
     parser.add_argument("--port-file")
     options = parser.parse_args()
@@ -53,7 +53,7 @@ async def main() -> None:
     if options.transport == "stdio":
         await server.stdio()
     else:
-        await server.http(options.port_file, is_sse=False)
+        await server.http(options.port_file, is_sse=options.transport == "sse")
 
 
 if __name__ == "__main__":
