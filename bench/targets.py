@@ -93,8 +93,8 @@ def targets_table(tables: Sequence[Table]) -> Table:
     table = Table(
         "Targets",
         ("target", "wanted", "measured", "by CPU", ""),
-        "All are ratios of paired rounds in this run. `by CPU`: the same by CPU time for a call, which holds also where "
-        "other programs run. Of nginx it is less, since the load keeps nginx from doing what it could.",
+        "All are ratios of paired rounds in this run. `by CPU`: the same by CPU time for a call, which also holds "
+        "where other programs run. Of nginx it is less, since the load keeps nginx from doing what it could.",
     )
     for goal in goals():
         for row in rows_of(tables, goal):

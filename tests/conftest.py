@@ -1,11 +1,28 @@
 """Fixtures for every test. The machinery is in tests/peers.py."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import peers as _peers
+
+Tell = Callable[[str, str], None]
+"""A title, and a text that is shown under it at the end of the run, whether tests passed or not."""
+_TOLD = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for title, text in config.stash.get(_TOLD, {}).items():
+        terminalreporter.section(title)
+        terminalreporter.write_line(text)
+
+
+@pytest.fixture(scope="session")
+def tell(pytestconfig: pytest.Config) -> Tell:
+    """For tests whose figures are worth reading also when they are good."""
+    told = pytestconfig.stash.setdefault(_TOLD, {})
+    return told.__setitem__
 
 
 @pytest.fixture(scope="session")

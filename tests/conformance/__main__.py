@@ -87,10 +87,13 @@ def server_table(cells: Sequence[Cell]) -> str:
     known = {(cell.version, cell.kind): cell for cell in cells}
 
     def kept(version: str, kind: world.Kind) -> str:
-        return str(known[version, kind].kept) if (version, kind) in known else "-"
+        cell = known.get((version, kind))
+        return "-" if cell is None else f"{cell.kept} ({cell.checks} checks)"
 
     rows = [[version, *(kept(version, kind) for kind in kinds)] for version in versions]
-    return table(["server scenarios", *(world.LABELS[kind] for kind in kinds)], rows)
+    shown = table(["server scenarios kept", *(world.LABELS[kind] for kind in kinds)], rows)
+    excused = sorted({check for cell in cells for check in cell.excused})
+    return "\n".join([shown, *(f"INFO, with the result delivered: {check}" for check in excused)])
 
 
 def client_table(clients: Clients) -> str:
@@ -121,6 +124,8 @@ def as_json(cells: Sequence[Cell], clients: Clients) -> dict[str, Any]:
                 "version": cell.version,
                 "target": cell.kind,
                 "kept": cell.kept,
+                "checks": cell.checks,
+                "excused": cell.excused,
                 "losses": [dataclasses.asdict(loss) for loss in cell.losses],
                 "statuses": {
                     name: {check: verdict.status for check, verdict in checks.items()}

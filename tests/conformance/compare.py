@@ -35,6 +35,10 @@ class Cell:
     kind: world.Kind
     results: Results
     losses: tuple[Loss, ...] = ()
+    checks: int = 0
+    """Checks that succeeded (directly), or that succeed directly and were kept (through the broker)."""
+    excused: tuple[str, ...] = ()
+    """Those among them that came back as INFO, see `EXCUSED`."""
 
     @property
     def kept(self) -> int:
@@ -57,7 +61,7 @@ async def measure(
         for check, verdict in checks.items()
         if verdict.status not in suite.GOOD
     )
-    return Cell(version, kind, results, tuple(failed))
+    return Cell(version, kind, results, tuple(failed), len(_successes(results)))
 
 
 async def client_scenarios(version: str) -> list[str]:
@@ -84,7 +88,19 @@ def against(direct: Cell, through: Cell) -> Cell:
             continue
         losses += _losses(scenario, expected, found)
     kept = {name: checks for name, checks in through.results.items() if name in direct.results}
-    return Cell(through.version, through.kind, kept, tuple(losses))
+    lost = {(loss.scenario, loss.check) for loss in losses}
+    checks = [
+        (scenario, check)
+        for scenario, check in _successes(direct.results)
+        if not lost & {(scenario, check), (scenario, "*")}
+    ]
+    excused = (check for scenario, check in checks if kept[scenario][check].status != "SUCCESS")
+    return Cell(through.version, through.kind, kept, tuple(losses), len(checks), tuple(excused))
+
+
+def _successes(results: Results) -> list[tuple[str, str]]:
+    """(scenario, check) of all that succeeded."""
+    return [(name, check) for name, checks in results.items() for check in checks if checks[check].status == "SUCCESS"]
 
 
 def _losses(scenario: str, expected: Mapping[str, Check], found: Mapping[str, Check]) -> list[Loss]:

@@ -13,11 +13,18 @@ from tests.conformance.suite import Check
 GOOD = Check("SUCCESS", successes=1)
 
 
+def lost_of(cell: Cell) -> set[str]:
+    return {loss.check for loss in cell.losses}
+
+
 def losses(direct: dict[str, Check], through: dict[str, Check]) -> list[tuple[str, str]]:
     """By check id and status, for one scenario."""
     known = Cell("2025-11-25", "direct", {"scenario": direct})
     cell = compare.against(known, Cell("2025-11-25", "http", {"scenario": through} if through else {}))
     assert cell.kept == int(not cell.losses)
+    kept = [name for name, check in direct.items() if check.status == "SUCCESS" and name not in lost_of(cell)]
+    assert cell.checks == (len(kept) if through else 0)
+    assert set(cell.excused) == {name for name in kept if through and through[name].status == "INFO"}
     return [(loss.check, loss.status) for loss in cell.losses]
 
 
@@ -50,6 +57,10 @@ def test_json_in_place_of_streams_is_excused() -> None:
     assert losses({"server-sse-streams-functional": GOOD}, {"server-sse-streams-functional": Check("INFO")}) == []
     failed = {"server-sse-streams-functional": Check("FAILURE")}
     assert losses({"server-sse-streams-functional": GOOD}, failed) == [("server-sse-streams-functional", "FAILURE")]
+
+
+def test_nothing_else_is_excused() -> None:
+    assert {"server-sse-streams-functional", "server-sse-disconnect-resume"} == compare.EXCUSED
 
 
 def test_a_resumed_stream_is_excused_only_if_the_result_came() -> None:

@@ -1,15 +1,16 @@
 """A caller cannot tell whether it talks to the upstream or to the broker.
 
-`python -m tests.fidelity` prints the table of all cells.
+The table stands at the end of the run; `python -m tests.fidelity` prints that of all cells.
 """
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.conftest import Tell
 from tests.fidelity.difference import difference, own
 from tests.fidelity.features import LEGACY, MODERN, Names
-from tests.fidelity.matrix import CELLS, Cell, Matrix, Outcome
+from tests.fidelity.matrix import CELLS, Cell, Matrix, Outcome, table
 
 PIPES = [
     Cell("stdio", caller, upstream, transport, 3)
@@ -21,11 +22,13 @@ CHOSEN = [cell for cell in CELLS if cell.front == "http"] + PIPES
 
 
 @pytest.fixture(scope="module")
-async def outcome(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outcome]:
+async def outcome(tmp_path_factory: pytest.TempPathFactory, tell: Tell) -> AsyncIterator[Outcome]:
     matrix = Matrix(tmp_path_factory.mktemp("fidelity"))
     try:
         matrix.start()
-        yield await matrix.run(CHOSEN)
+        found = await matrix.run(CHOSEN)
+        tell("fidelity", table(found))
+        yield found
     finally:
         matrix.close()
 
