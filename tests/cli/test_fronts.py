@@ -31,7 +31,7 @@ def test_a_port_in_use_is_said_and_nothing_is_started(program: Program, tmp_path
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
-def test_a_host_that_others_can_reach_is_refused(program: Program, host: str) -> None:
+def test_SP02_SP03_a_host_that_others_can_reach_is_refused(program: Program, host: str) -> None:
     program.configure(one=program.probe())
     done = program.run("serve", "--host", host, "--port", "0")
     assert done.code == 2

@@ -1,6 +1,7 @@
 """The modern era over HTTP: the envelope, the mirrored headers, versions, methods, cursors."""
 
 import base64
+import logging
 from typing import Any
 
 import pytest
@@ -298,3 +299,27 @@ async def test_SP26_any_text_or_integer_is_an_id_and_comes_back_as_it_was(front:
     body = modern("tools/list", id=id)
     reply = await front.client.post(body, modern_headers(body))
     assert reply.status == 200 and reply.json["id"] == id and type(reply.json["id"]) is type(id)
+
+
+SECRET = "canary-9f1c"
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+async def test_SP24_the_value_of_a_mirrored_argument_is_in_no_log_and_no_error(
+    front: Front, caplog: pytest.LogCaptureFixture, agrees: bool
+) -> None:
+    body = modern("tools/call", {"name": "one__query", "arguments": {"region": SECRET if agrees else "eu"}})
+    with caplog.at_level(logging.DEBUG):
+        reply = await front.client.post(body, [*modern_headers(body), ("Mcp-Param-Region", SECRET)])
+    assert (reply.status, reply.code) == ((200, None) if agrees else (400, -32020))
+    assert agrees or SECRET.encode() not in reply.body
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["local", "admin", "mcp-broker", "two", "../one", ""])
+async def test_SP31_what_a_caller_calls_itself_changes_nothing(front: Front, name: str) -> None:
+    info: dict[str, Any] = {f"{META}clientInfo": {"name": name, "version": "1"}}
+    plain, spoofed = await front.client.ask("tools/list"), await front.client.ask("tools/list", **info)
+    assert spoofed.json["result"]["tools"] == plain.json["result"]["tools"]
+    hidden = await front.client.ask("tools/call", {"name": "two__hidden", "arguments": {}}, **info)
+    assert (hidden.status, hidden.code) == (400, -32602)

@@ -136,7 +136,7 @@ async def test_F04_calls_that_hang_time_out_and_five_in_a_row_recycle_the_server
         assert run.pid("bad") != first
 
 
-async def test_F05_a_server_that_ignores_eof_and_sigterm_is_gone_within_the_bound(broker_of: BrokerOf) -> None:
+async def test_SP09_F05_a_server_that_ignores_eof_and_sigterm_is_gone_within_the_bound(broker_of: BrokerOf) -> None:
     async with broker_of({"bad": raw("ignore-term"), "shell": command(["/bin/sh", "-c", "trap '' TERM; cat"])}) as run:
         await run.ready("good", "bad")
         stubborn = run.pid("bad")
@@ -145,7 +145,7 @@ async def test_F05_a_server_that_ignores_eof_and_sigterm_is_gone_within_the_boun
     assert not is_alive(stubborn)
 
 
-async def test_F06_grandchildren_and_daemons_are_gone_after_the_stop(
+async def test_SP09_F06_grandchildren_and_daemons_are_gone_after_the_stop(
     broker_of: BrokerOf, peers: Peers, tmp_path: Path
 ) -> None:
     file = peers.kill_pids_of(tmp_path / "pids")

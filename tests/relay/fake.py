@@ -82,6 +82,8 @@ class Fake:
     resources: list[Json] | None = None
     templates: list[Json] | None = None
     capabilities: Json = field(default_factory=dict[str, Any])
+    name: str = "fake"
+    """What it says that it is."""
     instructions: str | None = None
     ttl_ms: int | None = None
     state: str = "up"
@@ -122,9 +124,10 @@ class Fake:
     async def handle(self, asked: Asked) -> Json:
         listed = next((kind for kind in Kind if LISTS[kind].method == asked.method), None)
         if asked.method == "initialize" and not is_modern(self.version):
-            return self._greet({"protocolVersion": self.version, "serverInfo": {"name": "fake", "version": "1"}})
+            return self._greet({"protocolVersion": self.version, "serverInfo": {"name": self.name, "version": "1"}})
         if asked.method == "server/discover" and is_modern(self.version):
-            return self._greet({"supportedVersions": [self.version], "resultType": "complete"})
+            info = {"io.modelcontextprotocol/serverInfo": {"name": self.name, "version": "1"}}
+            return self._greet({"supportedVersions": [self.version], "resultType": "complete", "_meta": info})
         if listed is not None and listed in self.lists():
             found: Json = {LISTS[listed].member: self.lists()[listed]}
             return found if self.ttl_ms is None else {**found, "ttlMs": self.ttl_ms, "cacheScope": "public"}

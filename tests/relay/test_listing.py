@@ -233,3 +233,13 @@ async def test_instructions_are_those_of_the_view_under_public_names(tmp_path: P
         assert merged.count("</instructions>") == 2, "it cannot be closed from within"
         assert (await router.greeting("two", LOCAL))["instructions"] == "Use `two__slow`."
         assert "instructions" not in await router.greeting("three", LOCAL)
+
+
+@pytest.mark.parametrize("version", [LEGACY, MODERN])
+async def test_SP31_SP44_what_an_upstream_calls_itself_is_no_part_of_any_name(tmp_path: Path, version: Any) -> None:
+    """Both say that they are `one`; each has the prefix of its own key, and one's tool is called, not two's."""
+    fakes = {key: Fake(version=version, tools=[tool("echo")], name="one") for key in ("two", "one")}
+    async with house(tmp_path, fakes) as place:
+        assert names(await place.ask("tools/list")) == ["two__echo", "one__echo"]
+        await place.ask("tools/call", {"name": "one__echo", "arguments": {}})
+        assert [len(fakes[key].asked) for key in ("two", "one")] == [0, 1]
