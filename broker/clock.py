@@ -3,6 +3,7 @@
 `FakeClock` stands beside the real one, so that tests of back-off, limits and expiry never sleep.
 """
 
+import hashlib
 import random
 import secrets
 import time
@@ -30,6 +31,10 @@ class Clock(Protocol):
         """128 unguessable bits, in URL-safe text: session ids, error ids."""
         ...
 
+    def random_bytes(self, size: int) -> bytes:
+        """`size` unguessable bytes, to make keys of."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         ...
@@ -53,6 +58,10 @@ class SystemClock:
     def token(self) -> str:
         """See `Clock`."""
         return secrets.token_urlsafe(24)
+
+    def random_bytes(self, size: int) -> bytes:
+        """See `Clock`."""
+        return secrets.token_bytes(size)
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock`."""
@@ -84,6 +93,11 @@ class FakeClock:
         """See `Clock`; predictable here."""
         self._tokens += 1
         return f"token-{self._tokens}"
+
+    def random_bytes(self, size: int) -> bytes:
+        """See `Clock`; predictable here, and never the same twice."""
+        self._tokens += 1
+        return hashlib.shake_128(str(self._tokens).encode()).digest(size)
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock`."""

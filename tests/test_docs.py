@@ -7,7 +7,16 @@ import pytest
 from pydantic import BaseModel
 
 from broker import errors
-from broker.config import BrokerSettings, Config, HttpServer, NameRules, NamingSettings, ServerSettings, StdioServer
+from broker.config import (
+    BrokerSettings,
+    Config,
+    HttpServer,
+    NameRules,
+    NamingSettings,
+    ServerSettings,
+    StdioServer,
+    StoreSettings,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -18,6 +27,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("broker.", BrokerSettings),
     ("naming.", NamingSettings),
     ("server.", ServerSettings),
+    ("store.", StoreSettings),
     ("", StdioServer),
     ("", HttpServer),
     ("", NameRules),

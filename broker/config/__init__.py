@@ -13,6 +13,7 @@ from broker.config.model import (
     ServerBase,
     ServerSettings,
     StdioServer,
+    StoreSettings,
     UriRules,
 )
 from broker.config.problem import ConfigError, Fault, Problem
@@ -37,6 +38,7 @@ __all__ = [
     "ServerSettings",
     "Sources",
     "StdioServer",
+    "StoreSettings",
     "UriRules",
     "expand",
     "load",

@@ -124,6 +124,17 @@ class ServerSettings(Strictest):
     )
 
 
+class StoreSettings(Strictest):
+    url: Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.store_url)] | None = Field(
+        default=None,
+        description="A PostgreSQL database that several machines share: postgresql://user:password@host/name. "
+        "null: a SQLite file, broker.db, in broker.state_dir. References are expanded.",
+    )
+    pool_size: int = Field(
+        default=5, ge=2, le=100, description="Connections to PostgreSQL, at most: one polls, one writes, others read."
+    )
+
+
 class NameRules(Strictest):
     allow: Annotated[tuple[_NamePattern, ...], _Lists] = Field(
         default=("*",), description="Own names that are served; * stands for any characters. []: none."
@@ -246,6 +257,7 @@ class Config(Strictest):
     broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker as a whole.")
     naming: NamingSettings = Field(default=NamingSettings(), description="How public names are made.")
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP front.")
+    store: StoreSettings = Field(default=StoreSettings(), description="Where what is made at run time is kept.")
     servers: Annotated[Mapping[_Word, _Server], *_Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )

@@ -161,6 +161,18 @@ def url(value: str | Secret) -> str | Secret:
     return value
 
 
+def store_url(value: str | Secret) -> str | Secret:
+    parts = split_url(reveal(value))
+    if parts is None or parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
+        raise Fault(
+            "must be the URL of a PostgreSQL database",
+            "Write postgresql://user:password@host/name, or leave it out for a SQLite file in broker.state_dir.",
+        )
+    if not parts.path.strip("/"):
+        raise Fault("the URL names no database", "Add its name: postgresql://user:password@host/name.")
+    return value
+
+
 def split_url(text: str) -> SplitResult | None:
     """None if it has no structure, or a port that is none."""
     try:

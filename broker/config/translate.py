@@ -17,11 +17,17 @@ from broker.config.model import (
     NamingSettings,
     ServerSettings,
     StdioServer,
+    StoreSettings,
     UriRules,
 )
 from broker.config.problem import Fault
 
-_TOP: dict[str, type[BaseModel]] = {"broker": BrokerSettings, "naming": NamingSettings, "server": ServerSettings}
+_TOP: dict[str, type[BaseModel]] = {
+    "broker": BrokerSettings,
+    "naming": NamingSettings,
+    "server": ServerSettings,
+    "store": StoreSettings,
+}
 _IN_SERVER: dict[str, type[BaseModel]] = {
     "tools": NameRules,
     "prompts": NameRules,

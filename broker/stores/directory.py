@@ -1,0 +1,244 @@
+"""The directory in the database: read whole, changed in transactions that each count in `revision`."""
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any, TypeVar
+
+import anyio
+from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.core.caller import Role
+from broker.core.directory import Directory, Key, KeyHash, Membership, Organization, Source, Team
+from broker.core.grants import Level, Rule, key_level, organization_level, team_level
+from broker.stores import tables
+from broker.stores.engine import Database
+from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
+
+log = logging.getLogger(__name__)
+
+_Row = TypeVar("_Row", OrganizationRow, TeamRow, KeyRow, HashRow, MembershipRow)
+_TABLES: dict[type[Any], Table] = {
+    OrganizationRow: tables.organizations,
+    TeamRow: tables.teams,
+    KeyRow: tables.keys,
+    HashRow: tables.key_hashes,
+    MembershipRow: tables.memberships,
+}
+ReadRules = Callable[[RulesJson], tuple[Rule, ...]]
+"""JSON -> rules, in the words of the file. Raises: ValueError, if it is none."""
+
+
+class Reading:
+    """Questions within one transaction. `where` of all of them: columns and the values they must have."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def all(self, kind: type[_Row], **where: object) -> list[_Row]:
+        """The rows, by primary key."""
+        table = _TABLES[kind]
+        asked = select(table).filter_by(**where).order_by(*table.primary_key.columns)
+        return [_row(kind, dict(found)) for found in (await self._connection.execute(asked)).mappings()]
+
+    async def one(self, kind: type[_Row], **where: object) -> _Row | None:
+        """The row, or None."""
+        found = await self.all(kind, **where)
+        return found[0] if found else None
+
+    async def revision(self) -> int:
+        """How often the directory was changed."""
+        return (await self._connection.execute(select(tables.revision.c.number))).scalar_one()
+
+
+class Change(Reading):
+    """Questions and changes in one transaction: what was read holds until it ends."""
+
+    async def add(self, row: OrganizationRow | TeamRow | KeyRow | HashRow | MembershipRow) -> None:
+        """Raises: Conflict, if there is one of that name."""
+        await self._connection.execute(insert(_TABLES[type(row)]).values(asdict(row)))
+
+    async def set(self, kind: type[_Row], values: dict[str, Any], **where: object) -> int:
+        """Change columns; how many rows it were."""
+        done = await self._connection.execute(update(_TABLES[kind]).filter_by(**where).values(values))
+        return done.rowcount
+
+    async def remove(self, kind: type[_Row], **where: object) -> int:
+        """How many rows it were. Hashes go with their key."""
+        done = await self._connection.execute(delete(_TABLES[kind]).filter_by(**where))
+        return done.rowcount
+
+    async def count(self) -> None:
+        """This is a change. It comes first: on PostgreSQL it is the row at which writers queue."""
+        number = tables.revision.c.number
+        await self._connection.execute(update(tables.revision).values({number: number + 1}))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The directory as of a revision."""
+
+    revision: int
+    directory: Directory
+
+
+class DirectoryStore:
+    """See the module. It owns the database: `aclose` closes it."""
+
+    def __init__(self, database: Database, read_rules: ReadRules) -> None:
+        self.database = database
+        self._read_rules = read_rules
+        self._watching: AsyncConnection | None = None
+        self._data_version: int | None = None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[Reading]:
+        """Raises: StoreError."""
+        async with self.database.reading() as connection:
+            yield Reading(connection)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncGenerator[Change]:
+        """One change of the directory, made wholly or, if it raises, not at all. Raises: StoreError."""
+        async with self.database.writing() as connection:
+            change = Change(connection)
+            await change.count()
+            yield change
+
+    async def load(self) -> Stored:
+        """Everything, in the state of one moment. Raises: StoreError."""
+        async with self.reading() as reading:
+            number = await reading.revision()
+            organizations = await reading.all(OrganizationRow)
+            teams = await reading.all(TeamRow)
+            keys = await reading.all(KeyRow)
+            hashes = await reading.all(HashRow)
+            members = await reading.all(MembershipRow)
+        assembly = _Assembly(self._read_rules)
+        for organization in organizations:
+            assembly.add_organization(organization)
+        for team in teams:
+            assembly.add_team(team)
+        held: dict[str, list[KeyHash]] = {}
+        for one in hashes:
+            held.setdefault(one.key_id, []).append(KeyHash(one.hash, _end(one.not_after)))
+        for key in keys:
+            assembly.add_key(key, tuple(held.get(key.id, ())))
+        found = (Membership(row.principal, row.organization, row.team, row.role) for row in members)
+        return Stored(number, assembly.directory(tuple(found)))
+
+    async def revision_if_touched(self) -> int | None:
+        """The revision, if the database may have changed since this was last asked; None if it has not.
+
+        SQLite says of one connection whether others have written since, without reading anything; that connection is
+        kept for it. Raises: StoreError, and then the next one counts as a change.
+        """
+        if self.database.is_sqlite and not await self._is_touched():
+            return None
+        try:
+            async with self.reading() as reading:
+                return await reading.revision()
+        except BaseException:
+            self._data_version = None
+            raise
+
+    async def _is_touched(self) -> bool:
+        with anyio.CancelScope(shield=True), self.database.translated():
+            try:
+                if self._watching is None:
+                    self._watching = await self.database.engine.connect()
+                    await self._watching.execution_options(**{Database.WATCHES: True})
+                found = (await self._watching.exec_driver_sql("PRAGMA data_version")).scalar_one()
+                await self._watching.rollback()
+            except SQLAlchemyError:
+                await self._forget()
+                raise
+        if found == self._data_version:
+            return False
+        self._data_version = found
+        return True
+
+    async def _forget(self) -> None:
+        watching, self._watching, self._data_version = self._watching, None, None
+        if watching is not None:
+            await watching.close()
+
+    async def aclose(self) -> None:
+        """Close the database, also while being cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._forget()
+            await self.database.aclose()
+
+
+def _row(kind: type[_Row], found: dict[str, Any]) -> _Row:
+    if "role" in found:
+        # A role that this program does not know (a later one's) has no power.
+        found["role"] = Role(found["role"]) if found["role"] in list(Role) else Role.MEMBER
+    return kind(**found)
+
+
+class _Assembly:
+    """Rows -> a `Directory`. Places without a row of their own are of the file, or of nobody: `merge` knows."""
+
+    def __init__(self, read_rules: ReadRules) -> None:
+        self._read_rules = read_rules
+        self._organizations: dict[str, Level] = {}
+        self._teams: dict[tuple[str, str], Level] = {}
+        self._keys: dict[tuple[str, str], dict[str, Key]] = {}
+
+    def add_organization(self, row: OrganizationRow) -> None:
+        """A row."""
+        self._organizations[row.name] = self._level(organization_level(row.name), row.allow, row.deny)
+
+    def add_team(self, row: TeamRow) -> None:
+        """A row."""
+        level = self._level(team_level(row.organization, row.name), row.allow, row.deny)
+        self._teams[row.organization, row.name] = level
+
+    def add_key(self, row: KeyRow, hashes: tuple[KeyHash, ...]) -> None:
+        """A row, and the hashes of that key."""
+        level = self._level(key_level(row.organization, row.team, row.name), row.allow, row.deny)
+        revoked = row.revoked is not None
+        key = Key(row.id, row.name, level, hashes, _end(row.expires), row.role, revoked, Source.DATABASE)
+        self._keys.setdefault((row.organization, row.team), {})[row.id] = key
+
+    def directory(self, members: tuple[Membership, ...]) -> Directory:
+        """All of it."""
+        places = dict.fromkeys([*self._teams, *(place for place in self._keys if place[1])])
+        teams: dict[str, dict[str, Team]] = {}
+        for organization, name in places:
+            place = (organization, name)
+            team = Team(name, self._teams.get(place), self._keys.get(place, {}), Source.DATABASE)
+            teams.setdefault(organization, {})[name] = team
+        names = dict.fromkeys([*self._organizations, *teams, *(organization for organization, _ in self._keys)])
+        organizations = (
+            Organization(
+                name,
+                self._organizations.get(name),
+                teams.get(name, {}),
+                self._keys.get((name, ""), {}),
+                Source.DATABASE,
+            )
+            for name in names
+        )
+        return Directory({one.name: one for one in organizations}, members)
+
+    def _level(self, empty: Level, allow: RulesJson | None, deny: RulesJson | None) -> Level:
+        """A level whose rules cannot be read allows nothing: one of them may have been a denial."""
+        try:
+            return replace(
+                empty,
+                allow=empty.allow if allow is None else self._read_rules(allow),
+                deny=() if deny is None else self._read_rules(deny),
+            )
+        except ValueError:
+            log.error("the rules of %s in the store cannot be read: it is denied everything", empty.where)
+            return replace(empty, allow=(), deny=())
+
+
+def _end(seconds: float | None) -> float:
+    return inf if seconds is None else seconds

@@ -1,0 +1,145 @@
+"""One suite over every store: what is written is read, wholly or not at all, and a change is noticed."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from broker.core.caller import Role
+from broker.core.directory import Directory, KeyHash, Membership, Source, merge
+from broker.core.grants import Rule
+from broker.core.match import Pattern
+from broker.stores.directory import DirectoryStore
+from broker.stores.errors import Conflict
+from broker.stores.location import Location
+from broker.stores.opening import open_store
+from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow
+from tests.stores.conftest import Open, read_rules
+
+SQL = [{"servers": ["sql"]}]
+CI = KeyRow("aaaaaaaaaaaa", "acme", "data", "ci", Role.TEAM_ADMIN, SQL, None, 1.5, 2e9, 3.25, None)
+DIGEST, OTHER = "a" * 64, "b" * 64
+
+
+async def fill(store: DirectoryStore) -> None:
+    async with store.changing() as change:
+        await change.add(OrganizationRow("acme", [{"servers": ["*"]}], None, 1.0))
+        await change.add(TeamRow("acme", "data", None, [{"servers": ["hr"]}], 2.0))
+        await change.add(CI)
+        await change.add(HashRow(DIGEST, CI.id))
+        await change.add(HashRow(OTHER, CI.id, 77.5))
+        await change.add(MembershipRow("jwt:https://login.acme.dev ada", "acme", "", Role.ORG_ADMIN, 1.0))
+
+
+async def loaded(store: DirectoryStore) -> Directory:
+    return (await store.load()).directory
+
+
+async def test_what_was_written_is_read_as_the_values_of_core(opened: Open) -> None:
+    await fill(await opened())
+    stored = await (await opened()).load()
+    acme = stored.directory.organizations["acme"]
+    data = acme.teams["data"]
+    key = data.keys[CI.id]
+    assert stored.revision == 1
+    assert acme.level is not None and acme.level.allow == (Rule((Pattern("*"),)),) and acme.source is Source.DATABASE
+    assert data.level is not None and (data.level.where, data.level.allow) == ("team:acme/data", None)
+    assert data.level.deny == (Rule((Pattern("hr"),)),)
+    assert (key.level.where, key.level.allow) == ("key:acme/data/ci", (Rule((Pattern("sql"),)),))
+    assert set(key.hashes) == {KeyHash(DIGEST, inf), KeyHash(OTHER, 77.5)}
+    assert (key.expires, key.role, key.revoked, key.source) == (2e9, Role.TEAM_ADMIN, False, Source.DATABASE)
+    assert stored.directory.memberships == (Membership("jwt:https://login.acme.dev ada", "acme", "", Role.ORG_ADMIN),)
+
+
+async def test_rows_come_back_as_they_were_put(opened: Open) -> None:
+    store = await opened()
+    await fill(store)
+    async with store.reading() as reading:
+        assert await reading.all(KeyRow) == [CI]
+        assert await reading.one(KeyRow, organization="acme", team="data", name="ci") == CI
+        assert await reading.one(KeyRow, id="nobody") is None
+        assert await reading.one(OrganizationRow, name="acme") == OrganizationRow(
+            "acme", [{"servers": ["*"]}], None, 1.0
+        )
+
+
+async def test_a_place_without_a_row_is_one_that_only_the_file_defines(opened: Open) -> None:
+    store = await opened()
+    async with store.changing() as change:
+        await change.add(CI)
+        await change.add(replace(CI, id="bbbbbbbbbbbb", team="", name="direct"))
+    directory = await loaded(store)
+    assert directory.organizations["acme"].level is None
+    assert directory.organizations["acme"].teams["data"].level is None
+    assert list(directory.organizations["acme"].keys) == ["bbbbbbbbbbbb"]
+    merged, said = merge(Directory(), directory)
+    assert not merged.organizations, "a deleted team's keys are served nothing"
+    assert said == ("organization acme is defined nowhere: its keys are not served",)
+
+
+async def test_a_level_whose_rules_cannot_be_read_allows_nothing(opened: Open) -> None:
+    store = await opened()
+    async with store.changing() as change:
+        await change.add(TeamRow("acme", "data", None, [{"srevers": ["hr"]}], 2.0))
+    level = (await loaded(store)).organizations["acme"].teams["data"].level
+    assert level is not None and level.allow == ()
+
+
+async def test_a_role_of_a_later_program_has_no_power(opened: Open) -> None:
+    store = await opened()
+    await fill(store)
+    async with store.changing() as change:
+        await change.set(KeyRow, {"role": "emperor"}, id=CI.id)
+    assert (await loaded(store)).organizations["acme"].teams["data"].keys[CI.id].role is Role.MEMBER
+
+
+async def test_a_change_that_fails_changes_nothing(opened: Open) -> None:
+    store = await opened()
+    await fill(store)
+    before = await store.load()
+    with pytest.raises(Conflict):
+        async with store.changing() as change:
+            await change.add(OrganizationRow("other", None, None, 1.0))
+            await change.add(replace(CI, id="cccccccccccc"))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        async with store.changing() as change:
+            await change.remove(KeyRow, id=CI.id)
+            raise RuntimeError("on purpose")
+    assert await store.load() == before
+
+
+async def test_hashes_go_with_their_key_and_one_hash_has_one_key(opened: Open) -> None:
+    store = await opened()
+    await fill(store)
+    with pytest.raises(Conflict):
+        async with store.changing() as change:
+            await change.add(replace(CI, id="cccccccccccc", name="other"))
+            await change.add(HashRow(DIGEST, "cccccccccccc"))
+    async with store.changing() as change:
+        assert await change.remove(KeyRow, id=CI.id) == 1
+        assert await change.all(HashRow) == []
+    with pytest.raises(Conflict):
+        async with store.changing() as change:
+            await change.add(HashRow(DIGEST, "of no key"))
+
+
+async def test_a_change_of_another_process_is_noticed_once(opened: Open) -> None:
+    mine, theirs = await opened(), await opened()
+    assert await mine.revision_if_touched() == 0
+    await fill(theirs)
+    assert await mine.revision_if_touched() == 1
+    unchanged = await mine.revision_if_touched()
+    assert unchanged in (None, 1)
+    async with theirs.changing() as change:
+        await change.set(KeyRow, {"revoked": 5.0}, id=CI.id)
+    assert await mine.revision_if_touched() == 2
+    assert (await loaded(mine)).organizations["acme"].teams["data"].keys[CI.id].revoked
+
+
+async def test_sqlite_says_without_reading_that_nothing_changed(at_file: Location) -> None:
+    store = await open_store(at_file, read_rules)
+    try:
+        assert await store.revision_if_touched() == 0
+        assert await store.revision_if_touched() is None
+    finally:
+        await store.aclose()
