@@ -39,17 +39,22 @@ class Asking(Protocol):
         ...
 
 
+def always() -> bool:
+    """Nothing ends it."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Admission:
-    """A caller, and whether the credential that it came with would still be admitted: asked while a stream is open.
+    """A caller, and what is asked while something of it is open. Both questions are cheap, and wait for nothing.
 
-    `is_in_force` is cheap and waits for nothing. `can_return`: whether the same caller may come back with another
-    credential after this one has ended (a token is renewed); else its sessions end too.
+    `is_in_force`: whether the credential that it came with would still be admitted. `may_return`: whether the same
+    caller could come with another one, as with a token that was renewed; if not, its sessions end too.
     """
 
     caller: Caller
     is_in_force: Callable[[], bool]
-    can_return: bool = True
+    may_return: Callable[[], bool] = always
 
 
 class Refusal(Exception):
@@ -75,9 +80,11 @@ class Unauthorized(Refusal):
 
     status = 401
 
-    def __init__(self, *, has_credential: bool) -> None:
+    def __init__(self, *, has_credential: bool, is_guess: bool = True) -> None:
         super().__init__("Unauthorized: a valid credential is needed")
         self.has_credential = has_credential
+        self.is_guess = is_guess
+        """Whether it counts as a failed attempt: a token that was good once does not."""
 
 
 class Forbidden(Refusal):

@@ -96,7 +96,7 @@ class Identity:
             async with asyncio.timeout(VERIFY_TIMEOUT):
                 admission, seconds = await self._verify(credential)
         except Refusal as refusal:
-            if isinstance(refusal, Unauthorized):
+            if isinstance(refusal, Unauthorized) and refusal.is_guess:
                 self._failures.note(asking.peer)
             raise
         except Exception as fault:

@@ -1,0 +1,109 @@
+"""Callers of one issuer of tokens (OAuth 2, OpenID Connect): see `token.py` for what is checked, and in which order.
+
+A token is verified again every minute, and whenever it is not remembered; an issuer's own revocation is not known here,
+so tokens should be short-lived.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.clock import Clock
+from broker.core.caller import Caller
+from broker.core.directory import Directory
+from broker.errors import printable
+from broker.identity.admission import Admission, Forbidden, Unauthorized
+from broker.identity.credential import Credential
+from broker.identity.key_sets import Keys
+from broker.identity.placing import ClaimRules, place
+from broker.identity.token import BadToken, Expired, check_claims, check_signature, read, scopes_of
+
+log = logging.getLogger(__name__)
+
+REMEMBERED: Final = 60.0
+"""Seconds for which a verified token is not verified again: so long is it good after its key was withdrawn here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What an issuer is trusted with."""
+
+    rules: ClaimRules
+    audiences: frozenset[str]
+    required_scopes: tuple[str, ...] = ()
+
+
+class TokenAuthenticator:
+    """See the module."""
+
+    is_source: Final = True
+
+    def __init__(self, trust: Trust, keys: Keys, directory: Callable[[], Directory], clock: Clock) -> None:
+        self._trust = trust
+        self._issuer = trust.rules.issuer
+        self._keys = keys
+        self._directory = directory
+        self._clock = clock
+
+    async def admit(self, credential: Credential) -> tuple[Admission, float] | None:
+        """See `Authenticator`: a bearer token whose `iss` is ours is ours, good or bad."""
+        if not credential.is_bearer:
+            return None
+        try:
+            claims = await self._verified(credential.text)
+        except BadToken as error:
+            log.info("a token of %s is refused: %s", self._issuer, error)
+            raise Unauthorized(has_credential=True, is_guess=not isinstance(error, Expired)) from None
+        if claims is None:
+            return None
+        standing = _Standing.of(claims, self._trust.rules, self._directory, self._clock)
+        if standing is None:
+            log.info("%s has no place here: %s", self._issuer, printable(str(claims["sub"]), 100))
+            raise Forbidden("this user has no place here")
+        if not scopes_of(claims).issuperset(self._trust.required_scopes):
+            raise Forbidden("the token lacks a scope", self._trust.required_scopes)
+        seconds = min(REMEMBERED, standing.caller.expires - self._clock.wall())
+        return Admission(standing.caller, standing.is_in_force), seconds
+
+    async def _verified(self, text: str) -> Mapping[str, Any] | None:
+        """Its claims; None if it is not of this issuer. Raises: BadToken, Unverifiable."""
+        token = read(text)
+        if token is None or token.issuer != self._issuer:
+            return None
+        key = await self._keys.find(token.key_id, token.algorithm)
+        if key is None:
+            raise BadToken("no such key")
+        check_signature(token, key)
+        check_claims(token.claims, self._issuer, self._trust.audiences, self._clock.wall())
+        return token.claims
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A verified token, and where its user stands; looked at again when the directory has changed."""
+
+    claims: Mapping[str, Any]
+    rules: ClaimRules
+    directories: Callable[[], Directory]
+    clock: Clock
+    caller: Caller
+    directory: Directory
+
+    @classmethod
+    def of(
+        cls, claims: Mapping[str, Any], rules: ClaimRules, directories: Callable[[], Directory], clock: Clock
+    ) -> "_Standing | None":
+        directory = directories()
+        caller = place(claims, rules, directory)
+        return None if caller is None else cls(claims, rules, directories, clock, caller, directory)
+
+    def is_in_force(self) -> bool:
+        if self.clock.wall() >= self.caller.expires:
+            return False
+        directory = self.directories()
+        if directory is not self.directory:
+            if place(self.claims, self.rules, directory) != self.caller:
+                return False
+            self.directory = directory
+        return True

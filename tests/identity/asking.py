@@ -1,0 +1,28 @@
+"""What a front would ask: headers, query and address, without a connection."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from broker.downstream.asgi import Headers
+
+
+@dataclass
+class Ask:
+    """See `Asking`."""
+
+    headers: Headers
+    query: bytes = b""
+    peer: str = "192.0.2.7"
+
+    @classmethod
+    def of(cls, *headers: tuple[str, str], query: bytes = b"", peer: str = "192.0.2.7") -> "Ask":
+        raw: Iterable[tuple[bytes, bytes]] = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        return cls(Headers(raw), query, peer)
+
+    @classmethod
+    def bearer(cls, text: str, peer: str = "192.0.2.7") -> "Ask":
+        return cls.of(("Authorization", f"Bearer {text}"), peer=peer)
+
+    @classmethod
+    def key(cls, text: str, peer: str = "192.0.2.7") -> "Ask":
+        return cls.of(("X-API-Key", text), peer=peer)
