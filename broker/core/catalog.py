@@ -5,13 +5,13 @@ a `Catalog` is all shelves in configuration order. One upstream's change makes o
 around the old others. A call looks its name up here: the cost does not depend on the size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from broker.core.era import LATEST_LEGACY, Version
-from broker.core.match import template_pattern
+from broker.core.match import template_covers, template_pattern
 from broker.core.names import Mount, Naming
 from broker.core.request import LISTS, Kind
 from broker.core.rewrite import rewrite_tool_meta
@@ -57,7 +57,8 @@ class Entry:
     """One row of the catalog.
 
     `definition` is the item as it is listed, under its public name. An entry that is not listed (a URI under a known
-    prefix) has an empty one; `template` is then the own form of the first template that covers it, if any.
+    prefix) has an empty one; `template` is then the own form of the first template that covers it, if any, and
+    `templates` are all that it could be an expansion of, strictly (`match.template_covers`).
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Entry:
     own: str
     definition: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     template: str | None = None
+    templates: tuple[str, ...] = ()
 
     mirrors_arguments: bool = field(default=False, compare=False)
     """Whether a tool's schema asks callers to mirror arguments into `Mcp-Param-*` headers."""
@@ -75,6 +77,10 @@ class Entry:
         """Whether the upstream lists it."""
         return bool(self.definition)
 
+
+MAX_TEMPLATES: Final = 16
+"""Templates that a URI which nobody lists is compared with in detail; a server with thousands that fit everything would
+hold the broker at each read."""
 
 _MIRROR_KEY: Final = "x-mcp-header"
 _WEB: Final = ("http://", "https://")
@@ -203,12 +209,13 @@ class Catalog:
         shelf = self.shelves.get(mount.key)
         if not mount.prefix and shelf is not None and shelf.publish.is_web_link(own):
             return None
-        return Entry(Kind.RESOURCE, public, mount.key, own, template=self._template_of(mount, own))
+        wide = [template for template in _templates(shelf) if template_pattern(template).matches(own)]
+        strict = tuple(template for template in wide[:MAX_TEMPLATES] if template_covers(template, own))
+        return Entry(Kind.RESOURCE, public, mount.key, own, template=next(iter(wide), None), templates=strict)
 
-    def _template_of(self, mount: Mount, own: str) -> str | None:
-        shelf = self.shelves.get(mount.key)
-        templates: Iterable[Entry] = shelf.entries[Kind.TEMPLATE] if shelf is not None else ()
-        return next((entry.own for entry in templates if template_pattern(entry.own).matches(own)), None)
+
+def _templates(shelf: Shelf | None) -> Iterator[str]:
+    return (entry.own for entry in shelf.entries[Kind.TEMPLATE]) if shelf is not None else iter(())
 
 
 def _may_be_web(template: str) -> bool:

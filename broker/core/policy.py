@@ -11,11 +11,14 @@ from typing import Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry
-from broker.core.match import Rules, Verdict
+from broker.core.directory import Directory
+from broker.core.match import Rules
 from broker.core.request import Kind
+from broker.core.ruling import Refusal, Ruling, denied, judges_uris, rule_on, rule_on_uri
+from broker.core.standing import Standing, Standings
 
 _RULE_KIND: Final = {Kind.TEMPLATE: Kind.RESOURCE}
-"""Templates are judged by the rules for resources."""
+"""Templates are judged by a server's own rules for resources."""
 
 NO_RULES: Final = Rules()
 
@@ -27,6 +30,12 @@ _UNSAFE_URI = re.compile(
     r"|^(?-i:[^:/?#A-Z]*[A-Z])|^file:(?!///(?!/))|^file:///.*//"
 )
 """Second spellings of a URI that a server may take for the first."""
+
+MAX_RULINGS: Final = 100_000
+"""Rulings kept, of all places together; then all are made anew. Without a bound, URIs that callers make up would fill
+the memory."""
+MAX_KEPT_URI: Final = 512
+"""Characters of an unlisted URI whose ruling is kept; a longer one is judged each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +51,47 @@ class Permit:
 class Denied:
     """The caller may not. `rule` is the audit field, the metric label and what `explain` prints.
 
-    `is_hidden`: the caller must not be able to tell the entry from one that does not exist.
+    `is_hidden`: the caller must not be able to tell the entry from one that does not exist. It is not, if another call
+    of it would be permitted: then `argument` (`filter.database`) is what the rule refuses.
     """
 
     rule: str
     reason: str
     is_hidden: bool = True
+    argument: str = ""
 
 
 Decision = Permit | Denied
 
 
+class AnyArguments:
+    """Stands for all arguments at once: could some call be permitted?"""
+
+
+ANY: Final = AnyArguments()
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Compiled rules. `rules` per server and kind; `views` are named sets of servers; both only narrow."""
+    """Compiled rules; all only narrow.
+
+    `rules` are a server's own, per kind; `views` are named sets of servers; `directory` has the levels of callers.
+    """
 
     rules: Mapping[str, Mapping[Kind, Rules]] = field(default_factory=dict[str, Mapping[Kind, Rules]])
     views: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    directory: Directory = field(default_factory=Directory)
+    _standings: Standings = field(init=False, repr=False, compare=False)
+    _kept: list[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_standings", Standings(self.directory))
+        object.__setattr__(self, "_kept", [0])
 
     @property
     def is_same_for_all(self) -> bool:
-        """Whether no rule could make two callers see different lists."""
-        return True
+        """Whether no rule could make two callers see different lists: whether there are no levels."""
+        return not self.directory.organizations and not self.directory.scopes
 
     def has_view(self, view: str) -> bool:
         """Whether a view of that name exists."""
@@ -73,30 +101,61 @@ class Policy:
         """Whether a server is part of a view; "" is the view of everything."""
         return not view or server in self.views.get(view, frozenset())
 
+    def standing(self, caller: Caller) -> Standing:
+        """Where a caller stands: what two callers with one standing see is the same."""
+        return self._standings.of(caller)
 
-def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None) -> Decision:
-    """Whether `caller`, asking through `view`, may list or use `entry`. First failure wins:
+    def ruling(self, standing: Standing, entry: Entry) -> Ruling:
+        """What the server's rules and the levels of a standing say of an entry. Made once, and kept: a call costs the
+        same behind any number of rules.
+        """
+        if standing.refusal is not None:
+            return standing.refusal
+        key = (entry.server, entry.kind, entry.own, *(() if entry.definition else (entry.template, entry.templates)))
+        ruling = standing.rulings.get(key)
+        if ruling is None:
+            ruling = _rule(self, standing, entry)
+            if entry.definition or len(entry.own) <= MAX_KEPT_URI:
+                self._keep(standing, key, ruling)
+        return ruling
+
+    def _keep(self, standing: Standing, key: object, ruling: Ruling) -> None:
+        self._kept[0] += 1
+        if self._kept[0] > MAX_RULINGS:
+            self._kept[0] = 1
+            self._standings.forget_rulings()
+        standing.rulings[key] = ruling
+
+
+def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None, arguments: object = ANY) -> Decision:
+    """Whether `caller`, asking through `view`, may list or use `entry`; with `arguments`, whether it may make this
+    call; without, whether some call of it could be permitted. First failure wins:
 
     1. the entry exists;
     2. the view shows its server;
-    3. a URI that nobody lists has no dot segments, needless escapes or other second spellings, where patterns judge
+    3. the caller's place is known: its organization, team and key;
+    4. a URI that nobody lists has no dot segments, needless escapes or other second spellings, where patterns judge
        URIs: what the pattern saw must be what the server opens (SP-53);
-    4. the server's deny list does not match the own name, nor the template that covers the URI;
-    5. its allow list does.
+    5. the server's deny list does not match the own name, nor the template that covers the URI; its allow list does;
+    6. from the organization down to the key and the scopes of the token: no rule of the level denies it, and one allows
+       it, unless its allow list was left out (`ruling.rule_on`; for a URI that nobody lists `ruling.rule_on_uri`);
+    7. some arguments could pass the conditions of all these rules;
+    8. the arguments of this call do. Whoever fails here could make another call: the entry is not hidden.
     """
     if entry is None:
         return Denied("unknown", "no such entry")
     if not policy.shows(view, entry.server):
         return Denied(f"view:{view}", f"server {entry.server!r} is not part of view {view!r}")
-    rule_kind = _RULE_KIND.get(entry.kind, entry.kind)
-    rules = policy.rules.get(entry.server, {}).get(rule_kind, NO_RULES)
-    where = f"server:{entry.server}/{rule_kind}"
-    if entry.kind is Kind.RESOURCE and not entry.listed and rules != NO_RULES and _UNSAFE_URI.search(entry.own):
-        return Denied(f"{where}/unsafe-uri", "the URI has dot segments, or is not spelled as it should be")
-    verdict = _judge(rules, entry)
-    if not verdict.allowed:
-        return Denied(f"{where}/{verdict.rule}", "the server's rules leave it out")
-    return Permit(caller, entry, f"{where}/{verdict.rule}")
+    ruling = policy.ruling(policy.standing(caller), entry)
+    if not ruling.is_possible:
+        return Denied(ruling.rule, ruling.reason)
+    if arguments is ANY or not ruling.tests:
+        return Permit(caller, entry, ruling.rule)
+    verdict = ruling.judge(arguments)
+    if isinstance(verdict, Refusal):
+        reason = f"its argument {verdict.argument!r} is not one that the rule lets through"
+        return Denied(verdict.rule, reason, is_hidden=False, argument=verdict.argument)
+    return Permit(caller, entry, verdict)
 
 
 def view_entries(policy: Policy, caller: Caller, view: str, catalog: Catalog, kind: Kind) -> Iterator[Entry]:
@@ -106,6 +165,23 @@ def view_entries(policy: Policy, caller: Caller, view: str, catalog: Catalog, ki
             yield entry
 
 
-def _judge(rules: Rules, entry: Entry) -> Verdict:
-    names = (entry.own,) if entry.template is None else (entry.own, entry.template)
-    return rules.judge(*names)
+def _rule(policy: Policy, standing: Standing, entry: Entry) -> Ruling:
+    """Rungs 4 to 7."""
+    rule_kind = _RULE_KIND.get(entry.kind, entry.kind)
+    rules = policy.rules.get(entry.server, {}).get(rule_kind, NO_RULES)
+    where = f"server:{entry.server}/{rule_kind}"
+    tiers = standing.tiers
+    is_unlisted_uri = entry.kind is Kind.RESOURCE and not entry.listed
+    if is_unlisted_uri:
+        judge = where if rules != NO_RULES else judges_uris(tiers, entry.server)
+        if judge is not None and _UNSAFE_URI.search(entry.own):
+            return denied(f"{judge}/unsafe-uri", "the URI has dot segments, or is not spelled as it should be")
+    verdict = rules.judge(*((entry.own,) if entry.template is None else (entry.own, entry.template)))
+    if not verdict.allowed:
+        return denied(f"{where}/{verdict.rule}", "the server's rules leave it out")
+    allowed = f"{where}/{verdict.rule}"
+    if not is_unlisted_uri or not tiers:
+        return rule_on(tiers, entry.kind, entry.server, entry.own, allowed)
+    served = [template for template in entry.templates if rules.judge(template).allowed]
+    templates = [rule_on(tiers, Kind.TEMPLATE, entry.server, template, allowed) for template in served]
+    return rule_on_uri(tiers, entry.server, entry.own, templates, allowed)

@@ -151,7 +151,14 @@ def test_a_resource_that_nobody_lists_belongs_to_a_server_by_its_form() -> None:
     listed = catalog.lookup(Kind.RESOURCE, "one+file:///x")
     assert listed is not None and listed.listed and listed.template is None
     unlisted = catalog.lookup(Kind.RESOURCE, "one+file:///y")
-    assert unlisted == Entry(Kind.RESOURCE, "one+file:///y", "one", "file:///y", template="file:///{b}")
+    assert unlisted == Entry(
+        Kind.RESOURCE,
+        "one+file:///y",
+        "one",
+        "file:///y",
+        template="file:///{b}",
+        templates=("file:///{b}", "file:///{c}"),
+    )
     assert unlisted is not None and not unlisted.listed
     unseen = catalog.lookup(Kind.RESOURCE, "second+file:///y")
     assert unseen == Entry(Kind.RESOURCE, "second+file:///y", "two", "file:///y")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.caller import LOCAL, Caller
+from broker.core.caller import LOCAL
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.match import Rules
 from broker.core.names import Mount, Naming
@@ -118,10 +118,9 @@ def test_every_denial_names_its_rule_and_hides(policy: Policy, view: str) -> Non
 
 def test_a_permit_names_who_what_and_why() -> None:
     entry = CATALOG.lookup(Kind.TOOL, "one__ab")
-    caller = Caller("alice")
     policy = policy_of(Rules.from_texts(["x*", "a*"], []), Kind.TOOL)
     assert entry is not None
-    assert decide(policy, caller, "", entry) == Permit(caller, entry, "server:one/tools/allow/1")
+    assert decide(policy, LOCAL, "", entry) == Permit(LOCAL, entry, "server:one/tools/allow/1")
 
 
 @pytest.mark.parametrize(
