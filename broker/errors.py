@@ -130,6 +130,21 @@ class InternalError(BrokerError):
         super().__init__("Internal error", {"errorId": error_id})
 
 
+class Refused(BrokerError):
+    """A rule refuses what was asked of an entry that the caller may see: another call would be permitted.
+
+    A call of a tool is answered with `isError` and this text instead: its model can do better.
+    """
+
+    code = REFUSED
+
+    def __init__(self, public: str, argument: str, rule: str) -> None:
+        super().__init__(
+            f"{printable(public)} is not permitted with this {argument!r}: rule {rule} refuses it",
+            {"argument": argument, "rule": rule},
+        )
+
+
 class UpstreamUnavailable(BrokerError):
     """The upstream is connecting, down or gone: said at once, never after a time-out (F-01, F-03)."""
 

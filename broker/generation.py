@@ -4,26 +4,34 @@
 one thing in it that is replaced while it lives: by a whole new one, whenever an upstream's list changes.
 """
 
+import logging
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker import __version__
 from broker.clock import Clock
 from broker.config import Config, InstructionsText, Loaded, Server, reveal
-from broker.core.catalog import Catalog, Listing, shelve
+from broker.core.caller import Caller
+from broker.core.catalog import Catalog, Entry, Listing, shelve
+from broker.core.directory import Directory, merge
 from broker.core.match import Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
 from broker.core.request import Kind
-from broker.relay.listing import Texts, Views
+from broker.relay.listing import Scope, Texts, Views
 from broker.relay.notify import Hub
 from broker.upstream.handshake import Declare
 from broker.upstream.pool import Pool
 from broker.upstream.snapshot import Snapshots
 from broker.upstream.supervise import Supplies, Upstream, declare_shared
+
+log = logging.getLogger(__name__)
+
+NOBODY: Final = Directory()
+"""What a database says that is empty, or that is not there."""
 
 
 class Generation:
@@ -32,12 +40,14 @@ class Generation:
     def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare) -> None:
         config = loaded.config
         self.config = config
+        self._file = NOBODY
         self.naming = naming_of(config)
-        self.policy = policy_of(config)
+        self.policy = policy_of(config, merge(self._file, NOBODY)[0])
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
-        self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
+        self._cursor_key = secrets.token_bytes(32)
+        self.views = Views(self.policy, texts_of(config), self._cursor_key)
         self.catalog = Catalog.empty(self.naming)
         self._hub = hub
         supplies = Supplies(clock, Snapshots(catalog_directory(config)), self._on_listing, declare, self._on_updated)
@@ -54,14 +64,40 @@ class Generation:
         """The generation of a configuration; nothing is started."""
         return cls(loaded, clock, hub, declare)
 
+    def adopt(self, database: Directory) -> tuple[str, ...]:
+        """Put what the database says in force, beside what the file says: at once, for every request and open stream.
+
+        The new policy is built whole before it takes the old one's place: if that raises, nothing has changed. Callers
+        whose lists are others now are told, their views are made anew, and cursors of them are good no more.
+
+        Returns what of the database is not in force, as sentences.
+        """
+        directory, said = merge(self._file, database)
+        before = self.policy
+        policy = policy_of(self.config, directory)
+        self.policy, self.views = policy, Views(policy, texts_of(self.config), self._cursor_key)
+        self._hub.adopted(before, policy, self.catalog)
+        for sentence in said:
+            log.warning("%s", sentence)
+        return said
+
     @property
     def cache_scope(self) -> str:
         """`cacheScope` of what the broker lists: public only while no rule could make two callers differ (SP-41)."""
         return "public" if self.policy.is_same_for_all else "private"
 
-    def shown(self, view: str) -> tuple[str, ...]:
-        """The servers of a view, in configuration order."""
-        return tuple(key for key in self.pool.upstreams if self.policy.shows(view, key))
+    def shown(self, view: str, caller: Caller) -> tuple[str, ...]:
+        """See `Served`. To who has no levels above it, everything is shown, also what is all denied."""
+        shown = (key for key in self.pool.upstreams if self.policy.shows(view, key))
+        if not self.policy.has_levels(caller):
+            return tuple(shown)
+        seen = self.views.servers(self.catalog, Scope(caller, view))
+        return tuple(key for key in shown if key in seen or (self._is_open(key) and self.policy.reaches(caller, key)))
+
+    def _is_open(self, key: str) -> bool:
+        """Whether nothing is known of what a server serves, or it serves nothing."""
+        shelf = self.catalog.shelves.get(key)
+        return shelf is None or not any(shelf.entries.values())
 
     def hidden(self) -> frozenset[str]:
         """Servers that are not ready, and configured to be hidden then."""
@@ -77,7 +113,11 @@ class Generation:
     def _on_updated(self, key: str, own: str) -> None:
         shelf = self.catalog.shelves.get(key)
         if shelf is not None:
-            self._hub.updated(key, own, shelf.publish(own))
+            public = shelf.publish(own)
+            entry = self.catalog.lookup(Kind.RESOURCE, public)
+            if entry is None or entry.server != key:
+                entry = Entry(Kind.RESOURCE, public, key, own)  # a link into the web has none
+            self._hub.updated(self.policy, entry)
 
     def _shelve(self, key: str, listing: Listing) -> None:
         mount = next(mount for mount in self.naming.mounts if mount.key == key)
@@ -90,8 +130,8 @@ def naming_of(config: Config) -> Naming:
     return Naming.of(mounts, config.naming.max_length)
 
 
-def policy_of(config: Config) -> Policy:
-    """The file's rules, compiled, and its views: each server, and each group."""
+def policy_of(config: Config, directory: Directory = NOBODY) -> Policy:
+    """The file's rules for each server, and its views (each server, and each group), below a directory."""
     rules = {
         key: {
             Kind.TOOL: Rules.from_texts(server.tools.allow, server.tools.deny),
@@ -102,7 +142,7 @@ def policy_of(config: Config) -> Policy:
     }
     views = {key: frozenset({key}) for key in config.servers}
     groups = {name: frozenset(members) for name, members in config.groups.items()}
-    return Policy(rules, {**views, **groups})
+    return Policy(rules, {**views, **groups}, directory)
 
 
 def texts_of(config: Config) -> Texts:

@@ -86,7 +86,7 @@ def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_building_starts_nothing_and_writes_nothing(tmp_path: Path) -> None:
     generation = Generation.build(loaded(tmp_path, {"one": {}, "off": {"enabled": False}}), FakeClock(), Hub())
-    assert list(generation.pool.upstreams) == ["one"] and generation.shown("") == ("one",)
+    assert list(generation.pool.upstreams) == ["one"] and generation.shown("", LOCAL) == ("one",)
     assert not generation.pool.upstreams["one"].is_ready and list(generation.catalog.entries(Kind.TOOL)) == []
     assert not (tmp_path / "state").exists()
 

@@ -38,6 +38,13 @@ class Pattern:
             position = found + len(piece)
         return True
 
+    def could_begin(self, beginning: str) -> bool:
+        """Whether any name that begins so, and is longer, fits."""
+        first, *rest = self._pieces
+        if not rest:
+            return len(first) > len(beginning) and first.startswith(beginning)
+        return first.startswith(beginning) or beginning.startswith(first)
+
 
 EVERYTHING = Pattern("*")
 _EXPRESSION = re.compile(r"\{[^{}]*\}")

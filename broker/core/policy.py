@@ -14,7 +14,7 @@ from broker.core.catalog import Catalog, Entry
 from broker.core.directory import Directory
 from broker.core.match import Rules
 from broker.core.request import Kind
-from broker.core.ruling import Refusal, Ruling, denied, judges_uris, rule_on, rule_on_uri
+from broker.core.ruling import Refusal, Ruling, denied, judges_uris, reaches, rule_on, rule_on_uri
 from broker.core.standing import Standing, Standings
 
 _RULE_KIND: Final = {Kind.TEMPLATE: Kind.RESOURCE}
@@ -104,6 +104,16 @@ class Policy:
     def standing(self, caller: Caller) -> Standing:
         """Where a caller stands: what two callers with one standing see is the same."""
         return self._standings.of(caller)
+
+    def has_levels(self, caller: Caller) -> bool:
+        """Whether anything stands above the caller: not above the local user, whose own configuration this is."""
+        standing = self.standing(caller)
+        return bool(standing.tiers) or standing.refusal is not None
+
+    def reaches(self, caller: Caller, server: str) -> bool:
+        """Whether the caller's place could let it see anything of a server, whatever that serves."""
+        standing = self.standing(caller)
+        return standing.refusal is None and reaches(standing.tiers, server)
 
     def ruling(self, standing: Standing, entry: Entry) -> Ruling:
         """What the server's rules and the levels of a standing say of an entry. Made once, and kept: a call costs the

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from broker.core.conditions import Path, is_in
 from broker.core.domain import Domain
-from broker.core.grants import Level, Rule
+from broker.core.grants import Level, Rule, full_name
 from broker.core.match import EVERYTHING
 from broker.core.request import Kind
 from broker.core.satisfy import Clause, Demands, TooComplex, can_all_hold
@@ -206,6 +206,25 @@ def judges_uris(tiers: tuple[Tier, ...], server: str) -> str | None:
             if any(pattern != EVERYTHING for pattern in patterns) and _speaks_of(rule, server):
                 return tier.where
     return None
+
+
+def reaches(tiers: tuple[Tier, ...], server: str) -> bool:
+    """Whether tiers could let anything of a server through, whatever it serves: for servers that were never seen."""
+    for tier in tiers:
+        if any(not rule.names and not rule.when and _speaks_of(rule, server) for _, rule in tier.deny):
+            return False
+        if tier.allow is not None and not any(could_cover(rule, server) for _, rule in tier.allow):
+            return False
+    return True
+
+
+def could_cover(rule: Rule, server: str) -> bool:
+    """Whether a rule could cover any entry that a server may ever have."""
+    if not _speaks_of(rule, server):
+        return False
+    return not rule.names or any(
+        pattern.could_begin(full_name(kind, server, "")) for kind, those in rule.names.items() for pattern in those
+    )
 
 
 def _speaks_of(rule: Rule, server: str) -> bool:

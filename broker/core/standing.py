@@ -1,5 +1,6 @@
 """Where a caller stands: the levels above it, or the rule that denies it everything."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 from broker.core.caller import LOCAL, Caller
@@ -19,6 +20,8 @@ class Standing:
     tiers: tuple[Tier, ...] = ()
     refusal: Ruling | None = None
     """Why everything is denied, at a place that the directory does not (any more) know."""
+    mark: str = ""
+    """A digest of the levels: it changes when they do. Cursors are bound to it."""
     rulings: dict[object, Ruling] = field(default_factory=dict[object, Ruling], repr=False)
     """Kept by `Policy`."""
 
@@ -67,7 +70,8 @@ class Standings:
         tiers = [Tier.from_level(level) for level in levels if not level.is_silent]
         if scopes is not None:
             tiers.append(Tier.from_scopes(scopes[0], self._directory.scopes[scopes[0]], scopes[1]))
-        return self._of_levels.setdefault((*(tier.where for tier in tiers), scopes), Standing(tuple(tiers)))
+        mark = hashlib.blake2b(repr(tiers).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+        return self._of_levels.setdefault((*(tier.where for tier in tiers), scopes), Standing(tuple(tiers), mark=mark))
 
     def _levels(self, caller: Caller) -> list[Level] | Ruling:
         """The levels of the caller's place, from the organization down, or why there is none."""

@@ -111,7 +111,7 @@ class HttpFront:
             return await self._sse.serve(path, caller, http)
         view = path[len(ENDPOINT) + 1 :]
         # After the credential was seen: which views exist is not everybody's business.
-        if view and not self._engine.router.served.policy.has_view(view):
+        if not self._engine.router.has_view(view, caller):
             raise HttpError(404)
         match http.method:
             case "POST":

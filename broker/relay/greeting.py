@@ -16,12 +16,12 @@ def visible_servers(now: Served, view: str, caller: Caller) -> tuple[str, ...]:
     A server all of whose entries are hidden is not there at all: nothing of it is declared, nothing is sent to it.
     """
     seen = now.views.servers(now.catalog, Scope(caller, view, now.hidden()))
-    return tuple(key for key in now.shown(view) if key in seen)
+    return tuple(key for key in now.shown(view, caller) if key in seen)
 
 
 async def greeting(now: Served, view: str, caller: Caller, version: str) -> dict[str, Any]:
     """`capabilities` and `instructions` of a view. Waits for no server that was ever seen."""
-    await now.pool.seen(now.shown(view), now.first_wait)
+    await now.pool.seen(now.shown(view, caller), now.first_wait)
     result: dict[str, Any] = {"capabilities": capabilities(now, view, caller, version)}
     instructions = now.views.instructions(now.catalog, Scope(caller, view, now.hidden()))
     if instructions is not None:
@@ -31,7 +31,7 @@ async def greeting(now: Served, view: str, caller: Caller, version: str) -> dict
 
 def capabilities(now: Served, view: str, caller: Caller, version: str) -> dict[str, Any]:
     """What the caller is offered in a view, in its version. See `view_capabilities`."""
-    known = {key: now.pool.upstreams[key].listing for key in now.shown(view) if key not in now.hidden()}
+    known = {key: now.pool.upstreams[key].listing for key in now.shown(view, caller) if key not in now.hidden()}
     visible = visible_servers(now, view, caller)
     return view_capabilities(
         [listing for key, listing in known.items() if listing is not None and key in visible],

@@ -17,6 +17,7 @@ from broker.core.era import META_SERVER_INFO, is_modern, tool_for_caller
 from broker.core.instructions import Part, merge
 from broker.core.policy import Policy, view_entries
 from broker.core.request import LISTS, Kind, Request
+from broker.core.standing import Standing
 from broker.errors import BrokerError, InvalidParams
 
 PAGE_SIZE: Final = 1000
@@ -66,7 +67,7 @@ class Views:
         self._texts = texts
         self._cursor_key = cursor_key
         self._catalog: Catalog | None = None
-        self._kept: dict[Scope, _View] = {}
+        self._kept: dict[tuple[Standing, str, frozenset[str]], _View] = {}
 
     def entries(self, catalog: Catalog, scope: Scope, kind: Kind) -> tuple[Entry, ...]:
         """What the caller sees of a kind, in order."""
@@ -89,7 +90,8 @@ class Views:
         Raises: InvalidParams, for a cursor that was not made for this caller and list.
         """
         entries = self.entries(catalog, scope, kind)
-        bound = f"{scope.caller.principal}\0{scope.view}\0{kind}"
+        mark = self._policy.standing(scope.caller).mark
+        bound = f"{scope.caller.principal}\0{mark}\0{scope.view}\0{kind}"
         start = self._start(entries, bound, request.params)
         modern = is_modern(request.version)
         pages = self._view(catalog, scope).pages
@@ -132,7 +134,9 @@ class Views:
     def _view(self, catalog: Catalog, scope: Scope) -> _View:
         if catalog is not self._catalog or len(self._kept) >= MAX_KEPT:
             self._catalog, self._kept = catalog, {}
-        return self._kept.setdefault(scope, _View())
+        # All callers of one standing see the same.
+        key = (self._policy.standing(scope.caller), scope.view, scope.hidden)
+        return self._kept.setdefault(key, _View())
 
 
 def _encoded(catalog: Catalog, entries: tuple[Entry, ...], kind: Kind, request: Request) -> bytes:

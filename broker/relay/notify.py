@@ -10,6 +10,7 @@ from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry
 from broker.core.policy import Permit, Policy, decide
 from broker.core.request import Kind
+from broker.core.standing import Standing
 from broker.errors import InvalidParams
 from broker.upstream.supervise import Upstream
 
@@ -104,11 +105,26 @@ class Hub:
                     told.add(key)
                     subscriber.deliver(LIST_CHANGED[kind], {})
 
-    def updated(self, server: str, own: str, public: str) -> None:
-        """A resource of `server` has changed: tell those who watch it (SP-38)."""
+    def adopted(self, before: Policy, after: Policy, catalog: Catalog) -> None:
+        """Another policy is in force: tell those who see other lists now."""
+        differs: dict[tuple[Standing, Standing, str, Kind], bool] = {}
         for subscriber in tuple(self._subscribers):
-            if subscriber.watches.covers(server, own):
-                subscriber.deliver(UPDATED, {"uri": public})
+            standings = before.standing(subscriber.caller), after.standing(subscriber.caller)
+            told: set[str] = set()
+            for kind in Kind:
+                key = (*standings, subscriber.view, kind)
+                if key not in differs:
+                    entries = tuple(catalog.entries(kind))
+                    differs[key] = _visible(before, subscriber, entries) != _visible(after, subscriber, entries)
+                if differs[key] and LIST_CHANGED[kind] not in told:
+                    told.add(LIST_CHANGED[kind])
+                    subscriber.deliver(LIST_CHANGED[kind], {})
+
+    def updated(self, policy: Policy, entry: Entry) -> None:
+        """A resource has changed: tell those who watch it, and may (still) read it (SP-38)."""
+        for subscriber in tuple(self._subscribers):
+            if subscriber.watches.covers(entry.server, entry.own) and _visible(policy, subscriber, (entry,)):
+                subscriber.deliver(UPDATED, {"uri": entry.public})
 
 
 def _may_know(policy: Policy, subscriber: Subscriber, old: tuple[Entry, ...], new: tuple[Entry, ...]) -> bool:

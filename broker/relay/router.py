@@ -1,13 +1,13 @@
 """The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
-from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern
+from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern, result_for_caller
 from broker.core.logs import is_level
-from broker.core.policy import Denied, Permit, decide
+from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
 from broker.errors import (
     INVALID_PARAMS,
@@ -15,6 +15,7 @@ from broker.errors import (
     BrokerError,
     InvalidParams,
     MethodNotFound,
+    Refused,
     UnknownName,
     UnknownResource,
     UpstreamUnavailable,
@@ -33,6 +34,7 @@ _WORD: Final = {
     Kind.RESOURCE: "resource",
     Kind.TEMPLATE: "resource",
 }
+_NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 
 
 class Router:
@@ -52,18 +54,29 @@ class Router:
         if named is None:
             return await self._answer_other(request, caller, exchange)
         kind, key = named
-        permit = await self._permit(kind, _text(request.params, key), request, caller)
+        public = _text(request.params, key)
+        arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
+        try:
+            permit = await self._permit(kind, public, request, caller, arguments)
+        except Refused as refusal:
+            return _as_result(refusal, request, now=self.served)
         return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
 
-    async def _permit(self, kind: Kind, public: str, request: Request, caller: Caller) -> Permit:
-        """Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike."""
+    async def _permit(
+        self, kind: Kind, public: str, request: Request, caller: Caller, arguments: object = ANY
+    ) -> Permit:
+        """The decision on one entry, for every method that names one, also for a retry.
+
+        Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike; Refused, for a
+        call of a visible tool; UpstreamUnavailable.
+        """
         now = self.served
-        entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view)
+        entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         if entry is not None and entry.server not in now.pool.upstreams:
             entry = None  # of a disabled server: its names are reserved, and lead nowhere
-        decision = decide(now.policy, caller, request.view, entry)
+        decision = decide(now.policy, caller, request.view, entry, arguments)
         if isinstance(decision, Denied):
-            raise _unknown(kind, public, request)
+            raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
         if not entry_is_known(decision.entry, now):
             raise UpstreamUnavailable(decision.entry.server, self._trouble(decision.entry.server))
         return decision
@@ -73,10 +86,14 @@ class Router:
     ) -> dict[str, Any]:
         now = self.served
         server = permit.entry.server
-        call = Call(permit, request.method, params, request.version, now.first_wait, len(now.shown(request.view)) > 1)
-        return await self._forwarder.forward(
+        is_one_of_many = len(now.shown(request.view, permit.caller)) > 1
+        call = Call(permit, request.method, params, request.version, now.first_wait, is_one_of_many)
+        result = await self._forwarder.forward(
             call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange
         )
+        if "cacheScope" in result:
+            result["cacheScope"] = now.cache_scope if result["cacheScope"] == "public" else "private"
+        return result
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
@@ -95,13 +112,15 @@ class Router:
 
     async def _list(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
         now = self.served
-        await now.pool.seen(now.shown(request.view), now.first_wait)
-        for key in now.shown(request.view):
+        await now.pool.seen(now.shown(request.view, caller), now.first_wait)
+        now = self.served
+        shown = now.shown(request.view, caller)
+        for key in shown:
             now.pool.upstreams[key].touch(kind)
-        missing = self._missing(request.view, kind)
-        self._refuse_if_nothing_is_known(request.view, missing)
+        missing = self._missing(shown, kind)
+        self._refuse_if_nothing_is_known(shown, missing)
         result = now.views.page(now.catalog, self._scope(request.view, caller), kind, request)
-        ttl = self._ttl(request.view, kind)
+        ttl = self._ttl(shown, kind)
         return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
 
     async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
@@ -124,8 +143,9 @@ class Router:
         now = self.served
         result = await self.greeting(request.view, caller, request.version)
         result["supportedVersions"] = list(MODERN_VERSIONS)
-        ttl = min(self._ttl(request.view, kind) for kind in Kind)
-        missing = self._missing(request.view)
+        shown = now.shown(request.view, caller)
+        ttl = min(self._ttl(shown, kind) for kind in Kind)
+        missing = self._missing(shown)
         return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
 
     async def greeting(self, view: str, caller: Caller, version: str = LATEST_LEGACY) -> dict[str, Any]:
@@ -150,9 +170,11 @@ class Router:
         await watches.add(upstream, permit.entry.own)
 
     async def unwatch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
-        """No more. Raises: BrokerError, for a resource that the caller cannot read."""
-        permit = await self._permit(Kind.RESOURCE, uri, who, caller)
-        await watches.remove(self.served.pool.upstreams[permit.entry.server], permit.entry.own)
+        """No more; also of what the caller may not read any more. Raises: BrokerError, for what it cannot read."""
+        entry = self.served.catalog.lookup(Kind.RESOURCE, uri)
+        if entry is not None and entry.server in self.served.pool.upstreams:
+            await watches.remove(self.served.pool.upstreams[entry.server], entry.own)
+        await self._permit(Kind.RESOURCE, uri, who, caller)
 
     def subscribes(self, view: str, caller: Caller) -> bool:
         """Whether any server that the caller sees in a view lets resources be watched."""
@@ -163,16 +185,17 @@ class Router:
         for key in visible_servers(self.served, view, caller):
             self.served.pool.upstreams[key].wishes.tell("notifications/roots/list_changed")
 
-    async def _late(self, kind: Kind, public: str, view: str) -> Entry | None:
+    async def _late(self, kind: Kind, public: str, view: str, caller: Caller) -> Entry | None:
         """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.
 
-        While it is still unseen the entry is a guess, good enough to decide on and to say whom the caller waits for.
+        While it is still unseen the entry is a guess, good enough to decide on and to say whom the caller waits for. A
+        server of which the caller cannot see anything is not waited for: its names are unknown at once.
         """
         now = self.served
         if kind not in (Kind.TOOL, Kind.PROMPT):
             return None
         owner = now.naming.owner_of_name(public)
-        if owner is None or owner[0].key not in now.shown(view):
+        if owner is None or owner[0].key not in now.shown(view, caller):
             return None
         key, own = owner[0].key, owner[1]
         if now.pool.upstreams[key].listing is not None:
@@ -185,10 +208,16 @@ class Router:
     def _scope(self, view: str, caller: Caller) -> Scope:
         return Scope(caller, view, self.served.hidden())
 
-    def _missing(self, view: str, kind: Kind | None = None) -> dict[str, Any]:
+    def has_view(self, view: str, caller: Caller) -> bool:
+        """Whether there is such a view for this caller: one that shows it nothing is one that does not exist."""
+        now = self.served
+        is_shown = now.policy.has_view(view) and (bool(now.shown(view, caller)) or not now.policy.has_levels(caller))
+        return not view or is_shown
+
+    def _missing(self, shown: Iterable[str], kind: Kind | None = None) -> dict[str, Any]:
         """What is not ready, or could not give its list of `kind`, and why; without secrets: `trouble` has none."""
         missing: dict[str, Any] = {}
-        for key in self.served.shown(view):
+        for key in shown:
             upstream = self.served.pool.upstreams[key]
             listing = upstream.listing
             if not upstream.is_ready or listing is None:
@@ -203,14 +232,13 @@ class Router:
     def _trouble(self, key: str) -> str:
         return self.served.pool.upstreams[key].trouble or "it is connecting"
 
-    def _refuse_if_nothing_is_known(self, view: str, missing: Mapping[str, Any]) -> None:
-        shown = self.served.shown(view)
+    def _refuse_if_nothing_is_known(self, shown: tuple[str, ...], missing: Mapping[str, Any]) -> None:
         if shown and all(self.served.pool.upstreams[key].listing is None for key in shown):
             raise NothingKnown(missing)
 
-    def _ttl(self, view: str, kind: Kind) -> float:
+    def _ttl(self, shown: Iterable[str], kind: Kind) -> float:
         """Seconds: the least that remains of any server shown."""
-        left = (self.served.pool.upstreams[key].remaining(kind) for key in self.served.shown(view))
+        left = (self.served.pool.upstreams[key].remaining(kind) for key in shown)
         return min(left, default=MAX_TTL)
 
     def troubles(self) -> Iterator[tuple[str, str]]:
@@ -230,6 +258,16 @@ def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:
     if kind is not Kind.RESOURCE or request.method not in NAMED:
         return UnknownName(_WORD[kind], public)
     return UnknownResource(public, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
+
+
+def _refused(public: str, decision: Denied) -> Refused:
+    return Refused(public, decision.argument, decision.rule)
+
+
+def _as_result(refusal: Refused, request: Request, now: Served) -> dict[str, Any]:
+    """A refused call, for the model that made it: it may make another one."""
+    result = {"content": [{"type": "text", "text": refusal.message}], "isError": True}
+    return result_for_caller(request.method, result, upstream=request.version, caller=request.version, server=now.me)
 
 
 def _text(params: Mapping[str, Any], key: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from broker.core.caller import Caller
 from broker.core.catalog import Catalog
 from broker.core.names import Naming
 from broker.core.policy import Policy
@@ -53,8 +54,11 @@ class Served(Protocol):
         """`cacheScope` of lists."""
         ...
 
-    def shown(self, view: str) -> tuple[str, ...]:
-        """The servers of a view, in configuration order."""
+    def shown(self, view: str, caller: Caller) -> tuple[str, ...]:
+        """The servers of a view of which the caller sees something, or may once they are seen, in configuration order.
+
+        Of any other it must not learn that it exists: it is not waited for, not touched, not named.
+        """
         ...
 
     def hidden(self) -> frozenset[str]:

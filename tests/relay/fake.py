@@ -19,7 +19,10 @@ from broker.clock import Clock, FakeClock
 from broker.config import load
 from broker.core import wire
 from broker.core.caller import LOCAL, Caller
+from broker.core.directory import Directory, Organization
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN, Version, is_modern
+from broker.core.grants import Rule, organization_level
+from broker.core.match import Pattern
 from broker.core.request import LISTS, Kind, Request
 from broker.downstream.message import Incoming
 from broker.errors import UpstreamUnavailable
@@ -238,6 +241,9 @@ def write_config(directory: Path, servers: Mapping[str, Any], **more: Any) -> Pa
     return path
 
 
+GUESTS = Directory({"guests": Organization("guests", organization_level("guests", (Rule((Pattern("*"),)),)))})
+
+
 @dataclass
 class House:
     """A running broker and the fakes behind it."""
@@ -272,6 +278,11 @@ class House:
             request = Request(method, params or {}, version, view)
             result = await self.broker.engine.router.answer(request, caller, exchange)
         return wire.decode_object(wire.encode(result), wire.FROM_UPSTREAM)
+
+    def guest(self, principal: str) -> Caller:
+        """Somebody else than LOCAL, who may use everything."""
+        self.broker.generation.adopt(GUESTS)
+        return Caller(principal, "guests")
 
     async def ready(self) -> None:
         """All that are up have been discovered."""

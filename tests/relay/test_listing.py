@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from broker.core.caller import LOCAL, Caller
+from broker.core.caller import LOCAL
 from broker.core.request import Request
 from broker.errors import BrokerError, InvalidParams
 from broker.relay import listing as listing_module
@@ -28,7 +28,9 @@ def many(key: str, count: int) -> Fake:
 
 async def ask_as(place: House, principal: str, params: Json, view: str = "", method: str = "tools/list") -> Json:
     exchange = Exchange(place.clock, lambda method, params: None)
-    return await place.broker.engine.router.answer(Request(method, params, LEGACY, view), Caller(principal), exchange)
+    return await place.broker.engine.router.answer(
+        Request(method, params, LEGACY, view), place.guest(principal), exchange
+    )
 
 
 async def test_pages_are_complete_and_in_configuration_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,7 +386,7 @@ async def padded(person: Person, first: Json) -> Json:
 
 
 async def another_caller(person: Person, first: Json) -> Json:
-    mallory = Person(person.place, Caller("mallory"))
+    mallory = Person(person.place, person.place.guest("mallory"))
     return await mallory.refused(requestState=first["requestState"], inputResponses=answers(first))
 
 
@@ -621,7 +621,7 @@ async def test_parked_calls_are_bounded_for_each_principal(tmp_path: Path, monke
         error = await person.refused()
         assert error["code"] == -32603 and "2 calls wait" in error["message"]
         await fake.until(lambda: fake.cancelled == ["echo"])
-        other = Person(person.place, Caller("other"))
+        other = Person(person.place, person.place.guest("other"))
         assert keys(await other.call()), "the bound of one is no bound of another"
         await person.call(inputResponses=answers(states[0]), requestState=states[0]["requestState"])
         assert keys(await person.call()), "one has made room"
