@@ -1,5 +1,6 @@
 """The configuration: `load` a file, get a `Config`, or a `ConfigError` with everything that is wrong with it."""
 
+from broker.config.identity import IdentitySettings, JwtIssuer
 from broker.config.load import Loaded, load
 from broker.config.model import (
     BrokerSettings,
@@ -8,7 +9,6 @@ from broker.config.model import (
     InstructionsText,
     NameRules,
     NamingSettings,
-    SecretText,
     Server,
     ServerBase,
     ServerSettings,
@@ -18,6 +18,7 @@ from broker.config.model import (
 )
 from broker.config.problem import ConfigError, Fault, Problem
 from broker.config.secret import BadReferenceError, Secret, Sources, expand, reveal
+from broker.config.strict import SecretText
 
 __all__ = [
     "BadReferenceError",
@@ -26,7 +27,9 @@ __all__ = [
     "ConfigError",
     "Fault",
     "HttpServer",
+    "IdentitySettings",
     "InstructionsText",
+    "JwtIssuer",
     "Loaded",
     "NameRules",
     "NamingSettings",

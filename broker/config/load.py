@@ -26,7 +26,7 @@ from broker.config.read_yaml import read_yaml
 from broker.config.resolve import resolve
 from broker.config.secret import Sources
 
-_SECTIONS = ("broker", "naming", "server", "store", "servers", "groups")
+_SECTIONS = ("broker", "naming", "server", "store", "servers", "groups", "identity")
 _IDENTITY: dict[str, Data] = {
     "command": None,
     "args": [],

@@ -4,31 +4,23 @@ The descriptions are the reference documentation (it is printed from them), so t
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    InstanceOf,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    Strict,
     Tag,
-    WithJsonSchema,
-    WrapSerializer,
     model_validator,
 )
 
 from broker.config import rules
 from broker.config.checks import ServerFacts, conflicts
 from broker.config.document import dotted
+from broker.config.identity import IdentitySettings
 from broker.config.problem import Fault
-from broker.config.secret import MASK, Secret
+from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden
 
 MAX_SECONDS: float = 86_400
 """A day. A longer time-out is a typing error, or a wish to have none."""
@@ -36,53 +28,14 @@ MAX_SECONDS: float = 86_400
 MAX_INSTRUCTIONS: int = 1 << 20
 """Characters. Instructions go into a model's context; a megabyte is beyond any of them."""
 
-TAG: str = "\0"
-"""Begins the tags of our unions: pydantic puts them into the path of an error, and no key in a file begins so."""
-
-
-def _text_tag(value: object) -> str:
-    return TAG + ("secret" if isinstance(value, Secret) else "plain")
-
-
-def _frozen(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(dict(value))
-
-
-def _dumped(value: Mapping[str, Any], dump: SerializerFunctionWrapHandler) -> Any:
-    return dump(dict(value))
-
-
-def _hidden(value: object) -> object:
-    """Also what stands in the file as it is: most tokens in people's files are in env and headers, and written out."""
-    return Secret(value) if isinstance(value, str) else value
-
-
-_Masked = Annotated[
-    InstanceOf[Secret], PlainSerializer(lambda _: MASK, return_type=str), WithJsonSchema({"type": "string"})
-]
-SecretText: TypeAlias = Annotated[
-    Annotated[str, Tag(TAG + "plain")] | Annotated[_Masked, Tag(TAG + "secret")], Discriminator(_text_tag)
-]
-"""For pydantic fields: a text, or a Secret if a reference brought it in; dumps mask the latter."""
-
 _Word = Annotated[str, AfterValidator(rules.word)]
 _NamePattern = Annotated[str, AfterValidator(rules.name_pattern)]
 _UriPattern = Annotated[str, AfterValidator(rules.pattern)]
 _Argument = Annotated[SecretText, AfterValidator(rules.argument)]
-_EnvValue = Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.argument)]
-_HeaderValue = Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.header_value)]
+_EnvValue = Annotated[Masked, BeforeValidator(hidden), AfterValidator(rules.argument)]
+_HeaderValue = Annotated[Masked, BeforeValidator(hidden), AfterValidator(rules.header_value)]
 _Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 _Characters = Annotated[int, Field(ge=1, le=MAX_INSTRUCTIONS)]
-_Lists = Strict(False)  # YAML gives lists, the model keeps tuples
-_Freeze = (AfterValidator(_frozen), WrapSerializer(_dumped))
-
-
-class Strictest(BaseModel):
-    """No conversion, no unknown field, no change after construction, no input in an error's text."""
-
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=False
-    )
 
 
 class BrokerSettings(Strictest):
@@ -116,16 +69,16 @@ class NamingSettings(Strictest):
 
 
 class ServerSettings(Strictest):
-    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_host)], ...], _Lists] = Field(
+    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_host)], ...], Lists] = Field(
         default=(), description="Values of the Host header that are served besides loopback names: host or host:port."
     )
-    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_origin)], ...], _Lists] = Field(
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_origin)], ...], Lists] = Field(
         default=(), description="Values of the Origin header that are served besides loopback: scheme://host[:port]."
     )
 
 
 class StoreSettings(Strictest):
-    url: Annotated[_Masked, BeforeValidator(_hidden), AfterValidator(rules.store_url)] | None = Field(
+    url: Annotated[Masked, BeforeValidator(hidden), AfterValidator(rules.store_url)] | None = Field(
         default=None,
         description="A PostgreSQL database that several machines share: postgresql://user:password@host/name. "
         "null: a SQLite file, broker.db, in broker.state_dir. References are expanded.",
@@ -136,19 +89,19 @@ class StoreSettings(Strictest):
 
 
 class NameRules(Strictest):
-    allow: Annotated[tuple[_NamePattern, ...], _Lists] = Field(
+    allow: Annotated[tuple[_NamePattern, ...], Lists] = Field(
         default=("*",), description="Own names that are served; * stands for any characters. []: none."
     )
-    deny: Annotated[tuple[_NamePattern, ...], _Lists] = Field(
+    deny: Annotated[tuple[_NamePattern, ...], Lists] = Field(
         default=(), description="Own names that are not served, also if they are allowed."
     )
 
 
 class UriRules(Strictest):
-    allow: Annotated[tuple[_UriPattern, ...], _Lists] = Field(
+    allow: Annotated[tuple[_UriPattern, ...], Lists] = Field(
         default=("*",), description="Own URIs that are served; * stands for any characters. []: none."
     )
-    deny: Annotated[tuple[_UriPattern, ...], _Lists] = Field(
+    deny: Annotated[tuple[_UriPattern, ...], Lists] = Field(
         default=(), description="Own URIs that are not served, also if they are allowed."
     )
 
@@ -197,10 +150,10 @@ class StdioServer(ServerBase):
     command: Annotated[SecretText, AfterValidator(rules.command)] = Field(
         description="The program. Looked up beside the broker's interpreter, then on PATH. References are expanded."
     )
-    args: Annotated[tuple[_Argument, ...], _Lists] = Field(
+    args: Annotated[tuple[_Argument, ...], Lists] = Field(
         default=(), description="Its arguments. References are expanded, but other users of the machine can see them."
     )
-    env: Annotated[Mapping[Annotated[str, AfterValidator(rules.env_key)], _EnvValue], *_Freeze] = Field(
+    env: Annotated[Mapping[Annotated[str, AfterValidator(rules.env_key)], _EnvValue], *Freeze] = Field(
         default={},
         validate_default=True,
         description="Its environment, besides a few harmless variables; not the broker's own. References are expanded.",
@@ -224,7 +177,7 @@ class HttpServer(ServerBase):
     )
     headers: Annotated[
         Mapping[Annotated[str, AfterValidator(rules.header_name)], _HeaderValue],
-        *_Freeze,
+        *Freeze,
     ] = Field(default={}, validate_default=True, description="Headers of every request to it. References are expanded.")
 
 
@@ -258,10 +211,13 @@ class Config(Strictest):
     naming: NamingSettings = Field(default=NamingSettings(), description="How public names are made.")
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP front.")
     store: StoreSettings = Field(default=StoreSettings(), description="Where what is made at run time is kept.")
-    servers: Annotated[Mapping[_Word, _Server], *_Freeze] = Field(
+    identity: IdentitySettings = Field(
+        default=IdentitySettings(), description="Who may come: credentials of callers over HTTP."
+    )
+    servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )
-    groups: Annotated[Mapping[_Word, Annotated[tuple[str, ...], _Lists]], *_Freeze] = Field(
+    groups: Annotated[Mapping[_Word, Annotated[tuple[str, ...], Lists]], *Freeze] = Field(
         default={}, validate_default=True, description="Named groups of servers, by the keys of their members."
     )
 

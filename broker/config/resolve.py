@@ -4,7 +4,7 @@ from broker.config.document import Data, Finding, Path
 from broker.config.secret import BadReferenceError, Sources, expand
 
 EXPANDED: frozenset[str] = frozenset({"command", "args", "env", "cwd", "url", "headers"})
-"""Of a server. In `broker`, `instructions` is expanded too; in `store`, `url`."""
+"""Of a server. Besides: `broker.instructions`, `store.url` and `identity.key_secret`."""
 
 
 def resolve(data: dict[str, Data], sources: Sources) -> tuple[dict[str, Data], list[Finding]]:
@@ -32,6 +32,8 @@ def _reaches(path: Path) -> bool:
     """Whether something below this path, or at it, is expanded."""
     match path:
         case ("servers",) | ("servers", _) | ("broker",) | ("broker", "instructions") | ("store",) | ("store", "url"):
+            return True
+        case ("identity",) | ("identity", "key_secret"):
             return True
         case ("servers", _, field, *_):
             return field in EXPANDED

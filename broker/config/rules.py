@@ -6,7 +6,8 @@ Raises: Fault, all of them. A message never quotes a value in which a secret may
 import ipaddress
 import re
 import unicodedata
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from broker.config.problem import Fault
@@ -35,10 +36,14 @@ RESERVED_HEADERS: frozenset[str] = frozenset(
 
 RESERVED_HEADER_PREFIX: str = "mcp-param-"
 
+MIN_KEY_SECRET: int = 32
+"""Characters. A shorter one could be guessed by whoever has the hashes."""
+
 _Text = TypeVar("_Text", bound=str | Secret)
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _ENV_KEY = re.compile(r"[^=\x00]+")
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://" + _HOST.pattern)
@@ -202,3 +207,64 @@ def allowed_origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text):
         raise Fault("must be an origin: a scheme, a host, perhaps a port", "Write it as in https://app.example.com.")
     return text
+
+
+def issuer(text: str) -> str:
+    """The `iss` of tokens. Spec: RFC 8414 2, "a URL that uses the https scheme and has no query or fragment"."""
+    fetched_url(text)
+    if "?" in text:
+        raise Fault("an issuer must not have a query")
+    return text
+
+
+def fetched_url(text: str) -> str:
+    """A URL that the broker fetches: https, or http on this machine."""
+    url(text)
+    parts = split_url(text)
+    assert parts is not None
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise Fault("must begin with https://", "http is for this machine only.")
+    return text
+
+
+def public_url(text: str) -> str:
+    """Where callers reach the broker; what is told to them is made from it."""
+    url(text)
+    parts = split_url(text)
+    assert parts is not None
+    if parts.path not in ("", "/") or parts.query or text.endswith("?"):
+        raise Fault("must have no path", "Write it as in https://broker.example.com.")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise Fault("must begin with https://: credentials would be readable on the way")
+    return text.rstrip("/").lower()
+
+
+def key_secret(value: Secret) -> Secret:
+    if len(value.reveal()) < MIN_KEY_SECRET:
+        raise Fault(f"must have at least {MIN_KEY_SECRET} characters", "Make one: openssl rand -base64 32")
+    return value
+
+
+def claim(text: str) -> str:
+    """The name of a claim, or the way to one with dots."""
+    if not text or len(text) > MAX_PATTERN or not text.isprintable():
+        raise Fault("must be the name of a claim")
+    return text
+
+
+def scope(text: str) -> str:
+    """RFC 6749 3.3. `offline_access` is between a host and its issuer, and no resource asks for it (SP-78)."""
+    if not _SCOPE.fullmatch(text):
+        raise Fault("must be a scope: printable ASCII without spaces, quotes and backslashes")
+    if text == "offline_access":
+        raise Fault("offline_access is nothing that a resource needs", "Remove it.")
+    return text
+
+
+def public_key(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A JWK, without a look at its numbers. A private or symmetric one does not belong into any file."""
+    if value.get("kty") not in ("RSA", "EC", "OKP"):
+        raise Fault("kty must be RSA, EC or OKP")
+    if "d" in value or "k" in value:
+        raise Fault("this is a private key", "Give the public half, and make a new key: this one has been in a file.")
+    return value

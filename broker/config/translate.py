@@ -7,8 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from broker.config.checks import did_you_mean
 from broker.config.document import Data, Finding, Path
+from broker.config.identity import IdentitySettings, JwtIssuer
 from broker.config.model import (
-    TAG,
     BrokerSettings,
     Config,
     HttpServer,
@@ -21,12 +21,14 @@ from broker.config.model import (
     UriRules,
 )
 from broker.config.problem import Fault
+from broker.config.strict import TAG
 
 _TOP: dict[str, type[BaseModel]] = {
     "broker": BrokerSettings,
     "naming": NamingSettings,
     "server": ServerSettings,
     "store": StoreSettings,
+    "identity": IdentitySettings,
 }
 _IN_SERVER: dict[str, type[BaseModel]] = {
     "tools": NameRules,
@@ -57,6 +59,7 @@ _BOUNDS: dict[str, str] = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length}",
     "string_too_long": "must have at most {max_length} characters",
 }
 
@@ -129,6 +132,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return SERVER_FIELDS
         case ("servers", _, str(field)) if field in _IN_SERVER:
             return frozenset(_IN_SERVER[field].model_fields)
+        case ("identity", "jwt", _):
+            return frozenset(JwtIssuer.model_fields)
         case (str(section),) if section in _TOP:
             return frozenset(_TOP[section].model_fields)
         case _:

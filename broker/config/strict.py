@@ -1,0 +1,65 @@
+"""What the models of all sections are made of."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    InstanceOf,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    Strict,
+    Tag,
+    WithJsonSchema,
+    WrapSerializer,
+)
+
+from broker.config.secret import MASK, Secret
+
+TAG: str = "\0"
+"""Begins the tags of our unions: pydantic puts them into the path of an error, and no key in a file begins so."""
+
+
+def _text_tag(value: object) -> str:
+    return TAG + ("secret" if isinstance(value, Secret) else "plain")
+
+
+def _frozen(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(value))
+
+
+def _dumped(value: Mapping[str, Any], dump: SerializerFunctionWrapHandler) -> Any:
+    return dump(dict(value))
+
+
+def hidden(value: object) -> object:
+    """Also what stands in the file as it is: most tokens in people's files are written out."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+Masked = Annotated[
+    InstanceOf[Secret], PlainSerializer(lambda _: MASK, return_type=str), WithJsonSchema({"type": "string"})
+]
+"""A Secret; dumps mask it. With `BeforeValidator(hidden)` in front, a text becomes one."""
+SecretText: TypeAlias = Annotated[
+    Annotated[str, Tag(TAG + "plain")] | Annotated[Masked, Tag(TAG + "secret")], Discriminator(_text_tag)
+]
+"""For pydantic fields: a text, or a Secret if a reference brought it in; dumps mask the latter."""
+
+
+class Strictest(BaseModel):
+    """No conversion, no unknown field, no change after construction, no input in an error's text."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=False
+    )
+
+
+Lists = Strict(False)
+"""YAML gives lists, the model keeps tuples."""
+Freeze = (AfterValidator(_frozen), WrapSerializer(_dumped))
+"""A mapping that nobody changes."""
