@@ -37,14 +37,17 @@ class Trust:
 class TokenAuthenticator:
     """See the module."""
 
-    is_source: Final = True
-
     def __init__(self, trust: Trust, keys: Keys, directory: Callable[[], Directory], clock: Clock) -> None:
         self._trust = trust
         self._issuer = trust.rules.issuer
         self._keys = keys
         self._directory = directory
         self._clock = clock
+
+    @property
+    def is_source(self) -> bool:
+        """See `Authenticator`."""
+        return True
 
     async def admit(self, credential: Credential) -> tuple[Admission, float] | None:
         """See `Authenticator`: a bearer token whose `iss` is ours is ours, good or bad."""

@@ -4,7 +4,7 @@ Only asymmetric keys count. A symmetric key in a public set, or a private one, i
 the algorithms of its type only, so that a public key is never taken for the secret of an HMAC (RFC 8725 3.1).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -88,8 +88,3 @@ def _key(item: Mapping[str, Any], allowed: Collection[str]) -> PublicKey | None:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def usable(items: Iterable[Mapping[str, Any]], allowed: Collection[str]) -> list[bool]:
-    """Which of the keys that stand in a configuration can be used at all."""
-    return [_key(item, allowed) is not None for item in items]

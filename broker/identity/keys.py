@@ -17,7 +17,7 @@ from typing import Final
 
 from broker.config import Secret
 from broker.core.caller import Caller
-from broker.core.directory import Directory
+from broker.core.directory import Directory, Source
 
 PREFIX: Final = "mcpb_"
 ID_BYTES: Final = 8
@@ -55,6 +55,7 @@ class Holder:
     digest: str
     caller: Caller
     is_revoked: bool = False
+    source: Source = Source.FILE
 
 
 _NOBODY: Final = Holder("0" * 64, Caller("nobody"), is_revoked=True)
@@ -86,7 +87,7 @@ def _holders(directory: Directory) -> Iterator[Holder]:
         caller = place.caller
         for one in place.key.hashes:
             ends = min(caller.expires, one.not_after)
-            yield Holder(one.hex, replace(caller, expires=ends), place.key.revoked)
+            yield Holder(one.hex, replace(caller, expires=ends), place.key.revoked, place.key.source)
 
 
 class KeyTable:
@@ -135,3 +136,9 @@ class KeyTable:
         """Whether what an earlier table verified is still so: same key, same place, same role, neither revoked nor
         expired. Cheap: for open streams, and for credentials that are remembered."""
         return self._holders.get(holder.digest) == holder and not holder.is_revoked and now < holder.caller.expires
+
+    def is_anyone(self, principal: str, now: float) -> bool:
+        """Whether any text at all would bring this principal in: not that of a key that is revoked or has expired."""
+        return any(
+            holder.caller.principal == principal and self.is_in_force(holder, now) for holder in self._holders.values()
+        )

@@ -1,0 +1,74 @@
+"""Callers with an API key: looked up in the keys of the current directory, so that what changes there is in force at
+the next request. Nothing of a key is remembered that outlives its row.
+
+While the store is down, nobody can say that a key which is not known does not exist: that is 503 then, never 401; and a
+key of the store stays good for `grace` seconds only, since it may have been revoked meanwhile (F-94).
+"""
+
+import logging
+from math import inf
+
+from broker.config import Secret
+from broker.core.directory import Directory, Source
+from broker.identity.admission import Admission, Unauthorized, Unverifiable
+from broker.identity.credential import Credential
+from broker.identity.keys import PREFIX, BadKey, Holder, KeyTable
+from broker.identity.supplies import Supplies
+
+log = logging.getLogger(__name__)
+
+
+class KeyAuthenticator:
+    """See the module. The key secret is asked for until there is one: the first key is made beside a running broker."""
+
+    def __init__(self, supplies: Supplies, grace: float) -> None:
+        self._directory = supplies.directory
+        self._key_secret = supplies.key_secret
+        self._clock = supplies.clock
+        self._silence = supplies.silence
+        self._grace = grace
+        self._secret: Secret | None = None
+        self._compiled: tuple[Directory, KeyTable] | None = None
+
+    @property
+    def is_source(self) -> bool:
+        """Where there are organizations, nobody is merely local, not even while they have no key; nor while a store
+        that may have some cannot be read."""
+        return bool(self._directory().organizations) or self._silence() > 0
+
+    async def admit(self, credential: Credential) -> tuple[Admission, float] | None:
+        """See `Authenticator`: whatever begins like a key is one, good or bad; so is whatever stands in X-API-Key."""
+        if not credential.text.startswith(PREFIX):
+            if credential.is_bearer:
+                return None
+            raise Unauthorized(has_credential=True)
+        try:
+            holder = self._table().verify(credential.text, self._clock.wall())
+        except BadKey as error:
+            if self._silence() > 0:
+                raise Unverifiable from None
+            log.info("a key is refused: %s", error.why)
+            raise Unauthorized(has_credential=True) from None
+        if not self._is_trusted(holder):
+            raise Unverifiable
+        return Admission(holder.caller, lambda: self._is_in_force(holder), lambda: self._may_return(holder)), inf
+
+    def _is_in_force(self, holder: Holder) -> bool:
+        return self._table().is_in_force(holder, self._clock.wall()) and self._is_trusted(holder)
+
+    def _may_return(self, holder: Holder) -> bool:
+        return self._table().is_anyone(holder.caller.principal, self._clock.wall())
+
+    def _is_trusted(self, holder: Holder) -> bool:
+        return holder.source is Source.FILE or self._silence() <= self._grace
+
+    def _table(self) -> KeyTable:
+        """The keys of the current directory. Raises: Unverifiable, if there is nothing to verify them with."""
+        directory = self._directory()
+        if self._compiled is None or self._compiled[0] is not directory:
+            self._secret = self._secret or self._key_secret()
+            if self._secret is None:
+                log.error("there is no key secret: no API key can be verified")
+                raise Unverifiable
+            self._compiled = directory, KeyTable.of(self._secret, directory)
+        return self._compiled[1]
