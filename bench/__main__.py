@@ -16,17 +16,19 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import against, machine, report, startup, targets, throughput
+from bench import against, growth, machine, plots, report, startup, targets, throughput
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
 from bench.throughput import Effort
 
-SECTIONS = ("peers", "echo", "catalog", "start", "cold", "memory", "profile")
+SECTIONS = ("peers", "echo", "catalog", "growth", "start", "cold", "memory", "profile")
+LONG = frozenset({"growth"})
+"""Sections that a short run has only if they are asked for."""
 REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
 LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile still do"
-PINNED = frozenset({"peers", "echo", "catalog", "profile"})
+PINNED = frozenset({"peers", "echo", "catalog", "growth", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
 
@@ -61,12 +63,13 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "peers": lambda at: one(against.peers_table(at, ERAS, effort, step)),
             "echo": lambda at: one(throughput.echo_table(at, throughput.matrix(short=short), effort, step)),
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
+            "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
             "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
             "memory": lambda at: one(startup.memory_table(at, step)),
             "profile": lambda at: profile_tables(at, 2.0 if short else 6.0, step),
         }
-        for name in given.only or SECTIONS:
+        for name in given.only or [name for name in SECTIONS if not short or name not in LONG]:
             with tempfile.TemporaryDirectory(prefix="bench-") as directory, Field(Path(directory), broker) as field:
                 try:
                     with machine.on_core(field.load_core if name in PINNED else None):
@@ -78,6 +81,8 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
                 table.show(console)
             tables += found
     wanted = targets.targets_table(tables)
+    if not wanted.rows:
+        return tables
     wanted.show(console)
     return [wanted, *tables]
 
@@ -107,8 +112,10 @@ def main() -> None:
     tables = uvloop.run(measure(given, console))
     facts["others"] = others(tables)
     facts["took"] = f"{time.monotonic() - begun:.0f} s"
-    report.write(given.output, facts, tables)
-    console.print(f"{facts['took']}; written to {given.output}/RESULTS.md and results.json")
+    kept = report.write(given.output, facts, tables)
+    drawn = plots.draw(given.output, kept)
+    names = ", ".join(["RESULTS.md", "results.json", *(file.name for file in drawn)])
+    console.print(f"{facts['took']}; written to {given.output}: {names}")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,10 @@ class Field:
         """How to have what is missing here."""
         return {"nginx": "`apt-get install nginx-light`, or any other nginx on PATH", "FastMCP": "`make peers`"}[name]
 
+    def clear(self) -> None:
+        """Stop all that stands."""
+        self._stack.close()
+
     def config(self, servers: Mapping[str, Any], state: Path | None = None) -> Path:
         """A configuration file with a state directory that nobody has used."""
         directory = self.fresh("broker")
@@ -153,7 +157,7 @@ async def ready(process: subprocess.Popen[bytes], port: int, tools: int) -> None
     deadline = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if len((await asyncio.to_thread(list_tools, port)).get("tools", ())) == tools:
+            if len(await asyncio.to_thread(list_tools, port)) == tools:
                 return
         except (OSError, ValueError):
             pass

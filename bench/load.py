@@ -312,11 +312,18 @@ def open_session(port: int) -> str | None:
     return session
 
 
-def list_tools(port: int) -> dict[str, Any]:
-    """The result of a modern `tools/list`; empty if it is refused."""
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": ENVELOPE}}
-    _, answer = post(port, message, headers(MODERN, "tools/list", None, None))
-    return answer.get("result", {})
+def list_tools(port: int) -> list[dict[str, Any]]:
+    """All pages of a modern `tools/list`; none if it is refused. Raises: OSError."""
+    tools: list[dict[str, Any]] = []
+    params: dict[str, Any] = {"_meta": ENVELOPE}
+    while True:
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": params}
+        _, answer = post(port, message, headers(MODERN, "tools/list", None, None))
+        result = answer.get("result", {})
+        tools += result.get("tools", ())
+        if "nextCursor" not in result:
+            return tools
+        params = {**params, "cursor": result["nextCursor"]}
 
 
 def post(port: int, message: dict[str, Any], given: dict[str, str]) -> tuple[str | None, dict[str, Any]]:

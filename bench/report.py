@@ -80,8 +80,8 @@ def ratio(value: float) -> str:
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def write(directory: Path, facts: Mapping[str, str], tables: Sequence[Table]) -> None:
-    """RESULTS.md for people, results.json for machines."""
+def write(directory: Path, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, list[dict[str, Any]]]:
+    """RESULTS.md for people, results.json for machines; what is in the latter, by the titles of the tables."""
     lines = [
         "# Results of the benchmarks",
         "",
@@ -91,5 +91,6 @@ def write(directory: Path, facts: Mapping[str, str], tables: Sequence[Table]) ->
     lines += [row_markdown(("what", "value")), row_markdown(("---", "---")), *map(row_markdown, facts.items())]
     text = "\n".join(lines) + "\n\n" + "\n\n".join(table.markdown() for table in tables) + "\n"
     (directory / "RESULTS.md").write_text(text)
-    kept = {table.title: table.data or table.dictionaries() for table in tables}
+    kept = {table.title: table.data or list(table.dictionaries()) for table in tables}
     (directory / "results.json").write_text(json.dumps({"facts": dict(facts), "tables": kept}, indent=1) + "\n")
+    return kept

@@ -1,0 +1,82 @@
+"""The plots of the results: `python -m bench.plots` draws those of results.json again."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench import against, growth
+
+Rows = Sequence[Mapping[str, Any]]
+DPI: Final = 120
+BROKER: Final = "#1f6f8b"
+OTHERS: Final = "#b8c4cc"
+
+
+def draw(directory: Path, tables: Mapping[str, Rows]) -> list[Path]:
+    """A file for each kind of table that is there, in `directory`; `tables` are those of results.json."""
+    matplotlib.use("agg")
+    plots = {"peers.png": (against.TITLE, peers), "growth.png": (growth.TITLE, grown)}
+    drawn: list[Path] = []
+    for name, (title, plot) in plots.items():
+        if tables.get(title):
+            figure = plot(tables[title])
+            figure.savefig(directory / name, dpi=DPI, metadata={"Software": None})
+            drawn.append(directory / name)
+    return drawn
+
+
+def peers(rows: Rows) -> Figure:
+    """Calls per second with many callers, a bar for each gateway, a panel for each era."""
+    rows = [row for row in rows if row["callers"] == max(against.CALLERS)]
+    figure = Figure(figsize=(9, 1.2 + 1.6 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    highest = max(one["rate"] for row in rows for one in row.values() if isinstance(one, dict))
+    for panel, row in zip(panels, rows, strict=True):
+        rates = {name: one["rate"] for name, one in row.items() if isinstance(one, dict)}
+        colors = [BROKER if name == "broker" else OTHERS for name in rates]
+        bars = panel.barh(list(rates), list(rates.values()), color=colors)
+        panel.bar_label(bars, fmt="{:,.0f}", padding=3)
+        title = f"calls per second, {row['callers']} {row['caller']} callers, one core"
+        panel.set(xscale="log", xlim=(1, highest * 3), title=title)
+        panel.invert_yaxis()
+        plain(panel)
+    return figure
+
+
+SHOWN: Final[Mapping[str, Callable[[Mapping[str, Any]], float]]] = {
+    "CPU ms for a call": lambda row: row["broker"]["cpu_per_call"] * 1000,
+    "resident MiB": lambda row: row["mib"],
+}
+
+
+def grown(rows: Rows) -> Figure:
+    """CPU time of a call and memory, a column for each axis; each row of panels has one scale, from zero on."""
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    figure = Figure(figsize=(4 * len(axes), 6), layout="constrained")
+    panels = figure.subplots(len(SHOWN), len(axes), squeeze=False)
+    for line, (what, value) in zip(panels, SHOWN.items(), strict=True):
+        highest = max(map(value, rows))
+        for panel, axis in zip(line, axes, strict=True):
+            mine = [row for row in rows if row["axis"] == axis]
+            panel.plot([row["value"] for row in mine], [value(row) for row in mine], marker="o", color=BROKER)
+            panel.set(xscale="log", xlabel=axis, ylim=(0, highest * 1.1 or 1))
+            plain(panel)
+        line[0].set_ylabel(what)
+    return figure
+
+
+def plain(panel: Axes) -> None:
+    """Without the lines that say nothing."""
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="both", alpha=0.25)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    for file in draw(here, json.loads((here / "results.json").read_text())["tables"]):
+        print(file.name)
