@@ -64,7 +64,7 @@ class Broker:
             else Generation.build(loaded, self.clock, hub, declare)
         )
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
-        self.engine = Engine(Router(self.generation, self.parking), hub, self.clock)
+        self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:

@@ -123,6 +123,15 @@ class HeaderMismatch(BrokerError):
     code = HEADER_MISMATCH
 
 
+class MissingCapability(BrokerError):
+    """A modern caller did not declare what its request needs. Spec: 2026-07-28 basic, "Error Codes"."""
+
+    code = MISSING_CLIENT_CAPABILITY
+
+    def __init__(self, required: dict[str, Any]) -> None:
+        super().__init__("Missing required client capability", {"requiredCapabilities": required})
+
+
 class InternalError(BrokerError):
     """A fault of the broker: the caller gets `error_id`, the log has the cause under it."""
 

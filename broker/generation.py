@@ -17,6 +17,7 @@ from broker.config import Config, InstructionsText, Loaded, Server, reveal
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
+from broker.core.era import passing_meta
 from broker.core.match import Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
@@ -24,6 +25,7 @@ from broker.core.request import Kind
 from broker.relay.listing import Scope, Texts, Views
 from broker.relay.notify import Hub
 from broker.upstream.handshake import Declare
+from broker.upstream.link import Link
 from broker.upstream.pool import Pool
 from broker.upstream.snapshot import Snapshots
 from broker.upstream.supervise import Supplies, Upstream, declare_shared
@@ -50,7 +52,16 @@ class Generation:
         self.views = Views(self.policy, texts_of(config), self._cursor_key)
         self.catalog = Catalog.empty(self.naming)
         self._hub = hub
-        supplies = Supplies(clock, Snapshots(catalog_directory(config)), self._on_listing, declare, self._on_updated)
+        self._clock = clock
+        supplies = Supplies(
+            clock,
+            Snapshots(catalog_directory(config)),
+            self._on_listing,
+            declare,
+            self._on_updated,
+            self._on_task,
+            self._on_turn,
+        )
         self.pool = Pool(
             Upstream(key, server, loaded.fingerprints[key], supplies) for key, server in _enabled(config).items()
         )
@@ -118,6 +129,19 @@ class Generation:
             if entry is None or entry.server != key:
                 entry = Entry(Kind.RESOURCE, public, key, own)  # a link into the web has none
             self._hub.updated(self.policy, entry)
+
+    def _on_task(self, key: str, link: Link, method: str, params: dict[str, Any]) -> None:
+        shelf = self.catalog.shelves.get(key)
+        if shelf is not None:
+            meta = passing_meta(params.get("_meta"))
+            passing = {name: value for name, value in params.items() if name != "_meta"}
+            passing |= {"_meta": meta} if meta else {}
+            self._hub.task_changed(self.policy, shelf, link, method, passing, self._clock.now())
+
+    def _on_turn(self, key: str) -> None:
+        """A server has come or gone: where it is hidden meanwhile, its lists have changed."""
+        if key in self._hiding:
+            self._hub.turned(self.policy, key, self.catalog)
 
     def _shelve(self, key: str, listing: Listing) -> None:
         mount = next(mount for mount in self.naming.mounts if mount.key == key)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.core.era import LATEST_LEGACY, Version
+from broker.core.era import LATEST_LEGACY, Version, is_modern, needs_task
 from broker.core.match import template_covers, template_pattern
 from broker.core.names import Mount, Naming
 from broker.core.request import LISTS, Kind
-from broker.core.rewrite import rewrite_tool_meta
+from broker.core.rewrite import names_app, rewrite_app_meta
 from broker.core.shape import is_array, is_object
 
 
@@ -71,6 +71,8 @@ class Entry:
 
     mirrors_arguments: bool = field(default=False, compare=False)
     """Whether a tool's schema asks callers to mirror arguments into `Mcp-Param-*` headers."""
+    needs_task: bool = field(default=False, compare=False)
+    """Whether a tool can be called as a task of 2025-11-25 only."""
 
     @property
     def listed(self) -> bool:
@@ -153,9 +155,16 @@ def shelve(naming: Naming, mount: Mount, listing: Listing) -> Shelf:
             else:
                 definition = {**item, listed.name_key: public}
                 if kind is Kind.TOOL:
-                    definition = rewrite_tool_meta(definition, publish)
-                mirrors = kind is Kind.TOOL and _mentions(item["inputSchema"], _MIRROR_KEY)
-                seen[public] = Entry(kind, public, mount.key, own, definition, mirrors_arguments=mirrors)
+                    definition = rewrite_app_meta(definition, publish)
+                seen[public] = Entry(
+                    kind,
+                    public,
+                    mount.key,
+                    own,
+                    definition,
+                    mirrors_arguments=kind is Kind.TOOL and _mentions(item["inputSchema"], _MIRROR_KEY),
+                    needs_task=kind is Kind.TOOL and not is_modern(listing.version) and needs_task(item),
+                )
         entries[kind] = tuple(seen.values())
     names = {entry.own: entry.public for kind in (Kind.PROMPT, Kind.TOOL) for entry in entries[kind]}
     return Shelf(mount, listing, publish, MappingProxyType(entries), tuple(dropped), MappingProxyType(names))
@@ -168,13 +177,19 @@ class Catalog:
     naming: Naming
     shelves: Mapping[str, Shelf]
     _tables: Mapping[Kind, Mapping[str, Entry]] = field(init=False, repr=False, compare=False)
+    _apps: Mapping[str, tuple[Entry, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         tables: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
         for shelf in self.shelves.values():
             for kind, entries in shelf.entries.items():
                 tables[kind].update((entry.public, entry) for entry in entries)
+        apps: dict[str, tuple[Entry, ...]] = {}
+        for tool in tables[Kind.TOOL].values():
+            if names_app(tool.definition):
+                apps[tool.own] = (*apps.get(tool.own, ()), tool)
         object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "_apps", apps)
 
     @classmethod
     def empty(cls, naming: Naming) -> "Catalog":
@@ -192,6 +207,10 @@ class Catalog:
         """Every listed entry of a kind, in order."""
         for shelf in self.shelves.values():
             yield from shelf.entries[kind]
+
+    def app_tools(self, own: str) -> tuple[Entry, ...]:
+        """The tools of that own name which have a page of MCP Apps: the page knows no other name for them."""
+        return self._apps.get(own, ())
 
     def lookup(self, kind: Kind, public: str) -> Entry | None:
         """The entry of a public name.

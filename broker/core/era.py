@@ -81,6 +81,8 @@ CACHEABLE: Final = frozenset(
     }
 )
 """Results that must carry `ttlMs` and `cacheScope`. Spec: 2026-07-28 server/utilities/caching."""
+MAX_TTL_MS: Final = 300_000
+"""Milliseconds for which anything may be taken as fresh: "for ever" would freeze what callers see."""
 
 _RESOURCE_NOT_FOUND = -32002
 _INVALID_PARAMS = -32602
@@ -92,6 +94,17 @@ _RESERVED = range(-32099, -32019)
 def is_modern(version: str) -> bool:
     """Whether a version is served without a handshake. An unknown one is not."""
     return version in MODERN_VERSIONS
+
+
+def knows_tasks(version: str) -> bool:
+    """Whether a version has tasks in its core: 2025-11-25 only."""
+    return version == LATEST_LEGACY
+
+
+def needs_task(tool: Mapping[str, Any]) -> bool:
+    """Whether a tool of a legacy upstream can be called as a task only."""
+    execution = tool.get("execution")
+    return is_object(execution) and execution.get("taskSupport") == "required"
 
 
 def negotiate(requested: object) -> Version:
@@ -168,10 +181,12 @@ def result_for_caller(
     upstream: Version,
     caller: Version,
     server: Mapping[str, Any],
+    scope: str = "private",
 ) -> dict[str, Any]:
     """An upstream's result as the caller's era has it. `result` is changed in place and returned.
 
-    `server` is the broker's own `serverInfo`, which modern results carry.
+    `server` is the broker's own `serverInfo`, which modern results carry; `scope` the widest `cacheScope` that a result
+    may have: where rules could make two callers differ, what one has read is nobody else's.
     """
     meta = passing_meta(result.get("_meta"))
     if is_modern(caller):
@@ -180,8 +195,8 @@ def result_for_caller(
             if not is_modern(upstream):
                 result["ttlMs"], result["cacheScope"] = 0, "private"
             else:
-                result.setdefault("ttlMs", 0)
-                result.setdefault("cacheScope", "private")
+                result["ttlMs"] = ttl_ms(result.get("ttlMs"))
+                result["cacheScope"] = "public" if scope == result.get("cacheScope") == "public" else "private"
         meta[META_SERVER_INFO] = server
     elif is_modern(upstream):
         result.pop("resultType", None)
@@ -194,6 +209,16 @@ def result_for_caller(
     else:
         result.pop("_meta", None)
     return result
+
+
+def ttl_ms(given: object) -> int:
+    """A `ttlMs` as it may stand: an integer of milliseconds from 0 to `MAX_TTL_MS`; 0 for anything that is none (F-41).
+
+    Spec: 2026-07-28 server/utilities/caching: negative ones are treated as 0, and so is a missing one.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return 0
+    return int(min(max(given, 0), MAX_TTL_MS))
 
 
 def _legacy_structured_content(result: dict[str, Any]) -> None:
@@ -218,7 +243,8 @@ def error_for_caller(
     if is_modern(caller):
         if code == _RESOURCE_NOT_FOUND:
             return _INVALID_PARAMS, _with_uri(data, uri)
-        if code in _RESERVED and code not in _MODERN_ONLY:
+        is_legacy = upstream is not None and not is_modern(upstream)
+        if code in _RESERVED and (is_legacy or code not in _MODERN_ONLY):
             return _INTERNAL_ERROR, data
         return code, data
     if upstream is not None and not is_modern(upstream):
@@ -238,11 +264,10 @@ def _with_uri(data: Any, uri: str | None) -> Any:
 
 def tool_for_caller(tool: dict[str, Any], *, upstream: Version, caller: Version) -> dict[str, Any] | None:
     """A tool's definition as the caller's era has it, or None if that era cannot call it."""
-    if is_modern(upstream) == is_modern(caller):
+    if not is_modern(upstream) and not knows_tasks(caller) and needs_task(tool):
+        return None
+    if is_modern(upstream) == is_modern(caller) or is_modern(caller):
         return tool
-    if is_modern(caller):
-        execution = tool.get("execution")
-        return None if is_object(execution) and execution.get("taskSupport") == "required" else tool
     schema = tool.get("outputSchema")
     if schema is None or (is_object(schema) and schema.get("type") == "object"):
         return tool

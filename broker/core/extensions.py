@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from broker.core import wire
 from broker.core.catalog import Listing
-from broker.core.era import LATEST_LEGACY, NEGOTIATED, TASKS, is_modern
+from broker.core.era import NEGOTIATED, TASKS, is_modern, knows_tasks
 from broker.core.shape import is_object
 
 MAX_NAMES: Final = 64
@@ -24,11 +24,6 @@ _FLAGS: Final = ("completions", "logging")
 
 Offer = tuple[str, str]
 """Member of the capabilities ("extensions" or "experimental"), and a name in it."""
-
-
-def knows_tasks(version: str) -> bool:
-    """Whether a version has tasks in its core: 2025-11-25 only."""
-    return version == LATEST_LEGACY
 
 
 def offers(capabilities: Mapping[str, Any], version: str) -> dict[Offer, dict[str, Any]]:

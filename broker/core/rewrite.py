@@ -3,7 +3,7 @@
 Everything happens in place, on objects that were parsed from the wire and belong to this message alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker.core.shape import is_array, is_object
@@ -17,6 +17,7 @@ def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> Non
     match method:
         case "tools/call":
             _rewrite_content(result.get("content"), publish)
+            result.update(rewrite_app_meta(result, publish))
         case "prompts/get":
             for message in _objects(result.get("messages")):
                 content = message.get("content")
@@ -28,18 +29,25 @@ def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> Non
             pass
 
 
-def rewrite_tool_meta(tool: dict[str, Any], publish: Publish) -> dict[str, Any]:
-    """A tool's definition with the `ui://` resource that its `_meta` names (MCP Apps) in public form; a copy."""
+def names_app(tool: Mapping[str, Any]) -> bool:
+    """Whether a tool's definition names a page of MCP Apps."""
     meta = tool.get("_meta")
+    return is_object(meta) and (is_object(meta.get("ui")) or isinstance(meta.get("ui/resourceUri"), str))
+
+
+def rewrite_app_meta(holder: dict[str, Any], publish: Publish) -> dict[str, Any]:
+    """A tool's definition, or a result, with the `ui://` resource that its `_meta` names (MCP Apps) in public form; a
+    copy, if there is one."""
+    meta = holder.get("_meta")
     if not is_object(meta):
-        return tool
+        return holder
     meta = dict(meta)
     ui = meta.get("ui")
     if is_object(ui) and isinstance(ui.get("resourceUri"), str):
         meta["ui"] = {**ui, "resourceUri": publish(ui["resourceUri"])}
     if isinstance(meta.get("ui/resourceUri"), str):  # the first drafts of MCP Apps
         meta["ui/resourceUri"] = publish(meta["ui/resourceUri"])
-    return {**tool, "_meta": meta}
+    return {**holder, "_meta": meta}
 
 
 def rewrite_error_data(data: Any, publish: Publish) -> Any:

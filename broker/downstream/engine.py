@@ -7,6 +7,7 @@ that id and nothing else.
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import anyio
 
 from broker.clock import Clock
 from broker.core.caller import Caller
-from broker.core.era import META_SUBSCRIPTION, Version, is_modern, negotiate
+from broker.core.era import META_SUBSCRIPTION, Version, declared_upstream, is_modern, negotiate, passing_meta
 from broker.core.request import Request
 from broker.core.shape import is_array, is_object
 from broker.downstream.message import Incoming, error_bytes, result_bytes
@@ -23,6 +24,7 @@ from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
+from broker.relay.task_requests import refuse_without_tasks
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ LISTEN_FLAGS: Final = {
     "promptsListChanged": "notifications/prompts/list_changed",
     "resourcesListChanged": "notifications/resources/list_changed",
 }
+TASK_NEWS: Final = "notifications/tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +153,27 @@ class Engine:
             raise InvalidParams("params.notifications must be an object")
         tag = {META_SUBSCRIPTION: incoming.id}
         honoured: dict[str, Any] = {flag: True for flag in LISTEN_FLAGS if asked.get(flag) is True}
-        methods = {LISTEN_FLAGS[flag] for flag in honoured} | {UPDATED}
+        methods = {LISTEN_FLAGS[flag] for flag in honoured} | {UPDATED, TASK_NEWS}
+        if "taskIds" in asked:
+            refuse_without_tasks(declared_upstream(who.capabilities, who.version))
 
         def deliver(method: str, params: dict[str, Any]) -> None:
             if method in methods:
-                emit(method, {**params, "_meta": tag})
+                emit(method, {**params, "_meta": {**passing_meta(params.get("_meta")), **tag}})
 
-        subscriber = Subscriber(who.caller, who.view, deliver)
+        subscriber = Subscriber(
+            who.caller,
+            who.view,
+            deliver,
+            capabilities=who.capabilities,
+            is_one_of_many=len(self.router.served.shown(who.view, who.caller)) > 1,
+        )
         try:
             watched = await self._watch_all(asked.get("resourceSubscriptions"), incoming, who, subscriber.watches)
             if watched:
                 honoured["resourceSubscriptions"] = watched
+            if tasks := self._watch_tasks(asked.get("taskIds"), incoming, who, subscriber.watches):
+                honoured["taskIds"] = tasks
             emit("notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": tag})
             self.hub.add(subscriber)
             await self.closing.wait()
@@ -180,6 +193,16 @@ class Engine:
                     watched.append(uri)
             except BrokerError as error:
                 log.debug("not watched: %s", error.message)
+        return watched
+
+    def _watch_tasks(self, ids: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
+        """Those of `ids` that are tasks of the caller's."""
+        watched: list[str] = []
+        request = Request("tasks/get", incoming.params, who.version, who.view)
+        for public in ids if is_array(ids) else []:
+            with suppress(BrokerError):
+                if self.router.watch_task(public, request, who.caller, watches, self.clock.now()):
+                    watched.append(public)
         return watched
 
 

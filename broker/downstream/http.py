@@ -12,8 +12,10 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 from mcp.shared.inbound import (
+    MCP_NAME_HEADER,
     InboundLadderRejection,
     classify_inbound_request,
+    decode_header_value,
     find_duplicated_routing_header,
     validate_mcp_param_headers,
 )
@@ -24,6 +26,7 @@ from broker.core.era import ALL_VERSIONS, LATEST_MODERN, MODERN_VERSIONS, Versio
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
+from broker.core.tasks import MODERN_METHODS
 from broker.downstream.asgi import (
     JSON_HEADERS,
     JSON_MEDIA,
@@ -181,6 +184,8 @@ class HttpFront:
             raise BrokerError(verdict.message, verdict.data, code=verdict.code)
         if incoming.method == "tools/call":
             self._check_param_headers(headers, incoming, who)
+        elif incoming.method in MODERN_METHODS:
+            _check_task_header(headers, incoming.params.get("taskId"))
         return envelope_of(incoming)
 
     def _check_param_headers(self, headers: Headers, incoming: Incoming, who: Who) -> None:
@@ -288,7 +293,7 @@ class HttpFront:
         if last_event_id is not None:
             return await self._resume(http, session, last_event_id)
         outbox = Outbox()
-        subscriber = Subscriber(caller, view, outbox.emit, session.watches)
+        subscriber = Subscriber(caller, view, outbox.emit, session.watches, session.id, session.capabilities)
         self._engine.hub.add(subscriber)
         try:
             with session.streaming():
@@ -311,6 +316,12 @@ class HttpFront:
         while True:
             await self._engine.clock.sleep(SWEEP)
             self._sessions.expire(self._engine.clock.now())
+
+
+def _check_task_header(headers: Headers, task_id: object) -> None:
+    """Spec: the tasks extension, "Routing Headers": `Mcp-Name` is the task's id. Raises: HeaderMismatch."""
+    if isinstance(task_id, str) and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
+        raise HeaderMismatch(f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter")
 
 
 def _check_version(http: Http) -> None:

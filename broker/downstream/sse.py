@@ -71,7 +71,9 @@ class SseFront:
     async def _kept(
         self, session: LegacySession, outbox: Outbox, tasks: anyio.abc.TaskGroup
     ) -> AsyncGenerator[None, None]:
-        subscriber = Subscriber(session.caller, session.view, outbox.emit, session.watches)
+        subscriber = Subscriber(
+            session.caller, session.view, outbox.emit, session.watches, session.id, session.capabilities
+        )
         self._streams[session.id] = _Stream(session, outbox, tasks)
         self._engine.hub.add(subscriber)
         try:

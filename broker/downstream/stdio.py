@@ -145,7 +145,7 @@ class StdioFront:
         session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered)
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
         if self._session is None:
-            self._engine.hub.add(Subscriber(LOCAL, "", self._emit, session.watches))
+            self._engine.hub.add(Subscriber(LOCAL, "", self._emit, session.watches, session.id, session.capabilities))
         else:
             # One pipe, one caller: what it was asked, and what it watches, go on.
             session.watches, session.asking = self._session.watches, self._session.asking

@@ -62,6 +62,16 @@ class Exchange:
         return self._token is not None
 
     @property
+    def token(self) -> str | int | None:
+        """The caller's progress token."""
+        return self._token
+
+    @property
+    def now(self) -> float:
+        """By the broker's clock."""
+        return self._clock.now()
+
+    @property
     def can_be_asked(self) -> bool:
         """Whether its caller offers to answer any question at all."""
         return any(name in self.capabilities for name in ASKABLE)
@@ -75,6 +85,11 @@ class Exchange:
         elif method == "notifications/progress" and self._token is not None:
             self._progress(params)
         elif method == "notifications/elicitation/complete" and self._is_legacy:
+            self._emit(method, params)
+
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """A notification on its stream, as it is: of a task that it waits for."""
+        if not self._is_over:
             self._emit(method, params)
 
     async def ask(self, question: Question) -> dict[str, Any]:

@@ -19,10 +19,12 @@ import anyio
 
 from broker.core.catalog import Shelf
 from broker.core.era import (
+    TASKS,
     Version,
     declared_upstream,
     error_for_caller,
     is_modern,
+    knows_tasks,
     question_for_caller,
     result_for_caller,
 )
@@ -32,9 +34,20 @@ from broker.core.request import Kind
 from broker.core.rewrite import rewrite_error_data, rewrite_result
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
+from broker.core.tasks import (
+    TASK_METHODS,
+    created_task,
+    is_task_id,
+    listed_tasks,
+    own_related,
+    publish_related,
+    publish_task,
+    publish_task_content,
+)
 from broker.errors import URL_ELICITATION_REQUIRED, BrokerError, MalformedAnswer, UpstreamAnsweredError
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
+from broker.relay.tasks import Task, Tasks
 from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.supervise import Upstream
 
@@ -59,6 +72,10 @@ class Call:
     """Seconds to wait for an upstream that is connecting for the first time."""
     is_one_of_many: bool = False
     """Whether the caller sees more than one server, so that a question must say which one asks."""
+    cache_scope: str = "private"
+    """The widest `cacheScope` that a result may have."""
+    task: Task | None = None
+    """The task that is asked about, if the method is one of tasks."""
 
     @property
     def server(self) -> str:
@@ -78,15 +95,30 @@ class Call:
             serial="",
         )
 
-    def own_params(self) -> dict[str, Any]:
-        """The parameters less what only a retry of a modern caller may carry."""
-        return {name: value for name, value in self.params.items() if name not in RETRY_FIELDS}
+    @property
+    def awaited(self) -> Task | None:
+        """The task whose end is waited for."""
+        return self.task if self.method == "tasks/result" else None
 
-    def outgoing_params(self, state: Claims | None) -> dict[str, Any]:
-        """The parameters as they go upstream: of a retry, with the state that the upstream itself gave."""
+    def timeout(self, usual: float, now: float) -> float:
+        """Seconds that an answer may take: that to `tasks/result` comes when the task ends, at most after its time."""
+        return usual if self.awaited is None else max(usual, self.awaited.expires - now)
+
+    def own_params(self) -> dict[str, Any]:
+        """The parameters less what only a retry of a modern caller may carry, and `task` of who knows none."""
+        dropped = RETRY_FIELDS if knows_tasks(self.version) else (*RETRY_FIELDS, "task")
+        return {name: value for name, value in self.params.items() if name not in dropped}
+
+    def outgoing_params(self, state: Claims | None, upstream: Version) -> dict[str, Any]:
+        """The parameters as they go upstream: of a retry, with the state that the upstream itself gave.
+
+        No `task` of a modern caller goes to a legacy upstream, which would take it for the wish of 2025-11-25 and make
+        a task that is nobody's.
+        """
         if not is_modern(self.version):
             return self.own_params()
-        params = {name: value for name, value in self.params.items() if name != "requestState"}
+        dropped = ("requestState",) if is_modern(upstream) else ("requestState", "task")
+        params = {name: value for name, value in self.params.items() if name not in dropped}
         return params if state is None or state.inner is None else {**params, "requestState": state.inner}
 
     def question(self, question: Question, mint: str) -> Question:
@@ -96,17 +128,20 @@ class Call:
 
 
 class Forwarder:
-    """What forwarding needs beside the call: the broker's own `serverInfo`, and where calls are parked."""
+    """What forwarding needs beside the call: the broker's own `serverInfo`, parked calls, and whose task is whose."""
 
-    def __init__(self, me: Mapping[str, Any], parking: Parking) -> None:
+    def __init__(self, me: Mapping[str, Any], parking: Parking, tasks: Tasks) -> None:
         self._me = me
         self._parking = parking
+        self._tasks = tasks
 
     async def forward(self, call: Call, upstream: Upstream, shelf: Shelf | None, exchange: Exchange) -> dict[str, Any]:
         """The result of `call`, as its caller's era has it.
 
         Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
         """
+        if call.awaited is not None:
+            call.awaited.waiting.append(exchange)
         try:
             state = self._state_of(call)
             if state is not None and state.parked is not None:
@@ -118,8 +153,9 @@ class Forwarder:
                 if state is not None:
                     self._parking.take_back(state)
                 raise
-            params = call.outgoing_params(state)
-            way = _Way(call, link, upstream.server.timeout, shelf, self._me, self._parking)
+            params = call.outgoing_params(state, link.version)
+            timeout = call.timeout(upstream.server.timeout, exchange.now)
+            way = _Way(call, link, timeout, shelf, self._me, self._parking, self._tasks)
             if not is_modern(call.version) or is_modern(link.version) or not exchange.can_be_asked:
                 return await way.run(params, exchange)
             return await self._park(call, way, exchange)
@@ -128,6 +164,8 @@ class Forwarder:
             raise
         finally:
             exchange.finish()
+            if call.awaited is not None:
+                call.awaited.waiting.remove(exchange)
 
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""
@@ -170,13 +208,14 @@ class _Way:
     shelf: Shelf | None
     me: Mapping[str, Any]
     parking: Parking
+    tasks: Tasks
 
     async def run(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
         for _ in range(MAX_ROUNDS):
             result = await self._request(params, exchange)
             if result.get("resultType") != INPUT_REQUIRED:
-                return self._finished(result)
+                return self._finished(result, exchange)
             questions = self._questions(result, exchange)
             if is_modern(self.call.version):
                 return self._passed_on(result, questions)
@@ -190,16 +229,22 @@ class _Way:
 
     async def _request(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         async def ask(question: Question) -> dict[str, Any]:
-            return await exchange.ask(self.call.question(question, self.parking.mint()))
+            question = Question(question.method, publish_related(question.params, self.call.server))
+            answer = await exchange.ask(self.call.question(question, self.parking.mint()))
+            return own_related(answer, self._own_task)
+
+        def notice(method: str, params: dict[str, Any]) -> None:
+            exchange.notice(method, publish_related(params, self.call.server))
 
         try:
             return await self.link.request(
                 self.call.method,
                 params,
                 timeout=self.timeout,
-                on_notice=exchange.notice,
+                on_notice=notice,
                 on_question=ask,
                 owner=exchange.owner,
+                task=self.call.awaited.own if self.call.awaited is not None else "",
                 wants_progress=exchange.wants_progress,
                 capabilities=declared_upstream(exchange.capabilities, self.link.version),
                 log_level=exchange.log_level,
@@ -260,13 +305,75 @@ class _Way:
             raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": self.call.server})
         return answers
 
-    def _finished(self, result: dict[str, Any]) -> dict[str, Any]:
-        if result.get("resultType") not in COMPLETE:
-            raise _unexpected(self.call.server)
-        rewrite_result(self.call.method, result, self._publish)
+    def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
+        if not self._takes_task(result, exchange):
+            if result.get("resultType") not in COMPLETE:
+                raise _unexpected(self.call.server)
+            rewrite_result(
+                "tools/call" if self.call.method == "tasks/result" else self.call.method, result, self._publish
+            )
+        if self.call.method in TASK_METHODS:
+            self._about_task(result, exchange)
+        result = publish_related(result, self.call.server)
         return result_for_caller(
-            self.call.method, result, upstream=self.link.version, caller=self.call.version, server=self.me
+            self.call.method,
+            result,
+            upstream=self.link.version,
+            caller=self.call.version,
+            server=self.me,
+            scope=self.call.cache_scope,
         )
+
+    def _takes_task(self, result: dict[str, Any], exchange: Exchange) -> bool:
+        """Whether a result is a task that both sides know of: then it is the caller's from here on.
+
+        Raises: MalformedAnswer, if it has no id that can be kept.
+        """
+        if self.call.method != "tools/call" or is_modern(self.link.version) != is_modern(self.call.version):
+            return False
+        created = created_task(result, self.link.version)
+        if created is None or not self._may_create(exchange):
+            return False
+        if not is_task_id(created.get("taskId")):
+            raise MalformedAnswer(self.call.server, "a task without an id")
+        task = self.tasks.bind(
+            created,
+            self.call.permit.entry,
+            self.call.permit.caller.principal,
+            is_modern=is_modern(self.call.version),
+            link=self.link,
+            session=exchange.owner,
+            token=exchange.token,
+            now=exchange.now,
+        )
+        (result if task.is_modern else result["task"])["taskId"] = task.public
+        return True
+
+    def _may_create(self, exchange: Exchange) -> bool:
+        """Whether the caller has said that it can take a task for an answer."""
+        if not is_modern(self.call.version):
+            return knows_tasks(self.call.version) and is_object(self.call.params.get("task"))
+        extensions = exchange.capabilities.get("extensions")
+        return is_object(extensions) and TASKS in extensions
+
+    def _about_task(self, result: dict[str, Any], exchange: Exchange) -> None:
+        """The result of a request about tasks, under public ids; a look at a task renews its time. In place."""
+        if self.call.method == "tasks/list":
+            server = self.call.server
+            listed = [{**one, "taskId": publish_task(server, one["taskId"])} for one in listed_tasks(result)]
+            result["tasks"] = [one for one in listed if self._own_task(one["taskId"]) is not None]
+            return
+        assert self.call.task is not None
+        self.tasks.renew(self.call.task, result, self.link, exchange.owner, exchange.now)
+        if "taskId" in result:
+            result["taskId"] = self.call.task.public
+        if is_modern(self.call.version):
+            publish_task_content(result, self._publish)
+            if "inputRequests" in result:
+                result["inputRequests"] = requests_of(self._questions(result, exchange))
+
+    def _own_task(self, public: str) -> str | None:
+        return self.tasks.own_id(self.call.permit.caller.principal, self.call.server, public)
 
     def _publish(self, uri: str) -> str:
         return uri if self.shelf is None else self.shelf.publish(uri)

@@ -13,7 +13,7 @@ import orjson
 from broker.core import cursor, wire
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry
-from broker.core.era import META_SERVER_INFO, is_modern, tool_for_caller
+from broker.core.era import META_SERVER_INFO, is_modern, knows_tasks, tool_for_caller
 from broker.core.instructions import Part, merge
 from broker.core.policy import Policy, view_entries
 from broker.core.request import LISTS, Kind, Request
@@ -38,15 +38,19 @@ class Texts:
     limits: Mapping[str, int]
 
 
+Form = tuple[bool, bool]
+"""In what versions differ for lists: whether it is modern, whether it knows the tasks of 2025-11-25."""
+
+
 @dataclass(slots=True)
 class _View:
     """What is known of one view of one caller, for one catalog."""
 
     entries: dict[Kind, tuple[Entry, ...]] = field(default_factory=dict[Kind, tuple[Entry, ...]])
-    pages: dict[tuple[Kind, bool, int], bytes] = field(default_factory=dict[tuple[Kind, bool, int], bytes])
+    pages: dict[tuple[Kind, Form, int], bytes] = field(default_factory=dict[tuple[Kind, Form, int], bytes])
     instructions: tuple[str | None] | None = None
     """None until they are made."""
-    servers: frozenset[str] | None = None
+    servers: Mapping[str, Entry] | None = None
     """Likewise."""
 
 
@@ -77,11 +81,15 @@ class Views:
             view.entries[kind] = tuple(entry for entry in visible if entry.server not in scope.hidden)
         return view.entries[kind]
 
-    def servers(self, catalog: Catalog, scope: Scope) -> frozenset[str]:
-        """The servers of which the caller sees something."""
+    def servers(self, catalog: Catalog, scope: Scope) -> Mapping[str, Entry]:
+        """The servers of which the caller sees something, each with the first thing that it sees."""
         view = self._view(catalog, scope)
         if view.servers is None:
-            view.servers = frozenset(entry.server for kind in Kind for entry in self.entries(catalog, scope, kind))
+            seen: dict[str, Entry] = {}
+            for kind in Kind:
+                for entry in self.entries(catalog, scope, kind):
+                    seen.setdefault(entry.server, entry)
+            view.servers = seen
         return view.servers
 
     def page(self, catalog: Catalog, scope: Scope, kind: Kind, request: Request) -> dict[str, Any]:
@@ -93,9 +101,8 @@ class Views:
         mark = self._policy.standing(scope.caller).mark
         bound = f"{scope.caller.principal}\0{mark}\0{scope.view}\0{kind}"
         start = self._start(entries, bound, request.params)
-        modern = is_modern(request.version)
         pages = self._view(catalog, scope).pages
-        key = (kind, modern, start)
+        key = (kind, (is_modern(request.version), knows_tasks(request.version)), start)
         if key not in pages:
             pages[key] = _encoded(catalog, entries[start : start + PAGE_SIZE], kind, request)
         result: dict[str, Any] = {LISTS[kind].member: orjson.Fragment(pages[key])}

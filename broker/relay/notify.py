@@ -2,16 +2,20 @@
 asked to be told.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker.core.caller import Caller
-from broker.core.catalog import Catalog, Entry
+from broker.core.catalog import Catalog, Entry, Shelf
 from broker.core.policy import Permit, Policy, decide
+from broker.core.questions import labelled, questions_of, requests_of, unanswerable
 from broker.core.request import Kind
 from broker.core.standing import Standing
+from broker.core.tasks import STATUS, publish_task_content
 from broker.errors import InvalidParams
+from broker.relay.tasks import Task, Tasks, news_of
+from broker.upstream.link import Link
 from broker.upstream.supervise import Upstream
 
 MAX_WATCHES: Final = 1000
@@ -27,6 +31,8 @@ LIST_CHANGED: Final = {
 Deliver = Callable[[str, dict[str, Any]], None]
 """Told method and parameters of a notification. Must neither block nor raise."""
 UPDATED: Final = "notifications/resources/updated"
+PROGRESS: Final = "notifications/progress"
+MESSAGE: Final = "notifications/message"
 
 
 class Watches:
@@ -34,15 +40,27 @@ class Watches:
 
     def __init__(self) -> None:
         self._watched: dict[tuple[str, str], Upstream] = {}
+        self._tasks: dict[str, tuple[Task, Upstream]] = {}
 
     def __len__(self) -> int:
-        return len(self._watched)
+        return len(self._watched) + len(self._tasks)
+
+    def add_task(self, task: Task, upstream: Upstream) -> bool:
+        """Hear of a task, if that is not too much."""
+        if task.public not in self._tasks and len(self) < MAX_WATCHES:
+            self._tasks[task.public] = (task, upstream)
+            upstream.wishes.watch_task(task.own)
+        return task.public in self._tasks
+
+    def has_task(self, task: Task) -> bool:
+        """Whether it is heard of."""
+        return self._tasks.get(task.public, (None,))[0] is task
 
     async def add(self, upstream: Upstream, own: str) -> None:
         """Watch a resource. Twice is once. Raises: BrokerError, if the upstream refuses, or there are too many."""
         if (upstream.key, own) in self._watched:
             return
-        if len(self._watched) >= MAX_WATCHES:
+        if len(self) >= MAX_WATCHES:
             raise InvalidParams(f"more than {MAX_WATCHES} resources are subscribed")
         await upstream.watch(own)
         self._watched[upstream.key, own] = upstream
@@ -64,7 +82,10 @@ class Watches:
         """The caller is gone."""
         for (_, own), upstream in self._watched.items():
             upstream.unwatch(own)
+        for task, upstream in self._tasks.values():
+            upstream.wishes.unwatch_task(task.own)
         self._watched.clear()
+        self._tasks.clear()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +96,12 @@ class Subscriber:
     view: str
     deliver: Deliver
     watches: Watches = field(default_factory=Watches)
+    session: str = ""
+    """The legacy session whose stream it is; "" for a modern one, which hears only of what it asked for."""
+    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What its caller can be asked, and which extensions it knows."""
+    is_one_of_many: bool = False
+    """Whether its view has several servers, so that a question must say which one asks."""
 
 
 class Hub:
@@ -82,6 +109,8 @@ class Hub:
 
     def __init__(self) -> None:
         self._subscribers: set[Subscriber] = set()
+        self.tasks = Tasks()
+        """Whose task is whose: nobody else hears of it."""
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -105,6 +134,14 @@ class Hub:
                     told.add(key)
                     subscriber.deliver(LIST_CHANGED[kind], {})
 
+    def turned(self, policy: Policy, server: str, catalog: Catalog) -> None:
+        """A server that is hidden while it is down has come or gone: tell those who see something of it."""
+        for method in sorted(set(LIST_CHANGED.values())):
+            kinds = [kind for kind in Kind if LIST_CHANGED[kind] == method]
+            for subscriber in tuple(self._subscribers):
+                if any(_visible(policy, subscriber, _entries(catalog, server, kind)) for kind in kinds):
+                    subscriber.deliver(method, {})
+
     def adopted(self, before: Policy, after: Policy, catalog: Catalog) -> None:
         """Another policy is in force: tell those who see other lists now."""
         differs: dict[tuple[Standing, Standing, str, Kind], bool] = {}
@@ -125,6 +162,56 @@ class Hub:
         for subscriber in tuple(self._subscribers):
             if subscriber.watches.covers(entry.server, entry.own) and _visible(policy, subscriber, (entry,)):
                 subscriber.deliver(UPDATED, {"uri": entry.public})
+
+    def task_changed(
+        self, policy: Policy, shelf: Shelf, link: Link, method: str, params: dict[str, Any], now: float
+    ) -> None:
+        """A server has said something about a task: tell whoever's it is, and nobody else (I-32).
+
+        On the stream of the `tasks/result` that waits for it, else on that of the session that asked about it last, or
+        on those that listen for it.
+        """
+        news = news_of(shelf.mount.key, method, params)
+        if news is None:
+            return
+        own, published = news
+        for task in self.tasks.about(shelf.mount.key, own, link):
+            told = {**published, "progressToken": task.token} if method == PROGRESS else dict(published)
+            if (method == PROGRESS and task.token is None) or not task.gate.admits(now):
+                continue
+            if method in STATUS:
+                publish_task_content(told, shelf.publish)
+            for listener in tuple(task.waiting):
+                (listener.notice if method == MESSAGE else listener.tell)(method, told)
+            if not task.waiting and method != MESSAGE:
+                self._tell_of_task(policy, task, method, told)
+
+    def _tell_of_task(self, policy: Policy, task: Task, method: str, params: dict[str, Any]) -> None:
+        for subscriber in tuple(self._subscribers):
+            if subscriber.caller.principal != task.principal or not _hears_of(subscriber, task):
+                continue
+            if isinstance(decide(policy, subscriber.caller, subscriber.view, task.entry), Permit):
+                asked = _asked_by_task(params, subscriber, task.entry.server)
+                if asked is not None:
+                    subscriber.deliver(method, asked)
+
+
+def _hears_of(subscriber: Subscriber, task: Task) -> bool:
+    if task.is_modern:
+        return subscriber.watches.has_task(task)
+    return bool(subscriber.session) and subscriber.session == task.session
+
+
+def _asked_by_task(params: dict[str, Any], subscriber: Subscriber, server: str) -> dict[str, Any] | None:
+    """A task with its questions as this subscriber is asked them; None if it offers no answer to one of them."""
+    if "inputRequests" not in params:
+        return params
+    questions = questions_of(params)
+    if questions is None or any(unanswerable(one, subscriber.capabilities) for one in questions.values()):
+        return None
+    if subscriber.is_one_of_many:
+        questions = {key: labelled(question, server) for key, question in questions.items()}
+    return {**params, "inputRequests": requests_of(questions)}
 
 
 def _may_know(policy: Policy, subscriber: Subscriber, old: tuple[Entry, ...], new: tuple[Entry, ...]) -> bool:

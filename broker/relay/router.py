@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
-from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern, result_for_caller
+from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern, knows_tasks, result_for_caller
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
+from broker.core.tasks import own_related
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
@@ -27,6 +28,8 @@ from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.notify import Watches
 from broker.relay.parking import Parking
 from broker.relay.served import Served
+from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
+from broker.relay.tasks import Task, Tasks
 
 _WORD: Final = {
     Kind.TOOL: "tool",
@@ -40,10 +43,11 @@ _NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 class Router:
     """What the fronts call; it knows the live configuration, not where a request came from."""
 
-    def __init__(self, served: Served, parking: Parking) -> None:
+    def __init__(self, served: Served, parking: Parking, tasks: Tasks) -> None:
         self.served = served
         """The live configuration; a reload puts another in its place."""
-        self._forwarder = Forwarder(served.me, parking)
+        self._tasks = tasks
+        self._forwarder = Forwarder(served.me, parking, tasks)
 
     async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """The result of a request, as its caller's era has it.
@@ -72,8 +76,12 @@ class Router:
         """
         now = self.served
         entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
+        if entry is None and kind is Kind.TOOL:
+            entry = app_tool(now, public, request.view, caller)
         if entry is not None and entry.server not in now.pool.upstreams:
             entry = None  # of a disabled server: its names are reserved, and lead nowhere
+        if entry is not None and entry.needs_task and not knows_tasks(request.version):
+            entry = None  # hidden from who cannot use it, whatever the rules say
         decision = decide(now.policy, caller, request.view, entry, arguments)
         if isinstance(decision, Denied):
             raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
@@ -82,22 +90,35 @@ class Router:
         return decision
 
     async def _forward(
-        self, permit: Permit, request: Request, params: Mapping[str, Any], exchange: Exchange
+        self,
+        permit: Permit,
+        request: Request,
+        params: dict[str, Any],
+        exchange: Exchange,
+        task: Task | None = None,
     ) -> dict[str, Any]:
         now = self.served
         server = permit.entry.server
-        is_one_of_many = len(now.shown(request.view, permit.caller)) > 1
-        call = Call(permit, request.method, params, request.version, now.first_wait, is_one_of_many)
-        result = await self._forwarder.forward(
+        principal = permit.caller.principal
+        call = Call(
+            permit,
+            request.method,
+            own_related(params, lambda public: self._tasks.own_id(principal, server, public)),
+            request.version,
+            now.first_wait,
+            len(now.shown(request.view, permit.caller)) > 1,
+            now.cache_scope,
+            task,
+        )
+        return await self._forwarder.forward(
             call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange
         )
-        if "cacheScope" in result:
-            result["cacheScope"] = now.cache_scope if result["cacheScope"] == "public" else "private"
-        return result
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
             return await self._list(KIND_OF_LIST[request.method], request, caller)
+        if request.method.startswith("tasks/"):
+            return await self._task(request, caller, exchange)
         match request.method:
             case "completion/complete":
                 return await self._complete(request, caller, exchange)
@@ -137,6 +158,24 @@ class Router:
             case _:
                 raise InvalidParams("ref must be a ref/prompt with a name or a ref/resource with a uri")
         return await self._forward(permit, request, {**request.params, "ref": own}, exchange)
+
+    async def _task(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+        """`tasks/...`: of this caller's tasks alone."""
+        now = self.served
+        refuse_unless_offered(now, request, caller, exchange)
+        if request.method == "tasks/list":
+            return await list_tasks(
+                now, request, caller, lambda permit, params: self._forward(permit, request, params, exchange)
+            )
+        task, permit = find_task(now, self._tasks, request, caller, exchange.now)
+        return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)
+
+    def watch_task(self, public: object, who: Request, caller: Caller, watches: Watches, now: float) -> bool:
+        """Let `watches` hear of a task, if it is the caller's. Raises: UnknownTask."""
+        task, permit = find_task(
+            self.served, self._tasks, Request(who.method, {"taskId": public}, who.version, who.view), caller, now
+        )
+        return watches.add_task(task, self.served.pool.upstreams[permit.entry.server])
 
     async def discover(self, request: Request, caller: Caller) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""
@@ -246,6 +285,12 @@ class Router:
         for key, upstream in self.served.pool.upstreams.items():
             if not upstream.is_ready:
                 yield key, self._trouble(key)
+
+
+def app_tool(now: Served, own: str, view: str, caller: Caller) -> Entry | None:
+    """The one visible tool with a page of MCP Apps that has this own name: its page knows no other name for it."""
+    found = [one for one in now.catalog.app_tools(own) if isinstance(decide(now.policy, caller, view, one), Permit)]
+    return found[0] if len(found) == 1 else None
 
 
 def entry_is_known(entry: Entry, served: Served) -> bool:

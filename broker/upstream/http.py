@@ -25,6 +25,7 @@ from broker.core import wire
 from broker.core.era import is_modern
 from broker.core.eventstream import Event
 from broker.core.shape import is_object
+from broker.core.tasks import MODERN_METHODS, related_task
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
     MAX_QUESTIONS,
@@ -262,9 +263,11 @@ class HttpLink(Link):
         if method == "notifications/progress":
             if params.get("progressToken") == request_id:
                 waiting.notice(method, params)
+            elif related_task(params) is not None:
+                self._unsolicited(method, params)  # of a call that has been answered with a task
         elif method == "notifications/cancelled":
             self._take_back(params)
-        elif belongs_to_link(method):
+        elif belongs_to_link(method) or related_task(params) not in (None, waiting.task):
             self._unsolicited(method, params)
         else:
             waiting.notice(method, params)
@@ -293,7 +296,7 @@ class HttpLink(Link):
         headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
         headers[MCP_METHOD_HEADER] = method
         params = params or {}
-        name = params.get(NAME_BEARING_METHODS.get(method, ""))
+        name = params.get("taskId" if method in MODERN_METHODS else NAME_BEARING_METHODS.get(method, ""))
         if isinstance(name, str):
             headers[MCP_NAME_HEADER] = encode_header_value(name)
             arguments = params.get("arguments")

@@ -17,6 +17,7 @@ from broker.core import wire
 from broker.core.era import LATEST_LEGACY, Version, hop_params
 from broker.core.questions import CAPABILITY, Question
 from broker.core.shape import is_object
+from broker.core.tasks import STATUS, related_task
 from broker.errors import (
     INTERNAL_ERROR,
     BrokerError,
@@ -71,7 +72,7 @@ class Waiting:
     """
 
     __slots__ = (
-        *("upstream", "timeout", "on_notice", "on_question", "owner", "started", "lost"),
+        *("upstream", "timeout", "on_notice", "on_question", "owner", "task", "started", "lost"),
         *("_asking", "_deadline", "_fault", "_loop", "_others", "_task", "_timer"),
     )
 
@@ -82,6 +83,7 @@ class Waiting:
         on_notice: Notice = ignore_notice,
         on_question: Ask = ask_nobody,
         owner: str = "",
+        task: str = "",
     ) -> None:
         self.upstream = upstream
         self.timeout = timeout
@@ -89,6 +91,8 @@ class Waiting:
         self.on_question = on_question
         self.owner = owner
         """The session that it belongs to, "" for none: what comes late for one call may go to another of the same."""
+        self.task = task
+        """The upstream's own id of the task that it waits for, "" for none."""
         self._loop = asyncio.get_running_loop()
         self.started = self._loop.time()
         self.lost: str | None = None
@@ -219,15 +223,16 @@ class Link(ABC):
         on_notice: Notice = ignore_notice,
         on_question: Ask = ask_nobody,
         owner: str = "",
+        task: str = "",
         wants_progress: bool = False,
         capabilities: Mapping[str, Any] | None = None,
         log_level: str | None = None,
     ) -> dict[str, Any]:
         """Ask, and wait for the result: its object as it came.
 
-        `timeout`: seconds; `owner`: the session that asks; `capabilities`: what a modern upstream may ask back in this
-        one request; `log_level`: from which on it may log. A request that is cancelled, or out of time, is cancelled
-        upstream.
+        `timeout`: seconds; `owner`: the session that asks; `task`: the one whose result is asked for; `capabilities`:
+        what a modern upstream may ask back in this one request; `log_level`: from which on it may log. A request that
+        is cancelled, or out of time, is cancelled upstream.
 
         Raises: UpstreamUnavailable, UpstreamTimedOut, MalformedAnswer, UpstreamAnsweredError.
         """
@@ -242,7 +247,7 @@ class Link(ABC):
             progress_token=request_id if wants_progress else None,
             log_level=log_level,
         )
-        waiting = Waiting(self.upstream, timeout, on_notice, on_question, owner)
+        waiting = Waiting(self.upstream, timeout, on_notice, on_question, owner, task)
         if on_question is not ask_nobody:
             self._calls[request_id] = waiting
         try:
@@ -317,6 +322,23 @@ class Link(ABC):
             raise CannotAsk("it may belong to a call that was cancelled a moment ago: try again", code=INTERNAL_ERROR)
         return only
 
+    def _addressee(self, params: Mapping[str, Any], waiting: Waiting | None) -> Waiting | None:
+        """The call that a message of the upstream belongs to; `waiting` is the one on whose stream it came, if any.
+
+        What names a task goes to the call that waits for that task, wherever it came: to an upstream all callers of a
+        shared link are one client, and it may use any stream. Spec: 2025-11-25 basic/utilities/tasks, "Input Required
+        Status".
+
+        Raises: CannotAsk, if that cannot be told. None, if there is no call at all.
+        """
+        task = related_task(params)
+        if task is None:
+            return waiting or self._owner()
+        found = [call for call in self._calls.values() if call.task == task]
+        if not found or any(call.owner != found[0].owner for call in found):
+            raise CannotAsk("nobody waits for this task: ask again while its tasks/result is open", code=INTERNAL_ERROR)
+        return found[0]
+
     def _abandon_call(self, request_id: int) -> None:
         """Nobody waits for this call any more, but its upstream may still work on it."""
         waiting = self._calls.get(request_id)
@@ -340,7 +362,7 @@ class Link(ABC):
         with anyio.CancelScope() as scope:
             self._questions[request_id] = scope
             try:
-                owner = waiting or self._owner()
+                owner = self._addressee(params, waiting)
                 result = await (owner.ask if owner is not None else ask_nobody)(Question(method, params))
                 return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
             except BrokerError as error:
@@ -357,7 +379,7 @@ class Link(ABC):
 
     def _unsolicited(self, method: str, params: dict[str, Any]) -> None:
         """A notification that no request owns."""
-        if belongs_to_link(method):
+        if belongs_to_link(method) or related_task(params) is not None:
             self.on_event(method, params)
         else:
             log.debug("%s: dropped %s, which belongs to no request", self.upstream, printable(method))
@@ -365,6 +387,8 @@ class Link(ABC):
 
 def belongs_to_link(method: str) -> bool:
     """Whether a notification speaks of the upstream as a whole, whatever stream it came on."""
+    if method in STATUS:
+        return True  # by the task's id it reaches whose task it is, whoever's stream it came on
     return method.startswith("notifications/") and method.endswith(
         ("/list_changed", "/resources/updated", "/subscriptions/acknowledged")
     )

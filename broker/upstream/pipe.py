@@ -15,6 +15,7 @@ import anyio.abc
 from broker.core import wire
 from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
+from broker.core.tasks import related_task
 from broker.errors import CannotAsk, MalformedAnswer, UpstreamUnavailable, printable
 from broker.upstream.link import (
     MAX_QUESTIONS,
@@ -192,6 +193,8 @@ class PipeLink(Link):
                 pending = self._pending.get(token) if type(token) is int else None
                 if pending is not None:
                     pending.waiting.notice(method, params)
+                elif related_task(params) is not None:
+                    self._unsolicited(method, params)  # of a call that has been answered with a task
             case "notifications/cancelled":
                 self._take_back(params)
             case "notifications/message" | "notifications/elicitation/complete":
@@ -202,7 +205,7 @@ class PipeLink(Link):
     def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
         """What names no call goes to the only one in flight, or to nobody."""
         try:
-            owner = self._owner()
+            owner = self._addressee(params, None)
         except CannotAsk:
             owner = None
         if owner is not None:

@@ -7,6 +7,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -19,6 +20,7 @@ from broker.core.catalog import Listing
 from broker.core.era import SHARED_CAPABILITIES, is_modern
 from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
+from broker.core.tasks import STATUS, related_task
 from broker.errors import BrokerError, UpstreamUnavailable
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.discover import discover, fetch_list, with_list
@@ -42,6 +44,10 @@ OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 
 OnUpdated = Callable[[str, str], None]
 """Told that a resource has changed: server, own URI."""
+OnTask = Callable[[str, Link, str, dict[str, Any]], None]
+"""Told what a server says of a task: server, the link it came on, method and parameters of the notification."""
+OnTurn = Callable[[str], None]
+"""Told that a server has become ready, or is so no more."""
 
 _ANNOUNCED: Final[dict[str, tuple[str, tuple[Kind, ...]]]] = {
     "notifications/tools/list_changed": ("tools", (Kind.TOOL,)),
@@ -64,6 +70,14 @@ def ignore_update(server: str, uri: str) -> None:
     """For who has nobody to tell."""
 
 
+def ignore_task(server: str, link: Link, method: str, params: dict[str, Any]) -> None:
+    """Likewise."""
+
+
+def ignore_turn(server: str) -> None:
+    """Likewise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Supplies:
     """What every upstream of a configuration is given."""
@@ -73,6 +87,8 @@ class Supplies:
     on_listing: OnListing
     declare: Declare = declare_shared
     on_updated: OnUpdated = ignore_update
+    on_task: OnTask = ignore_task
+    on_turn: OnTurn = ignore_turn
 
 
 @dataclass(slots=True)
@@ -183,9 +199,12 @@ class Upstream:
 
     def _ended(self, why: str) -> None:
         """The connection is lost, or came to nothing: said at once, however long clearing it away may take."""
+        was_ready = self.state.phase is Phase.READY
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
             self._link, self.trouble = None, why
-            self._step(Event.LOST if self.state.phase is Phase.READY else Event.FAILED)
+            self._step(Event.LOST if was_ready else Event.FAILED)
+        if was_ready:
+            self._supplies.on_turn(self.key)
         self._first_outcome.set()
         self.first_try.set()
 
@@ -219,7 +238,7 @@ class Upstream:
                 await link.aclose()
 
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
-        link.on_event = self._on_event
+        link.on_event = partial(self._on_event, link)
         try:
             await shake_hands(link, self.server, self._supplies.declare)
         except BrokerError as error:
@@ -227,6 +246,7 @@ class Upstream:
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
         self._first_outcome.set()
+        self._supplies.on_turn(self.key)
         if self.listing is not None:
             link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
         # Discovery must not delay the loss of a link, nor outlive it.
@@ -300,7 +320,9 @@ class Upstream:
                 await self._publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
 
-    def _on_event(self, method: str, params: dict[str, Any]) -> None:
+    def _on_event(self, link: Link, method: str, params: dict[str, Any]) -> None:
+        if method in STATUS or related_task(params) is not None:
+            self._supplies.on_task(self.key, link, method, params)
         if method == "notifications/subscriptions/acknowledged":
             self._acknowledged.set()
         if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):

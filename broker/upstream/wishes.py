@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 
 from broker.clock import Clock
-from broker.core.era import is_modern
+from broker.core.era import TASKS, is_modern
 from broker.core.logs import more_verbose
 from broker.errors import BrokerError
 from broker.upstream.connect import reason
@@ -38,6 +38,8 @@ class Wishes:
         """The most verbose level that anybody asked for."""
         self._watched: Counter[str] = Counter()
         """Own URIs of resources that callers watch, and how many do."""
+        self._watched_tasks: Counter[str] = Counter()
+        """Own ids of tasks of a modern upstream, likewise."""
         self._subscribed: set[str] = set()
         """Those that the connection there is has been asked for."""
         self._to_tell: set[str] = set()
@@ -71,6 +73,18 @@ class Wishes:
         self._watched[uri] -= 1
         if self._watched[uri] <= 0:
             del self._watched[uri]
+        self._said.set()
+
+    def watch_task(self, own: str) -> None:
+        """Somebody wants to hear of a task of a modern upstream."""
+        self._watched_tasks[own] += 1
+        self._said.set()
+
+    def unwatch_task(self, own: str) -> None:
+        """One less does."""
+        self._watched_tasks[own] -= 1
+        if self._watched_tasks[own] <= 0:
+            del self._watched_tasks[own]
         self._said.set()
 
     def tell(self, method: str) -> None:
@@ -111,23 +125,33 @@ class Wishes:
         """
         while link.lost is None:
             self._said = anyio.Event()
-            watched = sorted(self._watched)
-            wanted = {**lists, **({"resourceSubscriptions": watched} if watched else {})}
+            watched = self._everything_watched()
+            wanted = {**lists, **watched}
             if not wanted:
                 on_settled()
                 await self._said.wait()
                 continue
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._subscribe, link, wanted, on_settled)
-                while sorted(self._watched) == watched:
+                while self._everything_watched() == watched:
                     await self._said.wait()
                     self._said = anyio.Event()
                 tasks.cancel_scope.cancel()
 
+    def _everything_watched(self) -> dict[str, list[str]]:
+        every = {"resourceSubscriptions": sorted(self._watched), "taskIds": sorted(self._watched_tasks)}
+        return {name: watched for name, watched in every.items() if watched}
+
     async def _subscribe(self, link: Link, wanted: Mapping[str, Any], on_settled: Callable[[], None]) -> None:
         while True:
             try:
-                await link.request("subscriptions/listen", {"notifications": wanted}, timeout=float("inf"))
+                await link.request(
+                    "subscriptions/listen",
+                    {"notifications": wanted},
+                    timeout=float("inf"),
+                    # Only who knows the extension may hear of tasks; those for whom we ask do.
+                    capabilities={"extensions": {TASKS: {}}} if "taskIds" in wanted else None,
+                )
             except BrokerError as error:
                 log.debug("%s: no announcements: %s", link.upstream, error.message)
             on_settled()

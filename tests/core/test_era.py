@@ -34,7 +34,7 @@ PASSING = {"a.b/c": [1], "traceparent": "00-x", "io.modelcontextprotocol/related
 
 
 def result(method: str, given: dict[str, Any], upstream: Version, caller: Version) -> dict[str, Any]:
-    return result_for_caller(method, copy.deepcopy(given), upstream=upstream, caller=caller, server=ME)
+    return result_for_caller(method, copy.deepcopy(given), upstream=upstream, caller=caller, server=ME, scope="public")
 
 
 def test_a_version_is_modern_or_legacy_or_unknown() -> None:
@@ -184,6 +184,8 @@ def test_a_modern_caller_gets_no_code_that_its_version_forbids(
     code: int, data: object, uri: str | None, expected: object
 ) -> None:
     for upstream in (None, LEGACY, MODERN):
+        if upstream is LEGACY and code in (-32020, -32021, -32022):
+            continue  # no legacy upstream can mean what the modern era means by them
         assert error_for_caller(code, data, caller=MODERN, uri=uri, upstream=upstream) == expected
 
 
@@ -253,3 +255,42 @@ def test_a_modern_caller_is_not_shown_a_tool_that_needs_legacy_tasks(execution: 
     assert tool_for_caller(tool, upstream=LEGACY, caller=MODERN) is (None if hidden else tool)
     assert tool_for_caller(tool, upstream=LEGACY, caller=LEGACY) is tool
     assert tool_for_caller(tool, upstream=MODERN, caller=MODERN) is tool
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(5, 5), (0, 0), (-1, 0), (10**18, 300_000), (2.9, 2), (1e300, 300_000), (True, 0), ("5", 0), (None, 0), ([], 0)],
+)
+def test_f41_a_time_to_live_is_clamped_and_one_that_is_none_is_nothing(given: object, expected: int) -> None:
+    read = era.result_for_caller("resources/read", {"ttlMs": given}, upstream=MODERN, caller=MODERN, server=ME)
+    assert read["ttlMs"] == expected and type(read["ttlMs"]) is int
+
+
+@pytest.mark.parametrize("given", ["public", "private", "PUBLIC", None, 1])
+@pytest.mark.parametrize("scope", ["public", "private"])
+def test_a_read_is_public_only_where_its_server_and_all_rules_say_so(given: object, scope: str) -> None:
+    result = {"cacheScope": given, "ttlMs": 1}
+    read = era.result_for_caller("resources/read", result, upstream=MODERN, caller=MODERN, server=ME, scope=scope)
+    assert read["cacheScope"] == ("public" if given == scope == "public" else "private")
+
+
+@pytest.mark.parametrize("code", [-32020, -32021, -32022])
+def test_codes_of_the_modern_era_come_from_modern_upstreams_only(code: int) -> None:
+    for caller, upstream, expected in (
+        (MODERN, MODERN, code),
+        (MODERN, None, code),
+        (MODERN, LEGACY, -32603),
+        (LEGACY, MODERN, -32603),
+        (LEGACY, LEGACY, code),
+    ):
+        got = era.error_for_caller(code, {"requiredCapabilities": {}}, caller=caller, upstream=upstream, uri=None)
+        assert got == (expected, {"requiredCapabilities": {}})
+
+
+@pytest.mark.parametrize("caller", ALL_VERSIONS)
+@pytest.mark.parametrize("support", ["required", "optional", "forbidden", None, 1])
+def test_a_tool_that_is_a_task_only_is_shown_to_who_can_make_one(caller: Version, support: object) -> None:
+    tool = {"name": "t", "execution": {"taskSupport": support}}
+    shown = era.tool_for_caller(tool, upstream=LEGACY, caller=caller)
+    assert (shown is None) == (support == "required" and caller != LATEST_LEGACY)
+    assert era.tool_for_caller(tool, upstream=MODERN, caller=caller) is not None

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from broker.core.catalog import Listing
-from broker.core.era import LATEST_LEGACY, LATEST_MODERN, LEGACY_VERSIONS, TASKS, Version
-from broker.core.extensions import MAX_NAME, MAX_NAMES, MAX_SETTINGS, has_tasks, knows_tasks, offers, view_capabilities
+from broker.core.era import LATEST_LEGACY, LATEST_MODERN, LEGACY_VERSIONS, TASKS, Version, knows_tasks
+from broker.core.extensions import MAX_NAME, MAX_NAMES, MAX_SETTINGS, has_tasks, offers, view_capabilities
 
 Json = dict[str, Any]
 CHANGED = {"listChanged": True}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.rewrite import rewrite_error_data, rewrite_result, rewrite_tool_meta
+from broker.core.rewrite import rewrite_app_meta, rewrite_error_data, rewrite_result
 
 LINK = {"type": "resource_link", "uri": "file:///x", "name": "uri"}
 EMBEDDED = {"type": "resource", "resource": {"uri": "file:///x", "text": "file:///x", "_meta": {"uri": "file:///x"}}}
@@ -87,12 +87,12 @@ def test_other_results_are_left_alone() -> None:
 def test_the_page_that_a_tool_names_is_published_in_a_copy(meta: object, expected: object) -> None:
     tool = {"name": "x", "_meta": meta}
     before = copy.deepcopy(tool)
-    assert rewrite_tool_meta(tool, publish) == {"name": "x", "_meta": expected}
+    assert rewrite_app_meta(tool, publish) == {"name": "x", "_meta": expected}
     assert tool == before
 
 
 def test_a_tool_without_meta_gets_none() -> None:
-    assert rewrite_tool_meta({"name": "x"}, publish) == {"name": "x"}
+    assert rewrite_app_meta({"name": "x"}, publish) == {"name": "x"}
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,7 @@ class House:
         capabilities: Json | None = None,
         channel: BackChannel | None = None,
         log_level: str | None = None,
+        session: str = "",
     ) -> Json:
         """What a front would do with a judged request; the result as it goes over the wire."""
         exchange = Exchange(
@@ -273,6 +274,8 @@ class House:
             capabilities=capabilities or {},
             channel=channel,
             log_level=log_level,
+            owner=session,
+            is_legacy=not is_modern(version),
         )
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
