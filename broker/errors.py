@@ -4,8 +4,9 @@ A `BrokerError` is an answer: raise it anywhere below a front and the front turn
 (and, over HTTP, the status) of its row. Nothing else may cross that boundary: a front answers any other
 exception with `InternalError` and logs the cause, so that no text of a fault ever reaches a caller.
 
-Three boundaries catch everything, log it, and go on: `downstream/engine.py` for a request, `downstream/stream.py` for
-the stream of its response, and `upstream/supervise.py` for a connection.
+Five boundaries catch everything, log it, and go on: `identity/identity.py` for a credential, and `downstream/vigil.py`
+for one whose stream is open (they deny); `downstream/engine.py` for a request; `downstream/stream.py` for the stream of
+its response; `upstream/supervise.py` for a connection.
 """
 
 from typing import Any, Final

@@ -7,11 +7,14 @@ from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import count, line
-from broker.config import Loaded
+from broker.config import Loaded, Secret
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, is_loopback, serve_http
-from broker.identity.identity import Identity
+from broker.generation import state_directory
+from broker.identity.assembly import identity_of, resource_of
+from broker.identity.key_secret import NoKeySecret, read_key_secret
+from broker.identity.supplies import Supplies
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +22,9 @@ log = logging.getLogger(__name__)
 def serve(config: Path | None, host: str, port: int, level: str) -> int:
     """The exit code. Raises: Stop."""
     begin(level)
-    if not is_loopback(host):
-        raise Stop(
-            f"--host {line(host)} is refused: no credential source is configured, so everybody who reaches that "
-            "address could use every server. Use --host 127.0.0.1, and a tunnel or an authenticating proxy.",
-            BAD_INPUT,
-        )
     loaded = read_config(config)
+    broker = Broker(loaded)
+    door = _door(broker, host)
     try:
         listener = bind(host, port)
     except OSError as error:
@@ -33,24 +32,46 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
         raise Stop(
             f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
         ) from None
-    settings = loaded.config.server
-    guard = Guard(settings.allowed_hosts, settings.allowed_origins)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
-        door = Door(guard, Identity(broker.clock, (), is_private=is_loopback(host)))
-        await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url))
+        await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source))
 
-    broker = Broker(loaded)
     run_async(lambda: run(broker, front))
     log.info("stopped")
     return OK
 
 
-def _announce(loaded: Loaded, url: str) -> None:
+def _door(broker: Broker, host: str) -> Door:
+    """Who comes in. Raises: Stop, if everybody would."""
+    config, state = broker.loaded.config, state_directory(broker.loaded.config)
+
+    def key_secret() -> Secret | None:
+        return config.identity.key_secret or read_key_secret(state)
+
+    try:
+        key_secret()
+    except NoKeySecret as error:
+        raise Stop(str(error), BAD_INPUT) from None
+    supplies = Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret)
+    identity = identity_of(config.identity, supplies, is_private=is_loopback(host))
+    if not is_loopback(host) and not identity.is_reachable:
+        raise Stop(
+            f"--host {line(host)} is refused: no credential source is configured, so everybody who reaches that "
+            "address could use every server. Use --host 127.0.0.1, and a tunnel or an authenticating proxy; or make "
+            "a key (mcp-broker key create), or name an issuer (identity.jwt).",
+            BAD_INPUT,
+        )
+    public_url = config.identity.public_url
+    guard = Guard(config.server.allowed_hosts, config.server.allowed_origins, public_url)
+    return Door(guard, identity, resource_of(config.identity, config.broker.name))
+
+
+def _announce(loaded: Loaded, url: str, has_source: bool) -> None:
     # Said at every level: with --port 0 nobody else knows the port.
     log.setLevel(logging.INFO)
     enabled = sum(server.enabled for server in loaded.config.servers.values())
     log.info("serving %s: %s on %s", line(loaded.config.broker.name), count(enabled, "server"), url)
-    log.warning("no credential source is configured: every caller is 'local' and may use all of it")
+    if not has_source:
+        log.warning("no credential source is configured: every caller is 'local' and may use all of it")
     warn(loaded)

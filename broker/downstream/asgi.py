@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.downstream.message import error_bytes
 from broker.errors import BrokerError
 
 Scope = MutableMapping[str, Any]
@@ -141,6 +142,11 @@ class Http:
         """A whole response. Raises: Disconnected."""
         length = (b"content-length", str(len(body)).encode())
         await self._send(_head(status, (*headers, length)), _part(body, more=False))
+
+    async def refuse(self, refusal: HttpError) -> None:
+        """The response that is a refusal. Raises: Disconnected."""
+        body = b"" if refusal.error is None else error_bytes(None, refusal.error)
+        await self.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
 
     async def gone(self) -> None:
         """Wait until the caller has closed the connection. Only after the body was read."""

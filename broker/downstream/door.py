@@ -5,19 +5,27 @@ Host, then Origin, then who asks. A route is public, or behind this door; there 
 
 import math
 
-from broker.downstream.asgi import Http, HttpError
+from broker.core import wire
+from broker.downstream.asgi import JSON_HEADERS, Http, HttpError
 from broker.downstream.guard import Guard
 from broker.errors import InvalidRequest, printable
-from broker.identity.admission import Admission, Refusal
+from broker.identity.admission import Admission, Refusal, Unauthorized
 from broker.identity.identity import Identity
+from broker.identity.resource import Resource
 
 
 class Door:
-    """See the module."""
+    """See the module. `resource`: what is told to those who have no good credential."""
 
-    def __init__(self, guard: Guard, identity: Identity) -> None:
+    def __init__(self, guard: Guard, identity: Identity, resource: Resource) -> None:
         self._guard = guard
         self._identity = identity
+        self._resource = resource
+
+    @property
+    def has_source(self) -> bool:
+        """Whether callers must bring a credential."""
+        return self._identity.has_source
 
     def check_site(self, http: Http) -> None:
         """Where a request was sent to, and which page sent it. Raises: HttpError."""
@@ -33,11 +41,27 @@ class Door:
         try:
             return self._identity.known(http) or await self._identity.admit(http)
         except Refusal as refusal:
-            raise _answer(refusal) from None
+            raise self._answer(refusal, path) from None
 
+    def expired(self, path: str) -> HttpError:
+        """The answer to somebody who was admitted, and is not any more."""
+        return self._answer(Unauthorized(has_credential=True), path)
 
-def _answer(refusal: Refusal) -> HttpError:
-    headers: list[tuple[bytes, bytes]] = []
-    if refusal.retry_after is not None:
-        headers.append((b"retry-after", str(math.ceil(refusal.retry_after)).encode()))
-    return HttpError(refusal.status, InvalidRequest(refusal.message), headers)
+    async def describe(self, http: Http, path: str) -> None:
+        """The public metadata of the broker as a protected resource. Raises: HttpError, also if there is none."""
+        document = self._resource.document(path)
+        if document is None:
+            raise HttpError(404)
+        self.check_site(http)
+        if http.method not in ("GET", "HEAD"):
+            raise HttpError.not_allowed("GET")
+        await http.respond(200, wire.encode(document), JSON_HEADERS)
+
+    def _answer(self, refusal: Refusal, path: str) -> HttpError:
+        headers: list[tuple[bytes, bytes]] = []
+        if refusal.retry_after is not None:
+            headers.append((b"retry-after", str(math.ceil(refusal.retry_after)).encode()))
+        challenge = self._resource.challenge(refusal, path)
+        if challenge is not None:
+            headers.append((b"www-authenticate", challenge.encode()))
+        return HttpError(refusal.status, InvalidRequest(refusal.message), headers)

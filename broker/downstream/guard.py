@@ -13,11 +13,15 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Guard:
-    """What is allowed besides loopback names: `hosts` as host or host:port, `origins` as scheme://host[:port]."""
+    """What is allowed besides loopback names: `hosts` as host or host:port, `origins` as scheme://host[:port].
 
-    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._origins = frozenset(origin.lower() for origin in origins)
+    `public_url`, which is an origin, is both.
+    """
+
+    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = (), public_url: str | None = None) -> None:
+        public = [] if public_url is None else [public_url]
+        self._hosts = frozenset(host.lower() for host in (*hosts, *(url.partition("://")[2] for url in public)))
+        self._origins = frozenset(origin.lower() for origin in (*origins, *public))
 
     def allows_host(self, value: str | None) -> bool:
         """Whether a `Host` header names us."""

@@ -21,7 +21,6 @@ from mcp.shared.inbound import (
 )
 
 from broker.core import wire
-from broker.core.caller import Caller
 from broker.core.era import ALL_VERSIONS, LATEST_MODERN, MODERN_VERSIONS, Version, is_modern
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
@@ -46,6 +45,7 @@ from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of,
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
+from broker.downstream.vigil import RECHECK, Vigil
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
@@ -54,6 +54,7 @@ from broker.errors import (
     ParseError,
     UnsupportedVersion,
 )
+from broker.identity.admission import Admission
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
@@ -64,8 +65,6 @@ _ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
-SWEEP: Final = 60.0
-"""Seconds between two looks for sessions that nobody uses."""
 
 
 class HttpFront:
@@ -75,12 +74,13 @@ class HttpFront:
         self._engine = engine
         self._door = door
         self._sessions = Sessions()
-        self._sse = SseFront(engine)
+        self._vigil = Vigil()
+        self._sse = SseFront(engine, self._vigil)
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Owns what outlives a connection: calls of legacy sessions, and the sweep of idle ones."""
+        """Owns what outlives a connection: calls of legacy sessions, and the look at who may go on."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._sweep)
@@ -99,30 +99,30 @@ class HttpFront:
             try:
                 await self._route(scope.get("raw_path", b"").decode("latin-1"), http)
             except HttpError as refusal:
-                await _refuse(http, refusal)
+                await http.refuse(refusal)
             except BodyRefused as refusal:
-                await _refuse(http, HttpError(refusal.status, ParseError(str(refusal))))
+                await http.refuse(HttpError(refusal.status, ParseError(str(refusal))))
 
     async def _route(self, path: str, http: Http) -> None:
         if path in ("/healthz", "/readyz"):
             return await self._health(path, http)
         is_sse = path in ("/sse", "/messages")
         if not is_sse and not _ENDPOINT.fullmatch(path):
-            raise HttpError(404)
-        caller = (await self._door.admit(http, path)).caller
+            return await self._door.describe(http, path)
+        admission = await self._door.admit(http, path)
         if is_sse:
-            return await self._sse.serve(path, caller, http)
+            return await self._sse.serve(path, admission, http)
         view = path[len(ENDPOINT) + 1 :]
         # After the credential was seen: which views exist is not everybody's business.
-        if not self._engine.router.has_view(view, caller):
+        if not self._engine.router.has_view(view, admission.caller):
             raise HttpError(404)
         match http.method:
             case "POST":
-                await self._post(http, caller, view)
+                await self._post(http, admission, view)
             case "GET":
-                await self._get(http, caller, view)
+                await self._get(http, admission, view)
             case "DELETE":
-                session = self._session(http, caller, view)
+                session = self._session(http, admission, view)
                 self._sessions.close(session)
                 await http.respond(200)
             case _:
@@ -135,16 +135,16 @@ class HttpFront:
         body = b"ok\n" if is_up else b"closing\n"
         await http.respond(200 if is_up else 503, body, ((b"content-type", b"text/plain"),))
 
-    async def _post(self, http: Http, caller: Caller, view: str) -> None:
+    async def _post(self, http: Http, admission: Admission, view: str) -> None:
         self._check_media(http)
         try:
             incoming = parse(await http.body(wire.FROM_CALLER.size))
         except Rejected as rejected:
             return await _respond(http, 400, refused(rejected.id, rejected.error))
         if incoming.has_envelope or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
-            await self._post_modern(http, caller, view, incoming)
+            await self._post_modern(http, admission, view, incoming)
         else:
-            await self._post_legacy(http, caller, view, incoming)
+            await self._post_legacy(http, admission, view, incoming)
 
     def _check_media(self, http: Http) -> None:
         if media_type(http) != JSON_MEDIA:
@@ -154,21 +154,22 @@ class HttpFront:
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
 
-    async def _post_modern(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+    async def _post_modern(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
         if incoming.is_response:
             return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
-            envelope = self._check_envelope(http.headers, incoming, Who(caller, LATEST_MODERN, view))
+            envelope = self._check_envelope(http.headers, incoming, Who(admission.caller, LATEST_MODERN, view))
         except BrokerError as error:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
             return await http.respond(202)
-        who = Who(caller, envelope.version, view, envelope.capabilities, envelope.log_level)
+        who = Who(admission.caller, envelope.version, view, envelope.capabilities, envelope.log_level)
         assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
         with anyio.CancelScope() as scope:
             response = Response(http, self._tasks, _modern_status, on_gone=scope.cancel)
-            await response.send(lambda emit: self._engine.answer(incoming, who, emit))
+            with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
+                await response.send(lambda emit: self._engine.answer(incoming, who, emit))
 
     def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Envelope:
         """Envelope and headers of a modern message. Raises: BrokerError."""
@@ -214,11 +215,11 @@ class HttpFront:
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
-    async def _post_legacy(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+    async def _post_legacy(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
         _check_version(http)
         if incoming.method == "initialize" and incoming.is_request:
-            return await self._open_session(http, caller, view, incoming)
-        session = self._session(http, caller, view)
+            return await self._open_session(http, admission, view, incoming)
+        session = self._session(http, admission, view)
         if not incoming.is_request:
             session.note(incoming)
             self._engine.note(incoming, session.who)
@@ -229,7 +230,11 @@ class HttpFront:
         new_log = session.replay.open if session.can_resume else None
         response = Response(http, self._tasks, lambda _: 200, new_log=new_log)
         channel = session.asking.channel(response.put)
-        await response.send(lambda emit: self._run_in_session(session, incoming, emit, channel))
+        with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
+            await response.send(lambda emit: self._run_in_session(session, incoming, emit, channel))
+
+    def _expired(self, view: str) -> HttpError:
+        return self._door.expired(f"{ENDPOINT}/{view}" if view else ENDPOINT)
 
     async def _run_in_session(
         self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel
@@ -248,16 +253,17 @@ class HttpFront:
             session.last_used = self._engine.clock.now()
         return None
 
-    async def _open_session(self, http: Http, caller: Caller, view: str, incoming: Incoming) -> None:
+    async def _open_session(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
         assert incoming.id is not None
         capabilities = incoming.params.get("capabilities")
         session = LegacySession(
             self._engine.clock.token(),
-            caller,
+            admission.caller,
             view,
             agreed_version(incoming.params),
             capabilities if is_object(capabilities) else {},
             self._engine.clock.now(),
+            admission,
         )
         try:
             result = await self._engine.initialize(incoming.params, session.who)
@@ -268,18 +274,18 @@ class HttpFront:
         headers = (*JSON_HEADERS, (SESSION_HEADER.encode(), session.id.encode()))
         await http.respond(200, result_bytes(incoming.id, result), headers)
 
-    def _session(self, http: Http, caller: Caller, view: str) -> LegacySession:
+    def _session(self, http: Http, admission: Admission, view: str) -> LegacySession:
         """Raises: HttpError: 400 without a session or for a version we do not serve, 404 for one that is not theirs."""
         _check_version(http)
         session_id = http.headers.get(SESSION_HEADER)
         if session_id is None or SESSION_HEADER in http.headers.duplicated:
             raise HttpError(400, InvalidRequest("no session: send initialize, or the 2026-07-28 envelope"))
-        session = self._sessions.find(session_id, caller, view, self._engine.clock.now())
+        session = self._sessions.find(session_id, admission, view, self._engine.clock.now())
         if session is None:
             raise HttpError(404, InvalidRequest("Session not found: send initialize"))
         return session
 
-    async def _get(self, http: Http, caller: Caller, view: str) -> None:
+    async def _get(self, http: Http, admission: Admission, view: str) -> None:
         """The stream of a legacy session on which changes are announced."""
         if http.headers.get(SESSION_HEADER) is None and (
             http.headers.get(VERSION_HEADER) is None or is_modern(http.headers.get(VERSION_HEADER) or "")
@@ -287,16 +293,16 @@ class HttpFront:
             raise HttpError.not_allowed("POST")
         if not _accepts(http.headers.get("accept"), "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list text/event-stream"))
-        session = self._session(http, caller, view)
+        session = self._session(http, admission, view)
         await http.body(0)
         last_event_id = http.headers.get(LAST_EVENT_HEADER)
         if last_event_id is not None:
-            return await self._resume(http, session, last_event_id)
+            return await self._resume(http, admission, session, last_event_id)
         outbox = Outbox()
-        subscriber = Subscriber(caller, view, outbox.emit, session.watches, session.id, session.capabilities)
+        subscriber = Subscriber(admission.caller, view, outbox.emit, session.watches, session.id, session.capabilities)
         self._engine.hub.add(subscriber)
         try:
-            with session.streaming():
+            with anyio.CancelScope() as scope, self._vigil.over(admission, scope.cancel), session.streaming():
                 await http.start(200, STREAM_HEADERS)
                 await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
             await http.write(b"", more=False)
@@ -304,17 +310,21 @@ class HttpFront:
             session.last_used = self._engine.clock.now()
             self._engine.hub.remove(subscriber)
 
-    async def _resume(self, http: Http, session: LegacySession, last_event_id: str) -> None:
+    async def _resume(self, http: Http, admission: Admission, session: LegacySession, last_event_id: str) -> None:
         """The rest of a stream whose connection broke; of this session's streams only (SP-80)."""
         found = session.replay.find(last_event_id)
         if found is None:
             raise HttpError(404, InvalidRequest("no such stream in this session"))
         await http.start(200, STREAM_HEADERS)
-        await while_connected(http, lambda: resume(http, *found))
+        with anyio.CancelScope() as scope, self._vigil.over(admission, scope.cancel):
+            await while_connected(http, lambda: resume(http, *found))
+        if scope.cancelled_caught:
+            await http.write(b"", more=False)
 
     async def _sweep(self) -> None:
         while True:
-            await self._engine.clock.sleep(SWEEP)
+            await self._engine.clock.sleep(RECHECK)
+            self._vigil.look()
             self._sessions.expire(self._engine.clock.now())
 
 
@@ -329,11 +339,6 @@ def _check_version(http: Http) -> None:
     version = http.headers.get(VERSION_HEADER)
     if version is not None and version not in ALL_VERSIONS:
         raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
-
-
-async def _refuse(http: Http, refusal: HttpError) -> None:
-    body = b"" if refusal.error is None else refused(None, refusal.error).body
-    await http.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
 
 
 async def _respond(http: Http, status: int, answer: Answer) -> None:

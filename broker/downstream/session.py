@@ -17,7 +17,9 @@ from broker.downstream.asking import Asking
 from broker.downstream.engine import Answer, Who
 from broker.downstream.message import Incoming
 from broker.downstream.replay import Replay
+from broker.downstream.vigil import is_in_force, may_return
 from broker.errors import InvalidRequest
+from broker.identity.admission import Admission
 from broker.relay.notify import Watches
 
 MAX_PER_PRINCIPAL: Final = 100
@@ -40,6 +42,8 @@ class LegacySession:
     version: Version
     capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
     last_used: float = 0.0
+    admission: Admission | None = None
+    """How the last request in it was admitted; None on a pipe."""
     log_level: str = EVERYTHING
     """The least severe message that it wants to read: all, until it says otherwise."""
     asking: Asking = field(default_factory=Asking)
@@ -60,6 +64,13 @@ class LegacySession:
         """Who asks in it."""
         return Who(self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches, self.id)
 
+    def is_of(self, admission: Admission) -> bool:
+        """Whether the session belongs to whoever was admitted, who then is the one that asks in it (SP-80)."""
+        if admission.caller.principal != self.caller.principal:
+            return False
+        self.caller, self.admission = admission.caller, admission
+        return True
+
     def note(self, incoming: Incoming) -> None:
         """A message that needs no answer: a response to a question, or a cancellation."""
         if incoming.is_response:
@@ -71,6 +82,11 @@ class LegacySession:
         """A request was answered: a level that was accepted is this session's from now on."""
         if incoming.method == "logging/setLevel" and answer.code is None:
             self.log_level = incoming.params["level"]
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether its caller is not admitted any more, whatever credential it brings."""
+        return self.admission is not None and not is_in_force(self.admission) and not may_return(self.admission)
 
     @property
     def is_busy(self) -> bool:
@@ -147,10 +163,14 @@ class Sessions:
         self._sessions[session.id] = session
         return True
 
-    def find(self, session_id: str, caller: Caller, view: str, now: float) -> LegacySession | None:
-        """The session of that id, if it is this caller's, at this endpoint."""
+    def find(self, session_id: str, admission: Admission, view: str, now: float) -> LegacySession | None:
+        """The session of that id, if it is this caller's, at this endpoint.
+
+        From now on it is that of the caller as it came now: with the place, role and scopes of this credential, and not
+        of the one that opened it (SP-27).
+        """
         session = self._sessions.get(session_id)
-        if session is None or session.caller.principal != caller.principal or session.view != view:
+        if session is None or session.view != view or not session.is_of(admission):
             return None
         session.last_used = now
         return session
@@ -161,7 +181,7 @@ class Sessions:
         session.close()
 
     def expire(self, now: float) -> None:
-        """End sessions that nobody has used for long."""
+        """End sessions that nobody has used for long, and those of callers that cannot come back (I-08)."""
         for session in tuple(self._sessions.values()):
-            if not session.is_busy and now - session.last_used > IDLE_TIMEOUT:
+            if (not session.is_busy and now - session.last_used > IDLE_TIMEOUT) or session.is_orphaned:
                 self.close(session)

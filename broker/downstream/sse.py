@@ -13,7 +13,6 @@ import anyio
 import anyio.abc
 
 from broker.core import wire
-from broker.core.caller import Caller
 from broker.core.era import LATEST_LEGACY
 from broker.core.eventstream import frame
 from broker.core.shape import is_object
@@ -22,7 +21,9 @@ from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import LegacySession
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
+from broker.downstream.vigil import Vigil
 from broker.errors import BrokerError, InvalidParams, InvalidRequest
+from broker.identity.admission import Admission
 from broker.relay.notify import Subscriber
 
 SESSION_PARAMETER: Final = "session"
@@ -41,29 +42,31 @@ class _Stream:
 class SseFront:
     """See the module. The HTTP front has let the caller in."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, vigil: Vigil) -> None:
         self._engine = engine
+        self._vigil = vigil
         self._streams: dict[str, _Stream] = {}
 
-    async def serve(self, path: str, caller: Caller, http: Http) -> None:
+    async def serve(self, path: str, admission: Admission, http: Http) -> None:
         """One request to `/sse` or `/messages`."""
         if path == "/sse":
-            await (self._open(caller, http) if http.method == "GET" else _refuse(http, 405, "GET opens the stream"))
+            await (self._open(admission, http) if http.method == "GET" else _refuse(http, 405, "GET opens the stream"))
         else:
-            await (self._post(caller, http) if http.method == "POST" else _refuse(http, 405, "POST sends a message"))
+            await (self._post(admission, http) if http.method == "POST" else _refuse(http, 405, "POST sends a message"))
 
-    async def _open(self, caller: Caller, http: Http) -> None:
+    async def _open(self, admission: Admission, http: Http) -> None:
         if len(self._streams) >= MAX_STREAMS:
             return await _refuse(http, 503, "too many streams are open")
         await http.body(0)
-        session = LegacySession(self._engine.clock.token(), caller, "", LATEST_LEGACY)
+        session = LegacySession(self._engine.clock.token(), admission.caller, "", LATEST_LEGACY)
         outbox = Outbox()
 
         await http.start(200, STREAM_HEADERS)
         endpoint = f"/messages?{SESSION_PARAMETER}={session.id}"
         await http.write(frame(endpoint.encode(), event="endpoint"), more=True)
         async with anyio.create_task_group() as tasks, self._kept(session, outbox, tasks):
-            await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
+            with self._vigil.over(admission, tasks.cancel_scope.cancel):
+                await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
             tasks.cancel_scope.cancel()
         await http.write(b"", more=False)
 
@@ -83,10 +86,10 @@ class SseFront:
             session.watches.clear()
             self._engine.hub.remove(subscriber)
 
-    async def _post(self, caller: Caller, http: Http) -> None:
+    async def _post(self, admission: Admission, http: Http) -> None:
         parameters = dict(parse_qsl(http.query.decode("latin-1")))
         stream = self._streams.get(parameters.get(SESSION_PARAMETER, ""))
-        if stream is None or stream.session.caller.principal != caller.principal:
+        if stream is None or not stream.session.is_of(admission):
             return await _refuse(http, 404, "Session not found: open /sse")
         if media_type(http) != JSON_MEDIA:
             return await _refuse(http, 415, f"Content-Type must be {JSON_MEDIA}")

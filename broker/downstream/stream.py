@@ -8,13 +8,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
 import anyio.abc
 
 from broker.core.eventstream import KEEPALIVE, frame
-from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http
+from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http, HttpError, Message, Send
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 from broker.downstream.replay import EventLog
@@ -118,6 +119,36 @@ class Outbox:
         return self._wake.is_set()
 
 
+class _Valve:
+    """The way to a caller. Once it is shut, what still comes is dropped."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = asyncio.Lock()
+        self._is_begun = False
+        self._is_over = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message of ASGI, if the valve is open."""
+        async with self._lock:
+            if self._is_over:
+                return
+            self._is_begun = True
+            self._is_over = message["type"] == "http.response.body" and not message["more_body"]
+            await self._send(message)
+
+    async def shut(self, http: Http, refusal: HttpError) -> None:
+        """End the response: with `refusal`, if nothing was sent yet. Raises: Disconnected."""
+        async with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            if self._is_begun:
+                await http.write(b"", more=False)
+            else:
+                await http.refuse(refusal)
+
+
 class Response:
     """The response to one request, whose work runs in the task that received it.
 
@@ -142,6 +173,19 @@ class Response:
         self._on_gone = on_gone
         self._new_log = new_log
         self._attendant: _Attendant | None = None
+        self._valve: _Valve | None = None
+
+    def cut(self, refusal: HttpError) -> None:
+        """The caller is not admitted any more: the response ends here, whatever the work comes to."""
+        self._attended()
+        self._tasks.start_soon(self._cut, refusal)
+
+    async def _cut(self, refusal: HttpError) -> None:
+        assert self._valve is not None
+        with suppress(Disconnected):
+            await self._valve.shut(self._http, refusal)
+        if self._on_gone is not None:
+            self._on_gone()
 
     def put(self, message: bytes) -> None:
         """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
@@ -173,7 +217,9 @@ class Response:
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
             outbox = Outbox(self._new_log() if self._new_log is not None else None)
-            self._attendant = _Attendant(self._http, self._status_of, self._on_gone, outbox)
+            self._valve = _Valve(self._http.send)
+            through = replace(self._http, send=self._valve)
+            self._attendant = _Attendant(through, self._status_of, self._on_gone, outbox)
             self._tasks.start_soon(self._attendant.run)
         return self._attendant
 

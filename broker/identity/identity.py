@@ -66,8 +66,13 @@ class Identity:
     def has_source(self) -> bool:
         """Whether there is a credential source, or was one since the start: the last key that goes opens no door."""
         if not self._had_source:
-            self._had_source = not self._is_private or any(one.is_source for one in self._authenticators)
+            self._had_source = not self._is_private or self.is_reachable
         return self._had_source
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether anybody with a credential could be admitted: what a listener that others reach needs."""
+        return any(one.is_source for one in self._authenticators)
 
     def known(self, asking: Asking) -> Admission | None:
         """Who asks, if that is known without waiting; None: `admit` finds out. Raises: Refusal, and nothing else."""

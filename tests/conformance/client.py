@@ -30,6 +30,7 @@ from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, serve_http
 from broker.identity.identity import Identity
+from broker.identity.resource import Resource
 from tests.conformance.world import configuration
 
 TIMEOUT: float = 25
@@ -54,7 +55,7 @@ async def brokered(url: str) -> AsyncGenerator[str]:
             ready = anyio.Event()
 
             async def front() -> None:
-                door = Door(Guard(), Identity(broker.clock, (), is_private=True))
+                door = Door(Guard(), Identity(broker.clock, (), is_private=True), Resource())
                 await serve_http(broker.engine, door, listener, ready.set)
 
             tasks.start_soon(front)

@@ -10,11 +10,12 @@ from typing import Any
 import anyio
 import pytest
 
-from broker.clock import Clock
+from broker.app import Broker
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, serve_http
 from broker.identity.identity import Identity
+from broker.identity.resource import Resource
 from tests.downstream.raw_http import TIMEOUT, Client
 from tests.relay.fake import Fake, House, house, tool
 
@@ -34,9 +35,12 @@ class Front:
 Start = Callable[..., AbstractAsyncContextManager[Front]]
 
 
-def nobody(clock: Clock) -> Identity:
+NO_RESOURCE = Resource()
+
+
+def nobody(broker: Broker) -> Identity:
     """No credential source: every caller is local."""
-    return Identity(clock, (), is_private=True)
+    return Identity(broker.clock, (), is_private=True)
 
 
 @asynccontextmanager
@@ -44,15 +48,16 @@ async def serving(
     directory: Path,
     fakes: dict[str, Fake],
     guard: Guard | None = None,
-    make_identity: Callable[[Clock], Identity] | None = None,
+    make_identity: Callable[[Broker], Identity] | None = None,
+    resource: Resource = NO_RESOURCE,
     **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
         listener = bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         ready = anyio.Event()
-        identity = (make_identity or nobody)(found.broker.clock)
-        door = Door(guard or Guard(), identity)
+        identity = (make_identity or nobody)(found.broker)
+        door = Door(guard or Guard(), identity, resource)
         tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()

@@ -7,9 +7,10 @@ import pytest
 
 from broker.core.caller import Caller
 from broker.core.era import LATEST_LEGACY
-from broker.downstream import http as http_module
 from broker.downstream.session import IDLE_TIMEOUT, MAX_IN_FLIGHT, MAX_PER_PRINCIPAL, LegacySession, Sessions
+from broker.downstream.vigil import RECHECK
 from broker.errors import InvalidRequest
+from broker.identity.admission import Admission, always
 from tests.downstream.conftest import Front, Start, two_servers
 from tests.downstream.raw_http import TIMEOUT, Connection, Reply, message
 from tests.relay.fake import Fake, Gate
@@ -264,10 +265,14 @@ async def test_F79_idle_sessions_expire_and_busy_ones_do_not(start: Start) -> No
         async with await stream(front, streaming):
             front.house.clock.advance(IDLE_TIMEOUT - 1)
             await used.ask("ping")
-            front.house.clock.advance(http_module.SWEEP)
+            front.house.clock.advance(RECHECK)
             await front.client.ask("tools/list")
             statuses = [(await session.ask("ping")).status for session in (idle, used, streaming)]
             assert statuses == [404, 200, 200]
+
+
+def admitted(principal: str) -> Admission:
+    return Admission(Caller(principal), always)
 
 
 def session_of(principal: str, number: int = 0, **more: Any) -> LegacySession:
@@ -277,8 +282,8 @@ def session_of(principal: str, number: int = 0, **more: Any) -> LegacySession:
 def test_SP80_a_session_is_its_principals_alone() -> None:
     sessions = Sessions()
     sessions.open(session_of("ann"))
-    assert sessions.find("ann-0", Caller("bob"), "", 0) is None
-    assert sessions.find("ann-0", Caller("ann"), "", 0) is not None
+    assert sessions.find("ann-0", admitted("bob"), "", 0) is None
+    assert sessions.find("ann-0", admitted("ann"), "", 0) is not None
 
 
 def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
@@ -287,7 +292,7 @@ def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
     for number in range(3 * MAX_PER_PRINCIPAL):
         assert sessions.open(session_of("ann", number, last_used=float(number)))
     assert len(sessions) == MAX_PER_PRINCIPAL + 1
-    assert sessions.find("bob-0", Caller("bob"), "", 0) is not None
+    assert sessions.find("bob-0", admitted("bob"), "", 0) is not None
 
 
 async def test_F79_when_all_are_busy_a_new_session_is_refused() -> None:

@@ -1,0 +1,63 @@
+"""Who has something open, looked at again and again: what was admitted ends with the credential (I-08).
+
+A request is admitted once. A stream, or a call that takes long, outlives that moment; so whoever holds one is asked
+every `RECHECK` seconds whether he would still be admitted.
+"""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+from broker.identity.admission import Admission
+
+log = logging.getLogger(__name__)
+
+RECHECK: Final = 10.0
+"""Seconds between two looks: streams of a revoked key must end within 30, and two looks may be late."""
+
+
+def is_in_force(admission: Admission) -> bool:
+    """Whether it is; what cannot be found out is not."""
+    try:
+        return admission.is_in_force()
+    except Exception as fault:
+        log.warning("whether %s may go on cannot be found out: %s", admission.caller.principal, type(fault).__name__)
+        return False
+
+
+def may_return(admission: Admission) -> bool:
+    """Whether its caller could come back with another credential; what cannot be found out may be."""
+    try:
+        return admission.may_return()
+    except Exception:
+        return True
+
+
+class Vigil:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, tuple[Admission, Callable[[], None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def over(self, admission: Admission, end: Callable[[], None]) -> Generator[None, None, None]:
+        """While this is entered, `end` is called as soon as the credential is not in force any more."""
+        mark = object()
+        self._held[mark] = admission, end
+        try:
+            yield
+        finally:
+            self._held.pop(mark, None)
+
+    def look(self) -> int:
+        """Look at everybody once; how many have been ended."""
+        over = [mark for mark, (admission, _) in self._held.items() if not is_in_force(admission)]
+        for mark in over:
+            admission, end = self._held.pop(mark)
+            log.info("%s is not admitted any more: what it had open ends", admission.caller.principal)
+            end()
+        return len(over)
