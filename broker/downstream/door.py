@@ -6,8 +6,8 @@ Host, then Origin, then who asks. A route is public, or behind this door; there 
 import math
 
 from broker.core import wire
-from broker.downstream.asgi import JSON_HEADERS, Http, HttpError
 from broker.downstream.guard import Guard
+from broker.downstream.web import JSON_HEADERS, Http, HttpError
 from broker.errors import InvalidRequest, printable
 from broker.identity.admission import Admission, Refusal, Unauthorized
 from broker.identity.identity import Identity

@@ -4,6 +4,7 @@ Every other path is 404 before anything else happens. Paths are compared as they
 taken from `Host` (I-02, I-24).
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -26,19 +27,6 @@ from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS
-from broker.downstream.asgi import (
-    JSON_HEADERS,
-    JSON_MEDIA,
-    BodyRefused,
-    Disconnected,
-    Headers,
-    Http,
-    HttpError,
-    Receive,
-    Scope,
-    Send,
-    media_type,
-)
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of, parse, result_bytes
@@ -46,6 +34,16 @@ from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil
+from broker.downstream.web import (
+    JSON_HEADERS,
+    JSON_MEDIA,
+    BodyRefused,
+    Disconnected,
+    Headers,
+    Http,
+    HttpError,
+    media_type,
+)
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
@@ -68,7 +66,7 @@ LAST_EVENT_HEADER: Final = "last-event-id"
 
 
 class HttpFront:
-    """An ASGI application; `running` must be entered around its serving."""
+    """Serves HTTP requests; `running` must be entered around it."""
 
     def __init__(self, engine: Engine, door: Door) -> None:
         self._engine = engine
@@ -90,14 +88,11 @@ class HttpFront:
                 self._tasks = None
                 tasks.cancel_scope.cancel()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, http: Http) -> None:
         """One request."""
-        if scope["type"] != "http":
-            return
-        http = Http.of(scope, receive, send)
         with suppress(Disconnected):
             try:
-                await self._route(scope.get("raw_path", b"").decode("latin-1"), http)
+                await self._route(http.path, http)
             except HttpError as refusal:
                 await http.refuse(refusal)
             except BodyRefused as refusal:
@@ -166,10 +161,12 @@ class HttpFront:
         who = Who(admission.caller, envelope.version, view, envelope.capabilities, envelope.log_level)
         assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
-        with anyio.CancelScope() as scope:
-            response = Response(http, self._tasks, _modern_status, on_gone=scope.cancel)
-            with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
-                await response.send(lambda emit: self._engine.answer(incoming, who, emit))
+        task = asyncio.current_task()
+        assert task is not None
+        http.on_gone = task.cancel
+        response = Response(http, self._tasks, _modern_status)
+        with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
+            await response.send(lambda emit: self._engine.answer(incoming, who, emit))
 
     def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Envelope:
         """Envelope and headers of a modern message. Raises: BrokerError."""

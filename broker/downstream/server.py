@@ -1,23 +1,28 @@
-"""The HTTP server under the HTTP front: uvicorn on a socket that is bound before anything is started."""
+"""The HTTP server under the HTTP front: connections on a socket that is bound before anything is started."""
 
+import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
-import uvicorn
 
+from broker.downstream.connection import Connection
 from broker.downstream.door import Door
 from broker.downstream.engine import Engine
 from broker.downstream.http import HttpFront
+from broker.downstream.web import Http
 
-DRAIN: Final = 20
+log = logging.getLogger(__name__)
+
+DRAIN: Final = 20.0
 """Seconds that calls in flight get to finish when the broker goes down (F-90)."""
-KEEP_ALIVE: Final = 65
-"""Seconds for which an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
 BACKLOG: Final = 2048
+LOOK: Final = 1.0
+"""Seconds between two looks at every connection: how late a time-out may come."""
 
 
 def is_loopback(host: str) -> bool:
@@ -46,40 +51,69 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, less its signal handlers: the broker has its own, and outlives the server to stop its upstreams."""
+class HttpServer:
+    """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Nothing to capture."""
-        yield
+    def __init__(self, serve: Callable[[Http], Awaitable[None]]) -> None:
+        self.serve = serve
+        self.connections: set[Connection] = set()
+        self.is_closing = False
+        self._is_empty = anyio.Event()
+
+    def opened(self, connection: Connection) -> None:
+        """See `Server`."""
+        self.connections.add(connection)
+
+    def ended(self, connection: Connection) -> None:
+        """See `Server`."""
+        self.connections.discard(connection)
+        if self.is_closing and not self.connections:
+            self._is_empty.set()
+
+    async def run(self, listener: socket.socket, closing: anyio.Event) -> None:
+        """Accept until `closing` is set; then let what is in flight end, for at most `DRAIN` seconds."""
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look)
+            try:
+                await closing.wait()
+                self.is_closing = True
+                listening.close()
+                for connection in tuple(self.connections):
+                    connection.close()
+                if self.connections:
+                    with anyio.move_on_after(DRAIN):
+                        await self._is_empty.wait()
+            finally:
+                listening.close()
+                await self._abort()
+                tasks.cancel_scope.cancel()
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await anyio.sleep(LOOK)
+            now = loop.time()
+            for connection in tuple(self.connections):
+                connection.look(now)
+
+    async def _abort(self) -> None:
+        """End what is left, and wait until it has ended."""
+        self.is_closing = True
+        left = [connection.task for connection in self.connections if connection.task is not None]
+        if left:
+            log.warning("%d requests were cut", len(left))
+        for connection in tuple(self.connections):
+            connection.abort()
+        if left:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(left)
 
 
 async def serve_http(engine: Engine, door: Door, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
     front = HttpFront(engine, door)
-    config = uvicorn.Config(
-        front,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=DRAIN,
-    )
-    server = _Server(config)
-
-    async def stop() -> None:
-        await engine.closing.wait()
-        server.should_exit = True
-
-    async with front.running(), anyio.create_task_group() as tasks:
-        tasks.start_soon(stop)
+    async with front.running():
         on_ready()
-        await server.serve(sockets=[listener])
-        tasks.cancel_scope.cancel()
+        await HttpServer(front.serve).run(listener, engine.closing)

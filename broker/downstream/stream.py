@@ -8,24 +8,19 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 import anyio
 import anyio.abc
 
 from broker.core.eventstream import KEEPALIVE, frame
-from broker.downstream.asgi import JSON_HEADERS, Disconnected, Http, HttpError, Message, Send
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 from broker.downstream.replay import EventLog
+from broker.downstream.web import JSON_HEADERS, Disconnected, Http, HttpError
 from broker.relay.exchange import Emit
 
 log = logging.getLogger(__name__)
-
-GRACE: Final = 0.05
-"""Seconds in which nobody looks after a request that streams nothing: most are answered by then, and a task that
-watches the caller would cost each of them as much as the call itself. A caller that goes is noticed so much later."""
 
 PATIENCE: Final = 15.0
 """Seconds of silence before the stream begins, and between two signs of life on it."""
@@ -119,44 +114,11 @@ class Outbox:
         return self._wake.is_set()
 
 
-class _Valve:
-    """The way to a caller. Once it is shut, what still comes is dropped."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._lock = asyncio.Lock()
-        self._is_begun = False
-        self._is_over = False
-
-    async def __call__(self, message: Message) -> None:
-        """Send a message of ASGI, if the valve is open."""
-        async with self._lock:
-            if self._is_over:
-                return
-            self._is_begun = True
-            self._is_over = message["type"] == "http.response.body" and not message["more_body"]
-            await self._send(message)
-
-    async def shut(self, http: Http, refusal: HttpError) -> None:
-        """End the response: with `refusal`, if nothing was sent yet. Raises: Disconnected."""
-        async with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-            if self._is_begun:
-                await http.write(b"", more=False)
-            else:
-                await http.refuse(refusal)
-
-
 class Response:
     """The response to one request, whose work runs in the task that received it.
 
-    Work that is done at once, and says nothing before its answer, costs no task and no look at the connection. Any
-    other gets an attendant: a task of `tasks` that sends what there is to send, and watches the caller.
-
-    `on_gone` is called if the caller goes before its answer is there; without it nobody cares. `new_log` opens the log
-    of a stream that can be taken up again.
+    Work that says nothing before its answer costs no task. Any other gets an attendant: a task of `tasks` that sends
+    what there is to send. `new_log` opens the log of a stream that can be taken up again.
     """
 
     def __init__(
@@ -164,49 +126,40 @@ class Response:
         http: Http,
         tasks: anyio.abc.TaskGroup,
         status_of: Callable[[Answer], int],
-        on_gone: Callable[[], None] | None = None,
         new_log: Callable[[], EventLog] | None = None,
     ) -> None:
         self._http = http
         self._tasks = tasks
         self._status_of = status_of
-        self._on_gone = on_gone
         self._new_log = new_log
         self._attendant: _Attendant | None = None
-        self._valve: _Valve | None = None
 
     def cut(self, refusal: HttpError) -> None:
         """The caller is not admitted any more: the response ends here, whatever the work comes to."""
-        self._attended()
         self._tasks.start_soon(self._cut, refusal)
 
     async def _cut(self, refusal: HttpError) -> None:
-        assert self._valve is not None
-        with suppress(Disconnected):
-            await self._valve.shut(self._http, refusal)
-        if self._on_gone is not None:
-            self._on_gone()
+        await self._http.cut(refusal)
+        if self._http.on_gone is not None:
+            self._http.on_gone()
 
     def put(self, message: bytes) -> None:
         """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
         self._attended().outbox.put_answer(message)
 
     async def send(self, work: Callable[[Emit], Awaitable[Answer | None]]) -> None:
-        """Run `work`, and send the notifications that it emits and its answer, or end without one.
-
-        Raises: Disconnected.
-        """
-        grace = asyncio.get_running_loop().call_later(GRACE, self._attended)
+        """Run `work`, and send the notifications that it emits and its answer, or end without one."""
+        silence = asyncio.get_running_loop().call_later(PATIENCE, self._attended)
         try:
             answer = await work(self._emit)
-            grace.cancel()
+            silence.cancel()
             if self._attendant is None and answer is not None:
                 return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             # No answer at all is a stream that ends without one.
             self._attended().outbox.finish(answer)
             await self._attended().ended.wait()
         finally:
-            grace.cancel()
+            silence.cancel()
             if self._attendant is not None:
                 self._attendant.scope.cancel()
                 self._attendant.outbox.close()
@@ -217,45 +170,34 @@ class Response:
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
             outbox = Outbox(self._new_log() if self._new_log is not None else None)
-            self._valve = _Valve(self._http.send)
-            through = replace(self._http, send=self._valve)
-            self._attendant = _Attendant(through, self._status_of, self._on_gone, outbox)
+            self._attendant = _Attendant(self._http, self._status_of, outbox)
             self._tasks.start_soon(self._attendant.run)
         return self._attendant
 
 
 class _Attendant:
-    """Looks after a response that is not over at once."""
+    """Looks after a response that is a stream."""
 
-    def __init__(
-        self, http: Http, status_of: Callable[[Answer], int], on_gone: Callable[[], None] | None, outbox: Outbox
-    ) -> None:
+    def __init__(self, http: Http, status_of: Callable[[Answer], int], outbox: Outbox) -> None:
         self._http = http
         self._status_of = status_of
-        self._on_gone = on_gone
         self.outbox = outbox
         self.scope = anyio.CancelScope()
         self.ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Send until the answer is sent, or the caller is gone."""
+        """Send until the answer is sent, or the caller does not read."""
         try:
             with self.scope, suppress(Disconnected):
-                if self._on_gone is None:
-                    await self._send()
-                else:
-                    await while_connected(self._http, self._send)
+                await self._send()
         except Exception:
-            # A fault of ours costs this response: the server closes what it did not complete. Raised on, it would end
-            # the task group, and with it every other request.
+            # A fault of ours costs this response: the connection of what is not complete is closed. Raised on, it
+            # would end the task group, and with it every other request.
             log.exception("a response could not be sent")
         finally:
             self.ended.set()
-            if self._on_gone is not None and not self.outbox.is_finished:
-                self._on_gone()
 
     async def _send(self) -> None:
-        await self.outbox.wait()
         answer = self.outbox.answer
         if answer is not None and not len(self.outbox):
             await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)

@@ -8,35 +8,43 @@ import anyio.lowlevel
 import pytest
 
 from broker.downstream import stream as stream_module
-from broker.downstream.asgi import Disconnected, Headers, Http, Message
 from broker.downstream.engine import Answer
+from broker.downstream.replay import Replay
 from broker.downstream.stream import Response
+from broker.downstream.web import Disconnected, Headers, Http
 from broker.relay.exchange import Emit
 
 ANSWER = Answer(b"{}")
 
 
 class Caller:
-    """The two ends of a connection, without a server."""
+    """A connection without a server; implements `Wire`."""
 
     def __init__(self, fault: Exception | None = None) -> None:
-        self.sent: list[Message] = []
-        self.is_gone = asyncio.Event()
+        self.sent: list[bytes] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.fault = fault
-        self.http = Http("POST", Headers([]), self._receive, self._send)
+        self.http = Http(self, "POST", "/mcp")
+        self.http.complete()
 
-    async def _receive(self) -> Message:
-        await self.is_gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
+    def send(self, data: bytes) -> None:
         if self.fault is not None:
             raise self.fault
-        self.sent.append(message)
+        self.sent.append(data)
+
+    async def drained(self) -> None:
+        await self.reads.wait()
+
+    def read_on(self) -> None:
+        pass
+
+    def ended(self, *, may_go_on: bool) -> None:
+        pass
 
     @property
     def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.sent)
+        return b"".join(self.sent).partition(b"\r\n\r\n")[2]
 
 
 def tasks() -> int:
@@ -57,10 +65,7 @@ async def test_an_answer_that_comes_at_once_costs_no_task() -> None:
         assert tasks() == before and caller.body == b"{}"
 
 
-@pytest.mark.parametrize("is_modern", [True, False])
-async def test_a_fault_while_a_stream_is_sent_is_one_of_its_request_only(
-    caplog: pytest.LogCaptureFixture, is_modern: bool
-) -> None:
+async def test_a_fault_while_a_stream_is_sent_is_one_of_its_request_only(caplog: pytest.LogCaptureFixture) -> None:
     """The task group is that of all requests."""
     caller = Caller(RuntimeError("a fault of the server's"))
     async with anyio.create_task_group() as group:
@@ -70,38 +75,48 @@ async def test_a_fault_while_a_stream_is_sent_is_one_of_its_request_only(
             await anyio.lowlevel.checkpoint()
             return ANSWER
 
-        def ignore() -> None:
-            pass
-
-        await Response(caller.http, group, lambda _: 200, on_gone=ignore if is_modern else None).send(work)
+        await Response(caller.http, group, lambda _: 200).send(work)
         assert not group.cancel_scope.cancel_called
     assert "a fault of the server's" in caplog.text
 
 
-async def test_a_caller_that_goes_is_told_once_and_the_attendant_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "GRACE", 0.0)
+async def test_a_silence_begins_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "PATIENCE", 0.0)
+    caller = Caller()
+    async with anyio.create_task_group() as group:
+
+        async def work(emit: Emit) -> Answer:
+            while not caller.sent:
+                await anyio.lowlevel.checkpoint()
+            return ANSWER
+
+        await Response(caller.http, group, lambda _: 200).send(work)
+    assert b"text/event-stream" in caller.sent[0] and b": " in caller.sent[1]
+    assert caller.sent[-1].endswith(b"0\r\n\r\n") and caller.http.is_over
+
+
+async def test_a_caller_that_goes_is_told_once() -> None:
     caller = Caller()
     gone: list[int] = []
-    async with anyio.create_task_group() as group:
-        before = tasks()
-        with anyio.CancelScope() as scope:
-
-            def on_gone() -> None:
-                gone.append(1)
-                scope.cancel()
-
-            async def work(emit: Emit) -> Answer:
-                caller.is_gone.set()
-                await anyio.sleep_forever()
-                raise AssertionError
-
-            await Response(caller.http, group, lambda _: 200, on_gone=on_gone).send(work)
-        assert scope.cancelled_caught and gone == [1] and caller.sent == []
-        assert tasks() == before
+    caller.http.on_gone = lambda: gone.append(1)
+    waiting = asyncio.ensure_future(caller.http.gone())
+    await anyio.lowlevel.checkpoint()
+    caller.http.lose()
+    await waiting
+    await caller.http.gone()
+    assert gone == [1] and caller.http.is_gone
 
 
-async def test_work_that_outlives_its_caller_runs_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "GRACE", 0.0)
+async def test_who_has_its_answer_is_not_told() -> None:
+    caller = Caller()
+    gone: list[int] = []
+    caller.http.on_gone = lambda: gone.append(1)
+    await caller.http.respond(200)
+    caller.http.lose()
+    assert gone == []
+
+
+async def test_work_that_outlives_its_caller_runs_to_its_end() -> None:
     caller = Caller(Disconnected())
     async with anyio.create_task_group() as group:
         ended = False
@@ -129,7 +144,7 @@ async def test_a_request_that_is_cancelled_leaves_no_attendant() -> None:
             raise AssertionError
 
         with anyio.move_on_after(0.05):
-            await Response(caller.http, group, lambda _: 200, on_gone=lambda: None).send(work)
+            await Response(caller.http, group, lambda _: 200).send(work)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         assert tasks() == before
@@ -144,21 +159,16 @@ def test_headers_keep_the_first_value_and_say_what_came_twice() -> None:
 
 async def test_a_request_that_is_cancelled_while_its_answer_is_sent_harms_no_other() -> None:
     caller = Caller()
-    is_full = asyncio.Event()
-
-    async def stuck(message: Message) -> None:
-        is_full.set()
-        await anyio.sleep_forever()
-
-    http = Http("POST", Headers([]), caller.http.receive, stuck)
+    caller.reads.clear()
 
     async def work(emit: Emit) -> Answer:
         emit("notifications/x", {})
         return ANSWER
 
     async with anyio.create_task_group() as group:
-        request = asyncio.ensure_future(Response(http, group, lambda _: 200).send(work))
-        await is_full.wait()
+        request = asyncio.ensure_future(Response(caller.http, group, lambda _: 200, Replay().open).send(work))
+        while not caller.sent:
+            await anyio.lowlevel.checkpoint()
         request.cancel()  # as the server does when it goes down
         await asyncio.wait([request])
         assert request.cancelled() and not group.cancel_scope.cancel_called

@@ -8,8 +8,8 @@ import anyio.lowlevel
 import pytest
 
 from broker.downstream import stream as stream_module
-from broker.downstream.asgi import Disconnected
 from broker.downstream.stream import MAX_FRAMES, Outbox
+from broker.downstream.web import Disconnected
 from tests.downstream.conftest import Front, Start
 from tests.downstream.raw_http import TIMEOUT, Connection, message, modern, modern_headers
 from tests.relay.fake import Asked, Fake, Gate, Json
@@ -179,7 +179,7 @@ async def test_F74_a_caller_that_does_not_read_stalls_nobody(start: Start) -> No
 
 
 async def test_F74_a_caller_that_never_reads_is_dropped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.downstream.asgi.WRITE_TIMEOUT", 0.05)
+    monkeypatch.setattr("broker.downstream.connection.WRITE_TIMEOUT", 0.05)
 
     async def flood(asked: Asked) -> Json:
         for step in range(1_000_000):

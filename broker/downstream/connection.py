@@ -1,0 +1,361 @@
+"""HTTP/1.1 as a server speaks it: one connection of a caller, its bounds, and one request after the other.
+
+The parser is llhttp (`httptools`), which is strict: what could be read in two ways (two lengths, a folded header, a
+bare line feed) is refused with 400, and the connection ends (I-24). A request that is there while another one is
+answered waits its turn, and nothing more is read meanwhile. The server looks at each connection once a second
+(`look`), so that no request costs a timer.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol, cast
+
+import httptools
+
+from broker.downstream.web import Http, HttpError
+
+log = logging.getLogger(__name__)
+
+HEAD_TIMEOUT: Final = 10.0
+"""Seconds that the head of a request may take to arrive (F-70)."""
+KEEP_ALIVE: Final = 65.0
+"""Seconds for which an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
+WRITE_TIMEOUT: Final = 30.0
+"""Seconds in which a caller that has something to read must read some of it; else it is dropped (F-74)."""
+LINGER: Final = 5.0
+"""Seconds in which a caller may go on sending what nobody reads, so that it can read why (F-71)."""
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a head: more is refused before it is decoded (SP-21)."""
+MAX_FIELDS: Final = 100
+"""Header fields, likewise."""
+HIGH_WATER: Final = 256 * 1024
+"""Bytes of a body that may wait before anybody asks for it."""
+
+Serve = Callable[[Http], Awaitable[None]]
+
+
+class Server(Protocol):
+    """What a connection needs of its server."""
+
+    serve: Serve
+    is_closing: bool
+
+    def opened(self, connection: "Connection") -> None:
+        """A caller has connected."""
+        ...
+
+    def ended(self, connection: "Connection") -> None:
+        """A connection is gone, and nothing is done for it any more."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """See the module."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._peer = ""
+        self._deadline = self._loop.time() + HEAD_TIMEOUT
+        """When it is closed, unless something happens before."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._gathered = 0
+        """Bytes of the head so far."""
+        self._is_in_head = False
+        self._arriving: Http | None = None
+        """The request whose body comes in."""
+        self._current: Http | None = None
+        """The request that is answered."""
+        self._task: asyncio.Task[None] | None = None
+        self._queue: deque[Http] = deque()
+        self._refusal = 0
+        """The status for what came last and is no request, once those before it are answered."""
+        self._is_deaf = False
+        """Whether nothing that comes is of interest any more."""
+        self._is_reading = True
+        self._is_lost = False
+        self._drain: asyncio.Future[None] | None = None
+        """Set while too much of what was sent is unread."""
+        self._unread = 0
+
+    def __repr__(self) -> str:
+        return f"<Connection of {self._peer} {'busy' if self._current is not None else 'idle'}>"
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """What answers its request at the moment."""
+        return self._task
+
+    # -- asyncio.Protocol -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if peer else ""
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._is_lost = self._is_deaf = True
+        self._queue.clear()
+        self.resume_writing()
+        if self._task is None:
+            self._server.ended(self)
+        for http in {self._arriving, self._current} - {None}:
+            cast(Http, http).lose()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._is_deaf:
+            return
+        was_in_head = self._is_in_head
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or 400)
+        if self._is_in_head and was_in_head:
+            self._gathered += len(data)  # the parser may be gathering one field without end
+            if self._gathered > MAX_HEAD:
+                self._refuse(431)
+
+    def _decline(self, rest: bytes) -> None:
+        """An upgrade to another protocol is not taken up: the request is read again as one of this (RFC 9110 7.8)."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            return self._refuse(405)
+        fields = [name + b": " + value for name, value in self._fields if name.lower() != b"upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join((method + b" " + self._url + b" HTTP/1.1", *fields, b"", rest)))
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._drain = self._loop.create_future()
+        self._unread = self._transport.get_write_buffer_size()
+        self._deadline = self._loop.time() + WRITE_TIMEOUT
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._drain is not None:
+            drain, self._drain = self._drain, None
+            drain.set_result(None)
+            self._deadline = float("inf")
+            self._next()
+
+    # -- what the parser tells ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._fields = []
+        self._url = b""
+        self._gathered = 0
+        self._is_in_head = True
+        if self._current is None:
+            self._deadline = self._loop.time() + HEAD_TIMEOUT
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._url += url
+        self._gather(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or a trailer, which is of no use."""
+        if self._is_in_head:
+            self._fields.append((name, value))
+            self._gather(len(name) + len(value) + 4)
+
+    def _gather(self, size: int) -> None:
+        self._gathered += size
+        if self._gathered > MAX_HEAD or len(self._fields) > MAX_FIELDS:
+            self._refusal = 431
+            raise HttpError(431)  # to `data_received`, as an error of the parser
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._is_in_head = False
+        if self._parser.should_upgrade():
+            return  # `data_received` is told too
+        version = self._parser.get_http_version()
+        path, query = _split(self._url)
+        http = Http(
+            self,
+            self._parser.get_method().decode("ascii"),
+            path,
+            query,
+            self._fields,
+            peer=self._peer,
+            may_go_on=self._parser.should_keep_alive() and not self._server.is_closing,
+            is_old=version == "1.0",
+        )
+        encoding = http.headers.get("transfer-encoding")
+        if version != "1.1" and (version != "1.0" or encoding is not None):
+            raise HttpError(400)  # RFC 9112 6.1: such a request may have been read in another way before
+        if encoding is not None and encoding.lower() != "chunked":
+            raise HttpError(400)  # the parser says so too, but later
+        self._arriving = http
+        if self._current is None and not self._queue:
+            self._begin(http)
+        else:
+            self._queue.append(http)
+            self._pause()
+
+    def on_body(self, data: bytes) -> None:
+        """Some of the body."""
+        http = self._arriving
+        if http is not None and not http.is_over:
+            http.feed(data)
+            if http.size > HIGH_WATER and not http.is_awaited:
+                self._pause()
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        http, self._arriving = self._arriving, None
+        if http is not None:
+            http.complete()
+
+    # -- one request after the other ------------------------------------------------------------------------------
+
+    def _begin(self, http: Http) -> None:
+        self._current = http
+        self._deadline = float("inf")
+        self._task = self._loop.create_task(self._run(http))
+
+    async def _run(self, http: Http) -> None:
+        try:
+            await self._server.serve(http)
+        except asyncio.CancelledError:
+            # By whom it serves, since the caller is gone, or by the server, which goes down.
+            if not http.is_gone and not self._server.is_closing:
+                raise
+        except Exception:
+            log.exception("a request could not be answered")
+            if not http.has_begun:
+                await http.respond(500)
+        finally:
+            self._task = None
+            if not http.is_over and (http.has_begun or not self._refusal):
+                # Half an answer: the end of the connection says so.
+                self._is_deaf = True
+                self._deadline = self._loop.time() + LINGER
+                self._transport.close()
+            self._current = None
+            if self._is_lost:
+                self._server.ended(self)
+            else:
+                self._next()
+
+    def _next(self) -> None:
+        """What follows a request that was answered, unless too much of its answer is unread."""
+        if self._current is not None or self._drain is not None or self._transport.is_closing():
+            return
+        if self._queue:
+            self._begin(self._queue.popleft())
+        elif self._refusal:
+            self._say_refusal()
+        elif not self._is_deaf:
+            self._deadline = self._loop.time() + (HEAD_TIMEOUT if self._is_in_head else KEEP_ALIVE)
+        if not self._queue and not self._is_reading:
+            self.read_on()
+
+    def _refuse(self, status: int) -> None:
+        """What came is no request: it ends the connection, after those before it were answered."""
+        self._is_deaf = True
+        self._refusal = status
+        if self._arriving is not None:
+            self._arriving.lose()  # its body has no end
+        if self._current is None and not self._queue:
+            self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        self.send(b"HTTP/1.1 %d\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % self._refusal)
+        self._linger()
+
+    # -- `Wire` ---------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """See `Wire`."""
+        if not self._is_lost:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """See `Wire`."""
+        if self._drain is not None:
+            await asyncio.shield(self._drain)
+
+    def read_on(self) -> None:
+        """See `Wire`."""
+        if not self._is_reading and not self._is_lost:
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def ended(self, *, may_go_on: bool) -> None:
+        """See `Wire`."""
+        if not may_go_on or self._server.is_closing:
+            self._queue.clear()
+            self._linger()
+
+    def _pause(self) -> None:
+        if self._is_reading and not self._is_lost:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        """All is said. What the caller still sends is not read, but it gets the time to read what was said."""
+        self._is_deaf = True
+        self._deadline = self._loop.time() + LINGER
+        if self._is_lost:
+            return
+        if self._arriving is None:
+            self._transport.close()
+        else:
+            self.read_on()
+            with suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+
+    def look(self, now: float) -> None:
+        """Close it, if its time is up."""
+        if now < self._deadline:
+            return
+        if self._drain is not None:
+            unread = self._transport.get_write_buffer_size()
+            if unread < self._unread:
+                self._unread, self._deadline = unread, now + WRITE_TIMEOUT
+                return
+        elif self._is_in_head and not self._is_deaf:
+            return self._refuse(408)
+        self._transport.abort()
+
+    def close(self) -> None:
+        """No other request is taken: an idle connection ends now, a busy one with its response."""
+        if self._current is None:
+            self._transport.close()
+        else:
+            self._current.be_last()
+
+    def abort(self) -> None:
+        """End it now, and what is answered on it."""
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.abort()
+
+
+def _split(target: bytes) -> tuple[str, bytes]:
+    """Path and query of a request target: of a path, or of a whole URL, whose host counts for nothing (I-02)."""
+    if target.startswith(b"/") and b"#" not in target:
+        path, _, query = target.partition(b"?")
+    else:
+        try:
+            url = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError:
+            return "", b""
+        path, query = url.path or b"", url.query or b""
+    return path.decode("latin-1"), query

@@ -1,0 +1,307 @@
+"""One HTTP request and its response, as the fronts see them; `connection.py` is where the bytes come from.
+
+A request that is there whole when its task begins, and a response that is sent at once, wait for nothing.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from broker.downstream.message import error_bytes
+from broker.errors import BrokerError
+
+BODY_TIMEOUT: Final = 30.0
+"""Seconds that a body may take to arrive (F-70)."""
+
+JSON_MEDIA: Final = "application/json"
+JSON_HEADERS: Final = ((b"content-type", JSON_MEDIA.encode()),)
+_CLOSE: Final = (b"connection", b"close")
+_FRAMING: Final = frozenset({b"connection", b"transfer-encoding"})
+"""Said here, and by nobody else."""
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODILESS: Final = frozenset({204, 304})
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+class Disconnected(Exception):
+    """The caller is gone, or does not read."""
+
+
+class BodyRefused(Exception):
+    """The body passes the limit (413), or does not arrive in time (408). The text says which."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class HttpError(Exception):
+    """An HTTP status that ends a request before it is dispatched."""
+
+    def __init__(self, status: int, error: BrokerError | None = None, headers: RawHeaders = ()) -> None:
+        super().__init__(status)
+        self.status = status
+        self.error = error
+        self.headers = tuple(headers)
+
+    @classmethod
+    def not_allowed(cls, allow: str) -> "HttpError":
+        """405, with the methods that are."""
+        return cls(405, headers=((b"allow", allow.encode()),))
+
+
+class Headers:
+    """Request headers by lower-case name. A name that comes twice where one value counts is `duplicated`.
+
+    White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
+    """
+
+    __slots__ = ("_first", "duplicated", "items")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.items = [(name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1")) for name, value in raw]
+        self._first = dict(self.items)
+        self.duplicated: frozenset[str] = frozenset()
+        if len(self._first) < len(self.items):
+            self._first = dict(reversed(self.items))
+            counts = Counter(name for name, _ in self.items)
+            self.duplicated = frozenset(name for name, count in counts.items() if count > 1)
+
+    def get(self, name: str) -> str | None:
+        """The first value."""
+        return self._first.get(name)
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """First values."""
+        return self._first
+
+
+class Wire(Protocol):
+    """The connection under a request."""
+
+    def send(self, data: bytes) -> None:
+        """Write, now or as soon as the caller reads; dropped, if it is gone. Never blocks."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until the caller has read most of what was sent, or is gone."""
+        ...
+
+    def read_on(self) -> None:
+        """More of the body is wanted."""
+        ...
+
+    def ended(self, *, may_go_on: bool) -> None:
+        """The response is complete; `may_go_on`: another request may follow on this connection."""
+        ...
+
+
+class Http:
+    """One request: the connection feeds it, a front answers it."""
+
+    __slots__ = (
+        *("method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size"),
+        *("_gone", "_is_chunked", "_is_old", "_is_whole", "_may_go_on", "_more", "_parts", "_wire"),
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        method: str,
+        path: str,
+        query: bytes = b"",
+        headers: RawHeaders = (),
+        *,
+        peer: str = "",
+        may_go_on: bool = True,
+        is_old: bool = False,
+    ) -> None:
+        """`may_go_on`: the caller keeps the connection; `is_old`: it speaks HTTP/1.0."""
+        self._wire = wire
+        self.method = method
+        self.path = path
+        """As it was sent, never decoded."""
+        self.query = query
+        self.headers = Headers(headers)
+        self.peer = peer
+        """The address at the other end of the connection."""
+        self.is_gone = False
+        """Whether the caller has closed the connection."""
+        self.has_begun = False
+        """Whether the response has."""
+        self.is_over = False
+        """Whether the response is complete."""
+        self.on_gone: Callable[[], object] | None = None
+        """Called when the caller closes the connection before the response is complete."""
+        self.size = 0
+        """Bytes of the body that wait here."""
+        self._parts: list[bytes] = []
+        self._is_whole = False
+        self._more: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._is_old = is_old
+        self._may_go_on = may_go_on
+        self._is_chunked = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for more of the body."""
+        return self._more is not None and not self._more.done()
+
+    # -- the request, fed by the connection -----------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """A part of the body has come."""
+        self._parts.append(data)
+        self.size += len(data)
+        _wake(self._more)
+
+    def complete(self) -> None:
+        """The whole body has come."""
+        self._is_whole = True
+        _wake(self._more)
+
+    def lose(self) -> None:
+        """The caller is gone."""
+        self.is_gone = True
+        _wake(self._more)
+        _wake(self._gone)
+        if self.on_gone is not None and not self.is_over:
+            self.on_gone()
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises: BodyRefused, before more than `limit` bytes are held; Disconnected.
+        """
+        if not self._is_whole:
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT):
+                    await self._arrival(limit)
+            except TimeoutError:
+                raise BodyRefused(408, "the body did not arrive in time") from None
+        self._refuse_more_than(limit)
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _arrival(self, limit: int) -> None:
+        declared = self.headers.get("content-length")
+        if declared is not None and int(declared[:20]) > limit:
+            self._refuse_more_than(-1)
+        if (self.headers.get("expect") or "").lower() == "100-continue":
+            self._wire.send(_CONTINUE)
+        while not self._is_whole:
+            self._refuse_more_than(limit)
+            if self.is_gone:
+                raise Disconnected
+            self._wire.read_on()
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
+
+    def _refuse_more_than(self, limit: int) -> None:
+        if self.size > limit:
+            self._parts.clear()
+            raise BodyRefused(413, f"the body is larger than {limit} bytes")
+
+    async def gone(self) -> None:
+        """Wait until the caller has closed the connection."""
+        if not self.is_gone:
+            self._gone = asyncio.get_running_loop().create_future()
+            await self._gone
+
+    # -- the response ---------------------------------------------------------------------------------------------
+
+    async def respond(self, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """A whole response."""
+        if self.is_over:
+            return
+        if status in (408, 413):
+            self.be_last()
+        head = _head(status, headers, self._is_last())
+        self.has_begun = True
+        # Nobody waits here until it is read: the connection takes no other request before (F-74).
+        self._wire.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), b"" if self.method == "HEAD" else body))
+        self._end()
+
+    async def refuse(self, refusal: HttpError) -> None:
+        """The response that is a refusal."""
+        body = b"" if refusal.error is None else error_bytes(None, refusal.error)
+        await self.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
+
+    async def cut(self, refusal: HttpError) -> None:
+        """The response ends here, with `refusal` if nothing was sent yet. What else is said is dropped."""
+        self.be_last()
+        await (self.write(b"", more=False) if self.has_begun else self.refuse(refusal))
+
+    async def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """The head of a response whose length is not known, unless `headers` say it."""
+        if self.is_over:
+            return
+        has_length = status in _BODILESS or any(name.lower() == b"content-length" for name, _ in headers)
+        self._is_chunked = not has_length and not self._is_old
+        self._may_go_on = self._may_go_on and (has_length or self._is_chunked)
+        head = _head(status, headers, self._is_last())
+        self.has_begun = True
+        self._wire.send(head + (b"transfer-encoding: chunked\r\n\r\n" if self._is_chunked else b"\r\n"))
+
+    async def write(self, data: bytes, *, more: bool) -> None:
+        """A part of the body, its last one without `more`. Waits while too much is unread."""
+        if self.is_over:
+            return
+        if self.method == "HEAD":
+            data = b""
+        elif self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if not more:
+                data += b"0\r\n\r\n"
+        if data:
+            self._wire.send(data)
+        if more:
+            await self._wire.drained()
+        else:
+            self._end()
+
+    def be_last(self) -> None:
+        """No other request is taken on this connection."""
+        self._may_go_on = False
+
+    def _is_last(self) -> bool:
+        """Whether the connection ends with this response, said in its head: what is left of a body is not read."""
+        self._may_go_on = self._may_go_on and self._is_whole
+        return not self._may_go_on
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._wire.ended(may_go_on=self._may_go_on)
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, headers: tuple[tuple[bytes, bytes], ...], is_last: bool) -> bytes:
+    """A head, less its last lines."""
+    given = [(name, value) for name, value in headers if name.lower() not in _FRAMING]
+    lines = [name + b": " + value for name, value in (*given, *((_CLOSE,) if is_last else ()))]
+    if any(b"\r" in line or b"\n" in line for line in lines):
+        raise ValueError("a header of a response is not one line")
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, _reason(status)), *lines, b""))
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def media_type(http: Http) -> str:
+    """The `Content-Type` of a request, without its parameters."""
+    return (http.headers.get("content-type") or "").partition(";")[0].strip().lower()
