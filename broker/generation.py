@@ -18,6 +18,7 @@ from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
 from broker.core.era import passing_meta
+from broker.core.extensions import is_foreign
 from broker.core.match import Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
@@ -59,7 +60,7 @@ class Generation:
             self._on_listing,
             declare,
             self._on_updated,
-            self._on_task,
+            self._on_said,
             self._on_turn,
         )
         self.pool = Pool(
@@ -130,13 +131,14 @@ class Generation:
                 entry = Entry(Kind.RESOURCE, public, key, own)  # a link into the web has none
             self._hub.updated(self.policy, entry)
 
-    def _on_task(self, key: str, link: Link, method: str, params: dict[str, Any]) -> None:
+    def _on_said(self, key: str, link: Link, method: str, params: dict[str, Any]) -> None:
         shelf = self.catalog.shelves.get(key)
         if shelf is not None:
             meta = passing_meta(params.get("_meta"))
             passing = {name: value for name, value in params.items() if name != "_meta"}
             passing |= {"_meta": meta} if meta else {}
-            self._hub.task_changed(self.policy, shelf, link, method, passing, self._clock.now())
+            said = self._hub.extended if is_foreign(method) else self._hub.task_changed
+            said(self.policy, shelf, link, method, passing, self._clock.now())
 
     def _on_turn(self, key: str) -> None:
         """A server has come or gone: where it is hidden meanwhile, its lists have changed."""

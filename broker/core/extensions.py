@@ -22,8 +22,30 @@ MAX_NAME: Final = 256
 _LISTS: Final = ("tools", "prompts", "resources")
 _FLAGS: Final = ("completions", "logging")
 
+_CORE_REQUESTS: Final = frozenset(
+    {
+        *("initialize", "ping", "server/discover", "subscriptions/listen", "completion/complete", "logging/setLevel"),
+        *("tools/list", "tools/call", "prompts/list", "prompts/get", "resources/list", "resources/templates/list"),
+        *("resources/read", "resources/subscribe", "resources/unsubscribe"),
+        *("sampling/createMessage", "elicitation/create", "roots/list"),
+    }
+)
+_CORE_NOTIFICATIONS: Final = frozenset(
+    f"notifications/{name}"
+    for name in (
+        *("initialized", "cancelled", "progress", "message", "roots/list_changed", "elicitation/complete"),
+        *("tools/list_changed", "prompts/list_changed", "resources/list_changed", "resources/updated"),
+        *("subscriptions/acknowledged", "tasks", "tasks/status"),
+    )
+)
+
 Offer = tuple[str, str]
 """Member of the capabilities ("extensions" or "experimental"), and a name in it."""
+
+
+def is_foreign(method: str) -> bool:
+    """Whether no version of the core knows a method, nor the tasks: then it may be an extension's."""
+    return method not in _CORE_REQUESTS and method not in _CORE_NOTIFICATIONS and not method.startswith("tasks/")
 
 
 def offers(capabilities: Mapping[str, Any], version: str) -> dict[Offer, dict[str, Any]]:
@@ -41,6 +63,11 @@ def offers(capabilities: Mapping[str, Any], version: str) -> dict[Offer, dict[st
             if is_object(settings) and len(name) <= MAX_NAME and len(wire.encode(settings)) <= MAX_SETTINGS:
                 found[member, name] = settings
     return found
+
+
+def share(server: Listing, capabilities: Mapping[str, Any], version: str) -> bool:
+    """Whether a server and a caller with these capabilities declare the same extension, or experimental feature."""
+    return not offers(server.capabilities, server.version).keys().isdisjoint(offers(capabilities, version))
 
 
 def has_tasks(listing: Listing, *parts: str) -> bool:

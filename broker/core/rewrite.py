@@ -29,6 +29,25 @@ def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> Non
             pass
 
 
+def rewrite_foreign(result: dict[str, Any], publish: Publish, names: Mapping[str, str]) -> None:
+    """A result, or the parameters of a notification, of an extension: the fields that the core knows, in place.
+
+    `names` are those of the server's tools and prompts, to their public ones.
+    """
+    _rewrite_content(result.get("content"), publish)
+    for method in ("prompts/get", "resources/read"):
+        rewrite_result(method, result, publish)
+    _rewrite_uri(result, publish)
+    for item in (*_objects(result.get("tools")), *_objects(result.get("prompts"))):
+        if isinstance(item.get("name"), str):
+            item["name"] = names.get(item["name"], item["name"])
+    for item in (*_objects(result.get("resources")), *_objects(result.get("resourceTemplates"))):
+        _rewrite_uri(item, publish)
+        if isinstance(item.get("uriTemplate"), str):
+            item["uriTemplate"] = publish(item["uriTemplate"])
+    result.update(rewrite_app_meta(result, publish))
+
+
 def names_app(tool: Mapping[str, Any]) -> bool:
     """Whether a tool's definition names a page of MCP Apps."""
     meta = tool.get("_meta")

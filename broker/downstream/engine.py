@@ -109,8 +109,8 @@ class Engine:
 
     def note(self, incoming: Incoming, who: Who) -> None:
         """A notification of a legacy caller that concerns more than one request."""
-        if incoming.method == "notifications/roots/list_changed":
-            self.router.roots_changed(who.view, who.caller)
+        request = Request(incoming.method, incoming.params, who.version, who.view)
+        self.router.note(request, who.caller, who.capabilities)
 
     async def _result(self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None) -> dict[str, Any]:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):

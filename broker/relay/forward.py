@@ -28,10 +28,11 @@ from broker.core.era import (
     question_for_caller,
     result_for_caller,
 )
+from broker.core.extensions import is_foreign, share
 from broker.core.policy import Permit
 from broker.core.questions import Question, labelled, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind
-from broker.core.rewrite import rewrite_error_data, rewrite_result
+from broker.core.rewrite import rewrite_error_data, rewrite_foreign, rewrite_result
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
 from broker.core.tasks import (
@@ -74,6 +75,8 @@ class Call:
     """Whether the caller sees more than one server, so that a question must say which one asks."""
     cache_scope: str = "private"
     """The widest `cacheScope` that a result may have."""
+    is_foreign: bool = False
+    """Whether the method is of an extension."""
     task: Task | None = None
     """The task that is asked about, if the method is one of tasks."""
 
@@ -234,7 +237,11 @@ class _Way:
             return own_related(answer, self._own_task)
 
         def notice(method: str, params: dict[str, Any]) -> None:
-            exchange.notice(method, publish_related(params, self.call.server))
+            params = publish_related(params, self.call.server)
+            if not is_foreign(method):
+                exchange.notice(method, params)
+            elif self._extends(exchange):
+                exchange.pass_on(method, self._foreign(params))
 
         try:
             return await self.link.request(
@@ -307,11 +314,13 @@ class _Way:
 
     def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         if not self._takes_task(result, exchange):
-            if result.get("resultType") not in COMPLETE:
+            if result.get("resultType") not in COMPLETE and not self._is_of_extension(result, exchange):
                 raise _unexpected(self.call.server)
             rewrite_result(
                 "tools/call" if self.call.method == "tasks/result" else self.call.method, result, self._publish
             )
+        if self.call.is_foreign:
+            result = self._foreign(result)
         if self.call.method in TASK_METHODS:
             self._about_task(result, exchange)
         result = publish_related(result, self.call.server)
@@ -323,6 +332,24 @@ class _Way:
             server=self.me,
             scope=self.call.cache_scope,
         )
+
+    def _extends(self, exchange: Exchange) -> bool:
+        """Whether the caller and the upstream have declared an extension that both know."""
+        return self.shelf is not None and share(self.shelf.listing, exchange.capabilities, self.call.version)
+
+    def _is_of_extension(self, result: Mapping[str, Any], exchange: Exchange) -> bool:
+        """Whether a kind of result that the core does not know may pass. Spec: 2026-07-28 basic, "Result Type"."""
+        kind = result.get("resultType")
+        is_known = not isinstance(kind, str) or kind == "task"
+        return (
+            not is_known and is_modern(self.link.version) and is_modern(self.call.version) and self._extends(exchange)
+        )
+
+    def _foreign(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What is of an extension, with what the broker knows in it under public names."""
+        if self.shelf is not None:
+            rewrite_foreign(params, self.shelf.publish, self.shelf.public_of_own)
+        return params
 
     def _takes_task(self, result: dict[str, Any], exchange: Exchange) -> bool:
         """Whether a result is a task that both sides know of: then it is the caller's from here on.

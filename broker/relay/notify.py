@@ -8,9 +8,13 @@ from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry, Shelf
+from broker.core.era import LATEST_LEGACY
+from broker.core.extensions import share
+from broker.core.logs import LogGate
 from broker.core.policy import Permit, Policy, decide
 from broker.core.questions import labelled, questions_of, requests_of, unanswerable
 from broker.core.request import Kind
+from broker.core.rewrite import rewrite_foreign
 from broker.core.standing import Standing
 from broker.core.tasks import STATUS, publish_task_content
 from broker.errors import InvalidParams
@@ -109,6 +113,8 @@ class Hub:
 
     def __init__(self) -> None:
         self._subscribers: set[Subscriber] = set()
+        self._gates: dict[str, LogGate] = {}
+        """By server: how much it may say to all."""
         self.tasks = Tasks()
         """Whose task is whose: nobody else hears of it."""
 
@@ -185,6 +191,20 @@ class Hub:
                 (listener.notice if method == MESSAGE else listener.tell)(method, told)
             if not task.waiting and method != MESSAGE:
                 self._tell_of_task(policy, task, method, told)
+
+    def extended(
+        self, policy: Policy, shelf: Shelf, link: Link, method: str, params: dict[str, Any], now: float
+    ) -> None:
+        """A server says something in the words of an extension, and to no call: those are told who know the extension,
+        and see something of the server. A modern stream brings what was asked for, and there is no asking for this.
+        """
+        if not self._gates.setdefault(shelf.mount.key, LogGate(now)).admits(now):
+            return
+        rewrite_foreign(params, shelf.publish, shelf.public_of_own)
+        for subscriber in tuple(self._subscribers):
+            knows = bool(subscriber.session) and share(shelf.listing, subscriber.capabilities, LATEST_LEGACY)
+            if knows and any(_visible(policy, subscriber, entries) for entries in shelf.entries.values()):
+                subscriber.deliver(method, params)
 
     def _tell_of_task(self, policy: Policy, task: Task, method: str, params: dict[str, Any]) -> None:
         for subscriber in tuple(self._subscribers):

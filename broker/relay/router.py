@@ -1,11 +1,12 @@
 """The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
-from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, is_modern, knows_tasks, result_for_caller
+from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, declared_upstream, is_modern, knows_tasks, result_for_caller
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
@@ -22,6 +23,7 @@ from broker.errors import (
     UpstreamUnavailable,
 )
 from broker.relay.exchange import Exchange
+from broker.relay.extensions import extended_server, own_params
 from broker.relay.forward import Call, Forwarder
 from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
@@ -96,6 +98,8 @@ class Router:
         params: dict[str, Any],
         exchange: Exchange,
         task: Task | None = None,
+        *,
+        is_foreign: bool = False,
     ) -> dict[str, Any]:
         now = self.served
         server = permit.entry.server
@@ -108,6 +112,7 @@ class Router:
             now.first_wait,
             len(now.shown(request.view, permit.caller)) > 1,
             now.cache_scope,
+            is_foreign,
             task,
         )
         return await self._forwarder.forward(
@@ -129,7 +134,7 @@ class Router:
             case "logging/setLevel" if not is_modern(request.version):
                 return self._set_level(request, caller)
             case _:
-                raise MethodNotFound(request.method)
+                return await self._foreign(request, caller, exchange)
 
     async def _list(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
         now = self.served
@@ -169,6 +174,29 @@ class Router:
             )
         task, permit = find_task(now, self._tasks, request, caller, exchange.now)
         return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)
+
+    async def _foreign(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+        """A method of an extension. Raises: MethodNotFound, unless one server, and one only, can be meant."""
+        now = self.served
+        permit = extended_server(now, request, caller, exchange.capabilities)
+        if permit is None:
+            raise MethodNotFound(request.method)
+        params = own_params(now, request, permit, self._tasks)
+        return await self._forward(permit, request, params, exchange, is_foreign=True)
+
+    def note(self, request: Request, caller: Caller, declared: Mapping[str, Any]) -> None:
+        """A notification of a legacy caller that concerns more than one request.
+
+        One that is meant for nobody, or names what the caller may not use, goes no further.
+        """
+        if request.method == "notifications/roots/list_changed":
+            return self.roots_changed(request.view, caller)
+        now = self.served
+        permit = extended_server(now, request, caller, declared_upstream(declared, request.version))
+        if permit is not None:
+            with suppress(BrokerError):
+                params = own_params(now, request, permit, self._tasks)
+                now.pool.upstreams[permit.entry.server].wishes.pass_on(request.method, params)
 
     def watch_task(self, public: object, who: Request, caller: Caller, watches: Watches, now: float) -> bool:
         """Let `watches` hear of a task, if it is the caller's. Raises: UnknownTask."""

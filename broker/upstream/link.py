@@ -15,6 +15,7 @@ import anyio
 
 from broker.core import wire
 from broker.core.era import LATEST_LEGACY, Version, hop_params
+from broker.core.extensions import is_foreign
 from broker.core.questions import CAPABILITY, Question
 from broker.core.shape import is_object
 from broker.core.tasks import STATUS, related_task
@@ -379,7 +380,7 @@ class Link(ABC):
 
     def _unsolicited(self, method: str, params: dict[str, Any]) -> None:
         """A notification that no request owns."""
-        if belongs_to_link(method) or related_task(params) is not None:
+        if belongs_to_link(method) or is_foreign(method) or related_task(params) is not None:
             self.on_event(method, params)
         else:
             log.debug("%s: dropped %s, which belongs to no request", self.upstream, printable(method))

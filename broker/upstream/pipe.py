@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 
 from broker.core import wire
+from broker.core.extensions import is_foreign
 from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
 from broker.core.tasks import related_task
@@ -199,6 +200,8 @@ class PipeLink(Link):
                 self._take_back(params)
             case "notifications/message" | "notifications/elicitation/complete":
                 self._on_unaddressed(method, params)
+            case _ if is_foreign(method):
+                self._on_unaddressed(method, params)
             case _:
                 self._unsolicited(method, params)
 
@@ -207,7 +210,9 @@ class PipeLink(Link):
         try:
             owner = self._addressee(params, None)
         except CannotAsk:
-            owner = None
+            if related_task(params) is not None:
+                self._unsolicited(method, params)
+            return
         if owner is not None:
             owner.notice(method, params)
         else:

@@ -18,6 +18,7 @@ from broker.clock import Clock
 from broker.config import Server
 from broker.core.catalog import Listing
 from broker.core.era import SHARED_CAPABILITIES, is_modern
+from broker.core.extensions import is_foreign
 from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
 from broker.core.tasks import STATUS, related_task
@@ -44,8 +45,8 @@ OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 
 OnUpdated = Callable[[str, str], None]
 """Told that a resource has changed: server, own URI."""
-OnTask = Callable[[str, Link, str, dict[str, Any]], None]
-"""Told what a server says of a task: server, the link it came on, method and parameters of the notification."""
+OnSaid = Callable[[str, Link, str, dict[str, Any]], None]
+"""Told what a server says of a task, or in words of an extension: server, the link it came on, method, parameters."""
 OnTurn = Callable[[str], None]
 """Told that a server has become ready, or is so no more."""
 
@@ -70,7 +71,7 @@ def ignore_update(server: str, uri: str) -> None:
     """For who has nobody to tell."""
 
 
-def ignore_task(server: str, link: Link, method: str, params: dict[str, Any]) -> None:
+def ignore_said(server: str, link: Link, method: str, params: dict[str, Any]) -> None:
     """Likewise."""
 
 
@@ -87,7 +88,7 @@ class Supplies:
     on_listing: OnListing
     declare: Declare = declare_shared
     on_updated: OnUpdated = ignore_update
-    on_task: OnTask = ignore_task
+    on_said: OnSaid = ignore_said
     on_turn: OnTurn = ignore_turn
 
 
@@ -321,8 +322,8 @@ class Upstream:
             await clock.sleep(REFRESH_SPACING)
 
     def _on_event(self, link: Link, method: str, params: dict[str, Any]) -> None:
-        if method in STATUS or related_task(params) is not None:
-            self._supplies.on_task(self.key, link, method, params)
+        if method in STATUS or is_foreign(method) or related_task(params) is not None:
+            self._supplies.on_said(self.key, link, method, params)
         if method == "notifications/subscriptions/acknowledged":
             self._acknowledged.set()
         if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):

@@ -5,7 +5,7 @@ notifications; a modern one by `subscriptions/listen` alone (a log level goes wi
 """
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from broker.upstream.link import Link
 
 log = logging.getLogger(__name__)
 
+MAX_TO_PASS: Final = 100
+"""Notifications of callers that may wait for one upstream; the oldest go first, since nobody waits for them."""
 LISTEN_RETRY: Final = 30.0
 """Seconds between attempts to subscribe to an upstream's announcements."""
 
@@ -43,6 +45,7 @@ class Wishes:
         self._subscribed: set[str] = set()
         """Those that the connection there is has been asked for."""
         self._to_tell: set[str] = set()
+        self._to_pass: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_TO_PASS)
         self._said = anyio.Event()
 
     @property
@@ -92,6 +95,11 @@ class Wishes:
         self._to_tell.add(method)
         self._said.set()
 
+    def pass_on(self, method: str, params: dict[str, Any]) -> None:
+        """A caller's notification of an extension, likewise."""
+        self._to_pass.append((method, params))
+        self._said.set()
+
     async def speak(self, link: Link) -> None:
         """Say it to a legacy upstream, while the link lives."""
         level: str | None = None
@@ -109,6 +117,8 @@ class Wishes:
                 await self._say(link, "resources/unsubscribe", {"uri": uri})
             while self._to_tell:
                 await link.notify(self._to_tell.pop())
+            while self._to_pass:
+                await link.notify(*self._to_pass.popleft())
             await self._said.wait()
 
     async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
@@ -149,6 +159,7 @@ class Wishes:
                     "subscriptions/listen",
                     {"notifications": wanted},
                     timeout=float("inf"),
+                    on_notice=link.on_event,
                     # Only who knows the extension may hear of tasks; those for whom we ask do.
                     capabilities={"extensions": {TASKS: {}}} if "taskIds" in wanted else None,
                 )

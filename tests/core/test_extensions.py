@@ -6,7 +6,16 @@ import pytest
 
 from broker.core.catalog import Listing
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN, LEGACY_VERSIONS, TASKS, Version, knows_tasks
-from broker.core.extensions import MAX_NAME, MAX_NAMES, MAX_SETTINGS, has_tasks, offers, view_capabilities
+from broker.core.extensions import (
+    MAX_NAME,
+    MAX_NAMES,
+    MAX_SETTINGS,
+    has_tasks,
+    is_foreign,
+    offers,
+    share,
+    view_capabilities,
+)
 
 Json = dict[str, Any]
 CHANGED = {"listChanged": True}
@@ -98,3 +107,26 @@ def test_a_part_of_tasks_is_there_or_not() -> None:
     server = listing({"tasks": ALL_TASKS})
     assert has_tasks(server) and has_tasks(server, "requests", "tools", "call")
     assert not has_tasks(server, "result") and not has_tasks(listing({"tasks": ALL_TASKS}, LATEST_MODERN))
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        *((name, False) for name in ("tools/call", "resources/subscribe", "ping", "roots/list", "tasks/anything")),
+        *((f"notifications/{name}", False) for name in ("progress", "tasks", "tasks/status", "initialized")),
+        *((name, True) for name in ("a/b", "tools/other", "notifications/other", "ui/notifications/x", "")),
+    ],
+)
+def test_a_method_that_no_version_knows_may_be_an_extensions(method: str, expected: bool) -> None:
+    assert is_foreign(method) == expected
+
+
+def test_two_sides_share_what_both_declare_under_the_same_member() -> None:
+    server = listing({"extensions": {"a/x": {}}, "experimental": {"e": {"v": 1}}})
+    assert share(server, {"extensions": {"a/x": {"v": 2}}}, LATEST_MODERN)
+    assert share(server, {"experimental": {"e": {}}}, LATEST_LEGACY)
+    assert not share(server, {"experimental": {"a/x": {}}, "extensions": {"e": {}}}, LATEST_LEGACY)
+    assert not share(server, {}, LATEST_LEGACY)
+    tasks = listing({"extensions": {TASKS: {}}}, LATEST_MODERN)
+    assert share(tasks, {"extensions": {TASKS: {}}}, LATEST_MODERN)
+    assert not share(tasks, {"extensions": {TASKS: {}}}, LATEST_LEGACY)
