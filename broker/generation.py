@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from broker import __version__
 from broker.clock import Clock
-from broker.config import Config, InstructionsText, Loaded, Server, reveal
+from broker.config import Config, InstructionsText, Loaded, Server, directory_of, reveal
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
@@ -43,7 +43,7 @@ class Generation:
     def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare) -> None:
         config = loaded.config
         self.config = config
-        self._file = NOBODY
+        self._file = directory_of(config.organizations)
         self.naming = naming_of(config)
         self.policy = policy_of(config, merge(self._file, NOBODY)[0])
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}

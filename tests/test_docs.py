@@ -9,19 +9,25 @@ from pydantic import BaseModel
 from broker import errors
 from broker.config import (
     BrokerSettings,
+    ConditionSettings,
     Config,
     HttpServer,
     IdentitySettings,
     JwtIssuer,
+    KeySettings,
     NameRules,
     NamingSettings,
+    OrganizationSettings,
+    RuleSettings,
     ServerSettings,
     StdioServer,
     StoreSettings,
+    load,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+ACCESS = (ROOT / "docs" / "access.md").read_text(encoding="utf-8")
 ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -35,8 +41,14 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", StdioServer),
     ("", HttpServer),
     ("", NameRules),
+    ("organizations.*.", OrganizationSettings),
+    ("", KeySettings),
+    ("", RuleSettings),
+    ("", ConditionSettings),
 ]
-SETTINGS = sorted({f"{prefix}{name}" for prefix, model in SECTIONS for name in model.model_fields})
+SETTINGS = sorted(
+    {f"{prefix}{field.alias or name}" for prefix, model in SECTIONS for name, field in model.model_fields.items()}
+)
 CODES = sorted({value for value in vars(errors).values() if type(value) is int and (value < -32000 or value == 4030)})
 
 
@@ -48,6 +60,14 @@ def test_every_setting_has_a_row_in_the_configuration_page(setting: str) -> None
 def test_every_section_of_the_file_has_a_heading() -> None:
     for section in Config.model_fields:
         assert re.search(rf"^## {section}$", CONFIGURATION, re.MULTILINE), section
+
+
+def test_the_example_of_the_access_page_is_a_configuration_without_a_warning(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(organizations:.*?)```", ACCESS, re.DOTALL)
+    assert found is not None
+    path = tmp_path / "servers.yaml"
+    path.write_text("servers:\n  sql: {command: sql}\n  docs: {command: docs}\n" + found[1], encoding="utf-8")
+    assert load(path, {}, now=0).warnings == ()
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -1,5 +1,14 @@
 """The configuration: `load` a file, get a `Config`, or a `ConfigError` with everything that is wrong with it."""
 
+from broker.config.access import (
+    ConditionSettings,
+    KeySettings,
+    LevelSettings,
+    OrganizationSettings,
+    RuleSettings,
+    TeamSettings,
+)
+from broker.config.directory import directory_of, rule_of
 from broker.config.identity import IdentitySettings, JwtIssuer
 from broker.config.load import Loaded, load
 from broker.config.model import (
@@ -23,6 +32,7 @@ from broker.config.strict import SecretText
 __all__ = [
     "BadReferenceError",
     "BrokerSettings",
+    "ConditionSettings",
     "Config",
     "ConfigError",
     "Fault",
@@ -30,10 +40,14 @@ __all__ = [
     "IdentitySettings",
     "InstructionsText",
     "JwtIssuer",
+    "KeySettings",
+    "LevelSettings",
     "Loaded",
     "NameRules",
     "NamingSettings",
+    "OrganizationSettings",
     "Problem",
+    "RuleSettings",
     "Secret",
     "SecretText",
     "Server",
@@ -42,8 +56,11 @@ __all__ = [
     "Sources",
     "StdioServer",
     "StoreSettings",
+    "TeamSettings",
     "UriRules",
+    "directory_of",
     "expand",
     "load",
     "reveal",
+    "rule_of",
 ]

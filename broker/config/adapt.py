@@ -15,7 +15,7 @@ from broker.config.document import Data, Document, Finding, Path, shown
 from broker.config.problem import Fault
 from broker.config.secret import KNOWN_FORMS, substitute
 
-_OURS = frozenset({"broker", "naming", "server", "store", "identity", "groups"})
+_OURS = frozenset({"broker", "naming", "server", "store", "organizations", "identity", "groups"})
 _COPIED = ("command", "args", "env", "cwd", "headers")
 _RULES = frozenset({"tools", "prompts", "resources"})
 _READ = frozenset({*_COPIED, "url", "serverUrl", "type", "transport", "disabled", "enabled"})

@@ -14,11 +14,13 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from broker.clock import SystemClock
 from broker.config import translate
 from broker.config.adapt import adapt
 from broker.config.advice import advise
 from broker.config.checks import ServerFacts, conflicts
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
+from broker.config.grants import grant_advice, grant_conflicts
 from broker.config.model import Config
 from broker.config.problem import ConfigError, Problem
 from broker.config.read_json import read_json
@@ -26,7 +28,7 @@ from broker.config.read_yaml import read_yaml
 from broker.config.resolve import resolve
 from broker.config.secret import Sources
 
-_SECTIONS = ("broker", "naming", "server", "store", "servers", "groups", "identity")
+_SECTIONS = ("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity")
 _IDENTITY: dict[str, Data] = {
     "command": None,
     "args": [],
@@ -51,20 +53,20 @@ class Loaded:
     warnings: tuple[Problem, ...]
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """environ: where `${env:X}` looks.
+def load(path: Path, environ: Mapping[str, str], now: float | None = None) -> Loaded:
+    """environ: where `${env:X}` looks. now: seconds since 1970, for what has expired; None: now.
 
     Raises: ConfigError, with every problem of the file at once, in its order; nothing else, whatever the file holds.
     """
     failure: Finding
     try:
-        return _checked(_read(path), path, environ)
+        return _checked(_read(path), path, environ, SystemClock().wall() if now is None else now)
     except UnreadableError as error:
         failure = error.finding
     raise ConfigError([Problem(str(path), failure.line, "", failure.message, failure.remedy)])
 
 
-def _checked(parsed: Document, path: Path, environ: Mapping[str, str]) -> Loaded:
+def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: float) -> Loaded:
     """From here on a broken piece does not hide the others."""
     adapted = adapt(parsed, path, environ)
     document, unresolved = adapted.document, _sections(adapted.document.data)
@@ -76,7 +78,8 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str]) -> Loaded
     found = crossed + [finding for finding in invalid if finding.path not in unresolvable]
     if found or config is None:
         raise ConfigError(document.problems(str(path), found))
-    warnings = document.problems(str(path), [*document.warnings, *advise(config, unresolved)])
+    advice = [*advise(config, unresolved), *grant_advice(unresolved.get("organizations"), now)]
+    warnings = document.problems(str(path), [*document.warnings, *advice])
     return Loaded(config, _fingerprints(unresolved), path, tuple(warnings))
 
 
@@ -152,7 +155,7 @@ def _conflicts(data: dict[str, Data]) -> list[Finding]:
     members = {
         name: value for name, value in (groups.items() if isinstance(groups, dict) else ()) if isinstance(value, list)
     }
-    return conflicts(facts, members)
+    return [*conflicts(facts, members), *grant_conflicts(data.get("organizations"), tuple(facts))]
 
 
 def _facts(entry: Data) -> ServerFacts:

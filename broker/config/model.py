@@ -16,8 +16,10 @@ from pydantic import (
 )
 
 from broker.config import rules
+from broker.config.access import OrganizationSettings
 from broker.config.checks import ServerFacts, conflicts
 from broker.config.document import dotted
+from broker.config.grants import grant_conflicts
 from broker.config.identity import IdentitySettings
 from broker.config.problem import Fault
 from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden
@@ -217,6 +219,9 @@ class Config(Strictest):
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )
+    organizations: Annotated[Mapping[_Word, OrganizationSettings], *Freeze] = Field(
+        default={}, validate_default=True, description="Who may see and use what: organizations, their teams and keys."
+    )
     groups: Annotated[Mapping[_Word, Annotated[tuple[str, ...], Lists]], *Freeze] = Field(
         default={}, validate_default=True, description="Named groups of servers, by the keys of their members."
     )
@@ -225,6 +230,9 @@ class Config(Strictest):
     def _has_no_conflicts(self) -> "Config":
         facts = {key: _facts(server) for key, server in self.servers.items()}
         for finding in conflicts(facts, self.groups):
+            raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
+        written = self.model_dump(by_alias=True, exclude_unset=True)
+        for finding in grant_conflicts(written.get("organizations", {}), tuple(self.servers)):
             raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
         return self
 

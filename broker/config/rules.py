@@ -7,11 +7,13 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from broker.config.problem import Fault
 from broker.config.secret import Secret, reveal
+from broker.core.domain import GREATEST, is_number
 
 MAX_PATTERN: int = 256
 """Characters. Names are at most 128 and URIs rarely longer; patterns are matched against every entry of a catalog."""
@@ -39,6 +41,15 @@ RESERVED_HEADER_PREFIX: str = "mcp-param-"
 MIN_KEY_SECRET: int = 32
 """Characters. A shorter one could be guessed by whoever has the hashes."""
 
+MAX_VALUES: int = 256
+"""Values in one condition. Whoever needs more wants a pattern, or a guardrail."""
+
+MAX_PATH: int = 256
+"""Characters of the path of an argument."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?")
+_ARGUMENT_PATH = re.compile(r"args(?:\.[^.]+){1,8}")
 _Text = TypeVar("_Text", bound=str | Secret)
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
@@ -164,6 +175,54 @@ def url(value: str | Secret) -> str | Secret:
     if parts.fragment:
         raise Fault("a URL must not have a fragment, since it is never sent", "Remove the part from #.")
     return value
+
+
+def key_hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise Fault("must be 64 of 0-9 and a-f", "Print one with mcp-broker key create --for-file.")
+    return text
+
+
+def moment(text: str) -> str:
+    seconds(text)
+    return text
+
+
+def seconds(text: str) -> float:
+    """A date or a time as seconds since 1970. A date is its beginning in UTC; a time says its zone."""
+    if _MOMENT.fullmatch(text):
+        try:
+            at = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+            return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            pass
+    raise Fault("must be a date or a time with its zone", "Write it as in 2027-01-01 or 2027-01-01T12:00:00Z.")
+
+
+def argument_path(text: str) -> str:
+    """`args.filter.database`: dots go into objects."""
+    if len(text) > MAX_PATH or not text.isprintable() or not _ARGUMENT_PATH.fullmatch(text):
+        raise Fault(
+            "a condition is on args.<name>, or args.<name>.<name> for what is in an object",
+            "Write it as in args.database.",
+        )
+    return text
+
+
+def scalar(value: object) -> object:
+    if not (value is None or isinstance(value, str | bool)) and not _is_number(value):
+        raise Fault("must be a text, a number, true, false or null")
+    return value
+
+
+def number(value: object) -> object:
+    if not _is_number(value):
+        raise Fault("must be a number")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return is_number(value) and abs(value) <= GREATEST
 
 
 def store_url(value: str | Secret) -> str | Secret:

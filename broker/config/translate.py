@@ -5,6 +5,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from broker.config.access import (
+    ConditionSettings,
+    KeySettings,
+    OrganizationSettings,
+    RuleSettings,
+    TeamSettings,
+)
 from broker.config.checks import did_you_mean
 from broker.config.document import Data, Finding, Path
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -60,6 +67,7 @@ _BOUNDS: dict[str, str] = {
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
     "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length} entries",
     "string_too_long": "must have at most {max_length} characters",
 }
 
@@ -124,6 +132,22 @@ def _misplaced(path: Path, name: str, data: Data) -> Finding:
     return Finding(path, f"only for servers with {other}; this one has {has}", "Remove it.")
 
 
+def _known_in_organizations(below: Path) -> frozenset[str]:
+    match below:
+        case (_,):
+            return frozenset(OrganizationSettings.model_fields)
+        case (_, "teams", _):
+            return frozenset(TeamSettings.model_fields)
+        case (*_, "keys", _):
+            return frozenset(KeySettings.model_fields)
+        case (*_, "allow" | "deny", int()):
+            return frozenset(RuleSettings.model_fields)
+        case (*_, "when", _):
+            return frozenset(field.alias or name for name, field in ConditionSettings.model_fields.items())
+        case _:
+            return frozenset()
+
+
 def _known_fields(parent: Path) -> frozenset[str]:
     match parent:
         case ():
@@ -134,6 +158,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return frozenset(_IN_SERVER[field].model_fields)
         case ("identity", "jwt", _):
             return frozenset(JwtIssuer.model_fields)
+        case ("organizations", *below):
+            return _known_in_organizations(tuple(below))
         case (str(section),) if section in _TOP:
             return frozenset(_TOP[section].model_fields)
         case _:
