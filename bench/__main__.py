@@ -93,7 +93,7 @@ def others(tables: Sequence[report.Table]) -> str:
     if not measured:
         return "not measured"
     noise = statistics.median(one["noise"] for one in measured)
-    return f"other programs took {noise:.0%} of one core, of the two" + (LOUD if noise > 0.3 else "")
+    return f"other programs took {noise:.0%} of one core, of the two" + (LOUD if noise > targets.LOUD else "")
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from bench.report import Table, ratio
 
 Row = Mapping[str, Any]
 """A case: its facts, and what each target of it has shown (`Measured.values`)."""
+LOUD: Final = 0.3
+"""Where others took more of a core than this, rates and latencies mean nothing; CPU times still do."""
 SAME: Final = 1.1
 """Two costs that differ by less are the same: CPU time of one call wavers by as much between two runs."""
 
@@ -29,9 +31,13 @@ class Goal:
     """Whether the bound is the least that is wanted; otherwise the most."""
     by_cpu: Callable[[Row], float] | None = None
     """The same by CPU time, which holds on a machine that others use too."""
+    is_wall: bool = True
+    """Whether the value is one of rates or latencies."""
 
-    def verdict(self, value: float) -> str:
-        """Met or missed."""
+    def verdict(self, value: float, noise: float) -> str:
+        """Met or missed, or that the machine was too loud to say."""
+        if self.is_wall and noise > LOUD:
+            return f"no verdict: others took {noise:.0%} of a core"
         return "met" if (value >= self.bound if self.least else value <= self.bound) else "MISSED"
 
 
@@ -83,6 +89,7 @@ def goals() -> list[Goal]:
                 f"CPU of a call with {throughput.MANY_TOOLS} tools, times that with {throughput.FEW_TOOLS}, {era}",
                 *(throughput.CATALOG_TITLE, {"what": "one call", **many_callers}, cost(many, few), SAME),
                 least=False,
+                is_wall=False,
             ),
         ]
     return found
@@ -107,8 +114,13 @@ def targets_table(tables: Sequence[Table]) -> Table:
             except ZeroDivisionError:
                 table.add(goal.what, wanted, "", "", "not measured: no CPU times here")
             else:
-                table.add(goal.what, wanted, ratio(value), by_cpu, goal.verdict(value))
+                table.add(goal.what, wanted, ratio(value), by_cpu, goal.verdict(value, noise(row)))
     return table
+
+
+def noise(row: Row) -> float:
+    """How much of a core others took, where it was worst."""
+    return max(one["noise"] for one in row.values() if isinstance(one, dict))
 
 
 def rows_of(tables: Sequence[Table], goal: Goal) -> list[Row]:

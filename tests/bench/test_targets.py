@@ -6,17 +6,17 @@ from bench import against, targets, throughput
 from bench.report import Table
 
 
-def shown(rate: float, median: float = 1.0, cpu: float = 1.0) -> dict[str, object]:
+def shown(rate: float, cpu: float = 1.0, noise: float = 0.0) -> dict[str, object]:
     """What `Measured.values` keeps of one target, as far as the targets ask."""
-    return {"round_rates": [rate, rate / 2, rate * 3], "round_medians": [median] * 3, "cpu_per_call": cpu}
+    rates = [rate, rate / 2, rate * 3]
+    return {"round_rates": rates, "round_medians": [1.0] * 3, "cpu_per_call": cpu, "noise": noise}
 
 
 def peers(broker: float, **more: object) -> Table:
     """The table against peers with one case of 16 modern callers."""
     table = Table(against.TITLE, ())
     facts = {"case": "modern, 16 at a time", "caller": "modern", "callers": 16}
-    nginx = {**shown(1000), "round_rates": [1000.0, 500.0, 3000.0]}
-    table.keep({**facts, "nginx": nginx, "broker": shown(broker), **more})
+    table.keep({**facts, "nginx": shown(1000), "broker": shown(broker), **more})
     return table
 
 
@@ -32,6 +32,17 @@ def test_a_target_is_met_at_its_bound_and_missed_below_it(rate: float, verdict: 
         "calls/s, of nginx's, 16 modern callers": verdict,
         "calls/s, times FastMCP's, 16 modern callers": "met",
     }
+
+
+def test_where_others_took_too_much_there_is_no_verdict_but_on_cpu_time() -> None:
+    loud = shown(5, noise=2.0)
+    table = Table(throughput.CATALOG_TITLE, ())
+    table.keep(
+        {"what": "one call", "caller": "modern", "callers": 16, throughput.FEW_LABEL: loud}
+        | {throughput.MANY_LABEL: loud}
+    )
+    verdicts = said(peers(150, **{against.CONNECTED: loud}), table)
+    assert list(verdicts.values()) == ["no verdict: others took 200% of a core"] * 2 + ["met"]
 
 
 def test_a_target_whose_peer_is_missing_was_not_measured() -> None:
