@@ -24,6 +24,8 @@ START_TIMEOUT: float = 30
 """Seconds until a process must listen."""
 STOP_TIMEOUT: float = 10
 """Seconds between asking a process to end and killing it."""
+FIRST_WAIT: float = 20
+"""Seconds for the first answer of the upstream: on a loaded machine a start takes more than the broker's own five."""
 POLL: float = 0.02
 
 _REFERENCE = [sys.executable, "-m", "tests.conformance.reference"]
@@ -74,7 +76,8 @@ async def broker(directory: Path, upstream: dict[str, Any]) -> AsyncGenerator[st
 
 def configuration(upstream: dict[str, Any], state: Path) -> str:
     """JSON, which is YAML."""
-    return json.dumps({"broker": {"state_dir": str(state)}, "servers": {"ref": {"prefix": "", **upstream}}})
+    broker = {"state_dir": str(state), "first_wait": FIRST_WAIT}
+    return json.dumps({"broker": broker, "servers": {"ref": {"prefix": "", **upstream}}})
 
 
 @asynccontextmanager
