@@ -65,7 +65,11 @@ class Connection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._url = b""
         self._gathered = 0
-        """Bytes of the head so far."""
+        """Bytes that came with the head so far."""
+        self._piece = 0
+        """Bytes that came last."""
+        self._is_shared = False
+        """Whether a request has ended in them."""
         self._is_in_head = False
         self._arriving: Http | None = None
         """The request whose body comes in."""
@@ -114,14 +118,15 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         if self._is_deaf:
             return
-        was_in_head = self._is_in_head
+        self._piece = len(data)
+        self._is_shared = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._refusal or 400)
-        if self._is_in_head and was_in_head:
+        if self._is_in_head and not self._is_shared:
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
                 self._refuse(431)
@@ -163,23 +168,23 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         self._url += url
-        self._gather(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer, which is of no use."""
         if self._is_in_head:
             self._fields.append((name, value))
-            self._gather(len(name) + len(value) + 4)
+            if len(self._fields) > MAX_FIELDS:
+                self._refuse_head()
 
-    def _gather(self, size: int) -> None:
-        self._gathered += size
-        if self._gathered > MAX_HEAD or len(self._fields) > MAX_FIELDS:
-            self._refusal = 431
-            raise HttpError(431)  # to `data_received`, as an error of the parser
+    def _refuse_head(self) -> None:
+        self._refusal = 431
+        raise HttpError(431)  # to `data_received`, as an error of the parser
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._is_in_head = False
+        if self._gathered + self._piece > MAX_HEAD and _size(self._url, self._fields) > MAX_HEAD:
+            self._refuse_head()
         if self._parser.should_upgrade():
             return  # `data_received` is told too
         version = self._parser.get_http_version()
@@ -216,6 +221,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The end of a request."""
+        self._is_shared = True
         http, self._arriving = self._arriving, None
         if http is not None:
             http.complete()
@@ -346,6 +352,11 @@ class Connection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         self._transport.abort()
+
+
+def _size(url: bytes, fields: list[tuple[bytes, bytes]]) -> int:
+    """Bytes of a head."""
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in fields)
 
 
 def _split(target: bytes) -> tuple[str, bytes]:

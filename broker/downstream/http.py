@@ -8,28 +8,19 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 import anyio
 import anyio.abc
-from mcp.shared.inbound import (
-    MCP_NAME_HEADER,
-    InboundLadderRejection,
-    classify_inbound_request,
-    decode_header_value,
-    find_duplicated_routing_header,
-    validate_mcp_param_headers,
-)
 
 from broker.core import wire
-from broker.core.era import ALL_VERSIONS, LATEST_MODERN, MODERN_VERSIONS, Version, is_modern
-from broker.core.policy import Permit, decide
-from broker.core.request import Kind
+from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, is_modern
 from broker.core.shape import is_object
-from broker.core.tasks import MODERN_METHODS
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
-from broker.downstream.message import Envelope, Incoming, Rejected, envelope_of, parse, result_bytes
+from broker.downstream.envelope import check_envelope
+from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import LegacySession, Sessions
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
@@ -39,7 +30,6 @@ from broker.downstream.web import (
     JSON_MEDIA,
     BodyRefused,
     Disconnected,
-    Headers,
     Http,
     HttpError,
     media_type,
@@ -47,7 +37,6 @@ from broker.downstream.web import (
 from broker.errors import (
     HTTP_STATUS,
     BrokerError,
-    HeaderMismatch,
     InvalidRequest,
     ParseError,
     UnsupportedVersion,
@@ -142,7 +131,7 @@ class HttpFront:
             await self._post_legacy(http, admission, view, incoming)
 
     def _check_media(self, http: Http) -> None:
-        if media_type(http) != JSON_MEDIA:
+        if http.headers.get("content-type") != JSON_MEDIA and media_type(http) != JSON_MEDIA:
             raise HttpError(415, InvalidRequest(f"Content-Type must be {JSON_MEDIA}"))
         if not _accepts(http.headers.get("accept"), JSON_MEDIA, "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list application/json and text/event-stream"))
@@ -153,7 +142,7 @@ class HttpFront:
         if incoming.is_response:
             return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
-            envelope = self._check_envelope(http.headers, incoming, Who(admission.caller, LATEST_MODERN, view))
+            envelope = check_envelope(http.headers, incoming, admission.caller, view, self._engine.router.served)
         except BrokerError as error:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
@@ -167,48 +156,6 @@ class HttpFront:
         response = Response(http, self._tasks, _modern_status)
         with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
             await response.send(lambda emit: self._engine.answer(incoming, who, emit))
-
-    def _check_envelope(self, headers: Headers, incoming: Incoming, who: Who) -> Envelope:
-        """Envelope and headers of a modern message. Raises: BrokerError."""
-        duplicated = find_duplicated_routing_header(headers.items)
-        if duplicated is not None:
-            raise HeaderMismatch(f"the {duplicated} header appears more than once")
-        if not incoming.is_request and not incoming.has_envelope:
-            requested = headers.get(VERSION_HEADER) or ""
-            return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
-        body = {"method": incoming.method, "params": incoming.params}
-        verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
-        if isinstance(verdict, InboundLadderRejection):
-            raise BrokerError(verdict.message, verdict.data, code=verdict.code)
-        if incoming.method == "tools/call":
-            self._check_param_headers(headers, incoming, who)
-        elif incoming.method in MODERN_METHODS:
-            _check_task_header(headers, incoming.params.get("taskId"))
-        return envelope_of(incoming)
-
-    def _check_param_headers(self, headers: Headers, incoming: Incoming, who: Who) -> None:
-        """`Mcp-Param-*` against the arguments, by the schema of the tool that is called (SP-16).
-
-        A tool that is unknown has no schema, and a hidden one shows none: the call itself is answered as unknown.
-        """
-        name, arguments = incoming.params.get("name"), incoming.params.get("arguments")
-        if arguments is None:
-            arguments = dict[str, Any]()
-        if not isinstance(name, str) or not is_object(arguments):
-            return
-        served = self._engine.router.served
-        entry = served.catalog.lookup(Kind.TOOL, name)
-        if entry is None or not entry.mirrors_arguments:
-            return
-        if not isinstance(decide(served.policy, who.caller, who.view, entry), Permit):
-            return
-        given = {header: value for header, value in headers.items if header.startswith("mcp-param-")}
-        repeated = next((header for header in given if header in headers.duplicated), None)
-        if repeated is not None:
-            raise HeaderMismatch(f"the {repeated} header appears more than once")
-        rejection = validate_mcp_param_headers(entry.definition.get("inputSchema"), arguments, given)
-        if rejection is not None:
-            raise BrokerError(rejection.message, rejection.data, code=rejection.code)
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
@@ -325,12 +272,6 @@ class HttpFront:
             self._sessions.expire(self._engine.clock.now())
 
 
-def _check_task_header(headers: Headers, task_id: object) -> None:
-    """Spec: the tasks extension, "Routing Headers": `Mcp-Name` is the task's id. Raises: HeaderMismatch."""
-    if isinstance(task_id, str) and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
-        raise HeaderMismatch(f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter")
-
-
 def _check_version(http: Http) -> None:
     """A version that we do not know falls into no era (SP-25). Raises: HttpError."""
     version = http.headers.get(VERSION_HEADER)
@@ -346,6 +287,7 @@ def _modern_status(answer: Answer) -> int:
     return 200 if answer.code is None else HTTP_STATUS.get(answer.code, 200)
 
 
+@lru_cache(maxsize=64)
 def _accepts(header: str | None, *media: str) -> bool:
     """Whether an Accept header admits all of `media`; without one, anything goes."""
     if header is None:

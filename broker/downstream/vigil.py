@@ -5,8 +5,7 @@ every `RECHECK` seconds whether he would still be admitted.
 """
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from broker.identity.admission import Admission
@@ -34,6 +33,25 @@ def may_return(admission: Admission) -> bool:
         return True
 
 
+class _Held:
+    """One thing that is open. A class, since every call is held, and a generator would cost four times as much."""
+
+    __slots__ = ("_admission", "_end", "_held")
+
+    def __init__(
+        self, held: dict[object, tuple[Admission, Callable[[], None]]], admission: Admission, end: Callable[[], None]
+    ) -> None:
+        self._held = held
+        self._admission = admission
+        self._end = end
+
+    def __enter__(self) -> None:
+        self._held[self] = self._admission, self._end
+
+    def __exit__(self, *_: object) -> None:
+        self._held.pop(self, None)
+
+
 class Vigil:
     """See the module."""
 
@@ -43,15 +61,9 @@ class Vigil:
     def __len__(self) -> int:
         return len(self._held)
 
-    @contextmanager
-    def over(self, admission: Admission, end: Callable[[], None]) -> Generator[None, None, None]:
+    def over(self, admission: Admission, end: Callable[[], None]) -> "_Held":
         """While this is entered, `end` is called as soon as the credential is not in force any more."""
-        mark = object()
-        self._held[mark] = admission, end
-        try:
-            yield
-        finally:
-            self._held.pop(mark, None)
+        return _Held(self._held, admission, end)
 
     def look(self) -> int:
         """Look at everybody once; how many have been ended."""

@@ -24,6 +24,18 @@ _FRAMING: Final = frozenset({b"connection", b"transfer-encoding"})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 
+_COMMON: Final = (
+    *("accept", "accept-encoding", "accept-language", "authorization", "connection", "content-length", "content-type"),
+    *("host", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "origin", "traceparent"),
+    *("user-agent", "x-api-key"),
+)
+_NAMES: Final = {
+    spelling.encode(): name
+    for name in _COMMON
+    for spelling in (name, name.title(), name.title().replace("Mcp-P", "MCP-P"))
+}
+"""Names that nearly every request has, in the spellings of most clients."""
+
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
@@ -63,7 +75,10 @@ class Headers:
     __slots__ = ("_first", "duplicated", "items")
 
     def __init__(self, raw: RawHeaders) -> None:
-        self.items = [(name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1")) for name, value in raw]
+        self.items = [
+            (_NAMES.get(name) or name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1"))
+            for name, value in raw
+        ]
         self._first = dict(self.items)
         self.duplicated: frozenset[str] = frozenset()
         if len(self._first) < len(self.items):

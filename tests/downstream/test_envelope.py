@@ -1,0 +1,62 @@
+"""What is seen to be right at a glance is right by every rung of the SDK's ladder."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp.shared.inbound import InboundModernRoute, classify_inbound_request, find_duplicated_routing_header
+
+from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS
+from broker.downstream.envelope import is_plain
+from broker.downstream.message import Incoming
+from broker.downstream.web import Headers
+from tests.downstream.raw_http import modern, modern_headers
+
+VERSIONS: st.SearchStrategy[Any] = st.sampled_from([*MODERN_VERSIONS, "2025-11-25", "", None, 1, ["2026-07-28"]])
+METHODS = st.sampled_from(["tools/call", "prompts/get", "resources/read", "tools/list", "tools/callx"])
+NAMES: st.SearchStrategy[Any] = st.sampled_from(
+    ["echo", "Echo", "", " echo", "grüße", "=?base64?ZWNobw==?=", "=?base64?", "=?", None, 1, ["echo"]]
+)
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["MCP-Protocol-Version", "mcp-protocol-version", "Mcp-Method", "mcp-method", "Mcp-Name", "X"]),
+        VERSIONS | METHODS | NAMES,
+    ),
+    max_size=6,
+)
+
+
+def headers_of(fields: list[tuple[str, Any]]) -> Headers:
+    return Headers([(name.encode(), str(value).encode("utf-8")) for name, value in fields if value is not None])
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> tuple[Headers, Incoming]:
+    """Headers that mirror the body, or nearly, and a body that has an envelope, or nearly."""
+    version, method, name = draw(VERSIONS), draw(METHODS), draw(NAMES)
+    meta: Any = draw(st.sampled_from([{META_CLIENT_CAPABILITIES: {}}, {}, None, []]))
+    if isinstance(meta, dict):
+        meta = {**meta, META_VERSION: version}
+    params = draw(st.sampled_from([{"name": name}, {"uri": name}, {}]))
+    mirrored = [("MCP-Protocol-Version", version), ("Mcp-Method", method), ("Mcp-Name", name)]
+    kept = [field for field in mirrored if draw(st.integers(0, 9))]
+    return headers_of(kept + draw(FIELDS | st.just([]))), Incoming(1, method, {**params, "_meta": meta})
+
+
+@given(messages())
+def test_what_is_plain_passes_every_rung(message: tuple[Headers, Incoming]) -> None:
+    headers, incoming = message
+    if is_plain(headers, incoming):
+        assert find_duplicated_routing_header(headers.items) is None
+        body = {"method": incoming.method, "params": incoming.params}
+        verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
+        assert isinstance(verdict, InboundModernRoute)
+
+
+def test_an_ordinary_message_is_plain() -> None:
+    for method, params in [("tools/call", {"name": "a__b"}), ("resources/read", {"uri": "a+b:c"}), ("tools/list", {})]:
+        body = modern(method, params)
+        incoming = Incoming(1, method, body["params"])
+        headers = headers_of([("Host", "x"), *modern_headers(body), ("Accept", "*/*")])
+        assert is_plain(headers, incoming)
+        assert not is_plain(headers_of([("Accept", "*/*"), ("Accept", "*/*"), *modern_headers(body)]), incoming)
