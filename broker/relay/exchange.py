@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from broker.clock import Clock
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream, passing_meta
+from broker.core.extensions import is_foreign
 from broker.core.logs import LogGate, is_at_least
 from broker.core.progress import ProgressGate
 from broker.core.questions import ASKABLE, Question, unanswerable
@@ -129,6 +130,8 @@ class Exchange:
         if method == "notifications/progress":
             if self._token is not None:
                 self._send(params)
+        elif is_foreign(method):
+            self._emit(method, params)  # counted where it came in
         elif self.log_level is not None and is_at_least(params.get("level"), self.log_level):
             self._emit(method, params)
 

@@ -19,7 +19,9 @@ MODERN, LEGACY = "2026-07-28", "2025-11-25"
 META = "io.modelcontextprotocol/"
 CAPABILITIES = f"{META}clientCapabilities"
 CLIENT = {"name": "caller", "version": "1"}
-NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | dict.fromkeys(
+    ("tasks/get", "tasks/update", "tasks/cancel"), "taskId"
+)
 """By method: the parameter that the header `Mcp-Name` mirrors."""
 
 Answer = Callable[[str, Json], Json]

@@ -18,6 +18,11 @@ CAPABILITIES: Json = {
     "sampling": {"context": {}, "tools": {}},
     "roots": {"listChanged": True},
 }
+EXTENSIONS: Json = {"probe.example/x": {"v": [1, None]}}
+OF_ERA: dict[str, Json] = {
+    "legacy": {**CAPABILITIES, "extensions": EXTENSIONS},
+    "modern": {**CAPABILITIES, "extensions": {**EXTENSIONS, "io.modelcontextprotocol/tasks": {}}},
+}
 MAX_ROUNDS = 5
 QUIET = ("/list_changed",)
 """Notifications that come whenever they like."""
@@ -33,7 +38,7 @@ class Asked(Caller):
 
     def __init__(self, *where: Any) -> None:
         super().__init__(*where)
-        self.capabilities, self.answer = CAPABILITIES, answer_to
+        self.capabilities, self.answer = OF_ERA[self.era], answer_to
 
     def on_notice(self, notice: Json) -> None:
         if not notice["method"].endswith(QUIET):

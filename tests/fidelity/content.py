@@ -82,7 +82,17 @@ ERRORS: dict[str, Json] = {
 MODERN_ERRORS: dict[str, Json] = {
     "error_modern": {"code": -32021, "message": "capability", "data": {"requiredCapabilities": {"sampling": {}}}},
 }
-DEEDS = ("mirror", "progress", "logs", "slow", "was_cancelled", "roots_changed", "url_required", "complete_url")
+DEEDS = (
+    "mirror",
+    "progress",
+    "logs",
+    "slow",
+    "was_cancelled",
+    "roots_changed",
+    "url_required",
+    "complete_url",
+    "speaks",
+)
 """Tools that do something; see upstream.py. Further ones ask: `ask_<question>`."""
 
 FORM: Json = {
@@ -228,6 +238,19 @@ TEMPLATES: list[Json] = [
     {"name": "doc", "uriTemplate": TEMPLATE, "mimeType": "text/plain", "annotations": NOTES, **COMMON, **UNKNOWN}
 ]
 INSTRUCTIONS = "Use `plain` first, then `greet`. The word plain stays; see probe://static/readme."
+EXTENSION, TASKS = "probe.example/x", "io.modelcontextprotocol/tasks"
+OF_ERA: dict[str, Json] = {
+    "legacy": {
+        "extensions": {EXTENSION: {"of": "the server", "l": [1.5]}},
+        "experimental": {"probe": {"x": None}},
+        "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}},
+    },
+    "modern": {
+        "extensions": {EXTENSION: {"of": "the server", "l": [1.5]}, TASKS: {}},
+        "experimental": {"probe": {"x": None}},
+    },
+}
+"""Capabilities beyond the core, which the decoys do not have: of several servers nobody could be meant."""
 CAPABILITIES: Json = {
     "tools": {"listChanged": True},
     "prompts": {"listChanged": True},

@@ -18,6 +18,7 @@ HOP = {META + name for name in ("protocolVersion", "clientInfo", "logLevel", "se
 }
 """Keys of `_meta` of one hop. The client's capabilities are not here: they must be those of the caller."""
 CAPABILITIES = META + "clientCapabilities"
+TASKS = META + "tasks"
 CACHING = ("ttlMs", "cacheScope")
 ITEMS = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 GREETED = ("capabilities", "instructions", "supportedVersions", "protocolVersion")
@@ -72,6 +73,11 @@ def own(record: Json, names: Names, *, is_one_of_many: bool) -> Json:
         back.block(message["content"])
     for contents in result.get("contents", []):
         contents["uri"] = back.uri(contents["uri"])
+    for holder in (result, *(notice.get("params", {}) for notice in record.get("notices", []))):
+        if isinstance(holder.get("uri"), str):
+            holder["uri"] = back.uri(holder["uri"])
+    if "ui" in result.get("_meta", {}):
+        result["_meta"]["ui"]["resourceUri"] = back.uri(result["_meta"]["ui"]["resourceUri"])
     data = record.get("error", {}).get("data")
     if isinstance(data, dict) and isinstance(data.get("uri"), str):
         data["uri"] = back.uri(data["uri"])
@@ -107,11 +113,22 @@ def expected(title: str, record: Json, caller: str, upstream: str, capabilities:
         params["params"].get("_meta", {}).pop(CAPABILITIES, None)
     if error is not None and caller == MODERN and error["code"] == -32050:
         error["code"] = -32603  # 2026-07-28 basic: undefined codes of the reserved range must not be emitted
+    if error is not None and (caller, upstream) == (MODERN, LEGACY) and error["code"] == -32021:
+        error["code"] = -32603  # only a modern upstream can mean what the modern era means by it
+    if "capabilities" in result and title == "greeting":
+        _declared(result["capabilities"], caller, upstream)
     if caller == MODERN and upstream == LEGACY:
         _legacy_to_modern(result)
     elif caller == LEGACY and upstream == MODERN:
         _modern_to_legacy(record, result, error)
     return record
+
+
+def _declared(capabilities: Json, caller: str, upstream: str) -> None:
+    """Tasks are those of both sides or of none."""
+    if caller != upstream:
+        capabilities.pop("tasks", None)
+        capabilities["extensions"].pop(TASKS, None)
 
 
 def _legacy_to_modern(result: Json) -> None:

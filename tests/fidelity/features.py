@@ -1,6 +1,7 @@
 """What is exercised: one row for each feature; a row is run with a caller and the names that things have for it."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -144,6 +145,55 @@ async def roots_changed(caller: Asked, names: Names) -> Json:
     return await call("roots_changed")(caller, names)
 
 
+async def foreign(caller: Asked, names: Names) -> Json:
+    """A method that only the extension knows; names and URIs in it are the upstream's own there."""
+    params = {"uri": names.uri(content.README), "name": names.name("plain"), "odd": content.ODD, "none": None}
+    return await caller.whole("probe/echo", params)
+
+
+async def page(caller: Asked, names: Names) -> Json:
+    """A page of MCP Apps calls its tool by the only name that it knows."""
+    return await caller.whole("tools/call", {"name": "widget", "arguments": {}})
+
+
+async def legacy_task(caller: Asked, names: Names) -> Json:
+    """Made, looked at, waited for with a question in between, listed, and too late to be cancelled."""
+    made = await caller.whole("tools/call", {**_as_task(names), "task": {"ttl": 60_000}})
+    ident = made["result"]["task"]["taskId"]
+    steps = [made, *[await caller.whole(f"tasks/{one}", {"taskId": ident}) for one in ("get", "result", "cancel")]]
+    listed = await caller.whole("tasks/list")
+    listed["result"]["tasks"] = [one for one in listed["result"]["tasks"] if one["taskId"] == ident]
+    return _own_task(names, ident, [*steps, listed])
+
+
+async def modern_task(caller: Asked, names: Names) -> Json:
+    """Made, asked for, answered, and done."""
+    made = await caller.whole("tools/call", _as_task(names))
+    ident = made["result"]["taskId"]
+    asked = await caller.whole("tasks/get", {"taskId": ident})
+    answers = {
+        key: caller.answer(one["method"], one["params"]) for key, one in asked["result"]["inputRequests"].items()
+    }
+    told = await caller.whole("tasks/update", {"taskId": ident, "inputResponses": answers})
+    steps = [made, asked, told, *[await caller.whole(f"tasks/{one}", {"taskId": ident}) for one in ("get", "cancel")]]
+    return _own_task(names, ident, steps)
+
+
+def _as_task(names: Names) -> Json:
+    return {"name": names.name("as_task"), "arguments": {"label": f"{next(_LABELS)}"}}
+
+
+def _own_task(names: Names, ident: str, steps: list[Json]) -> Json:
+    """What happened, with the id of the task and its link as the upstream has them; only where they are public."""
+    mark = f"{names.key}." if names.key else ""
+    for step in steps:
+        step.get("result", {}).get("_meta", {}).pop("io.modelcontextprotocol/serverInfo", None)  # of one hop
+    assert ident.startswith(f"{mark}task "), ident
+    text = json.dumps(steps).replace(json.dumps(ident), '"the task"')
+    text = text.replace(json.dumps(names.uri(content.README)), '"the readme"').replace(f"[{names.key}] Who?", "Who?")
+    return {"steps": json.loads(text)}
+
+
 async def ping(caller: Asked, names: Names) -> Json:
     return await asyncio.wait_for(caller.whole("ping"), TIMEOUT)
 
@@ -176,6 +226,11 @@ FEATURES: list[Feature] = [
     Feature("ask: URL required (-32042)", labelled, frozenset({(LEGACY, LEGACY), (MODERN, LEGACY), (MODERN, MODERN)})),
     Feature("elicitation complete", call("complete_url"), frozenset({(LEGACY, LEGACY), (MODERN, LEGACY)})),
     Feature("roots changed", roots_changed, frozenset({(LEGACY, LEGACY)})),
+    Feature("extension: a method", foreign),
+    Feature("extension: a notification", call("speaks")),
+    Feature("apps: a page calls its tool", page),
+    Feature("task of 2025-11-25", legacy_task, frozenset({(LEGACY, LEGACY)})),
+    Feature("task of the extension", modern_task, frozenset({(MODERN, MODERN)})),
     Feature("cancellation", cancelled, phase=2),
     Feature("ask after a cancellation", call("ask_bare_form"), phase=2, needs_own_link=True),
     Feature("logs after a cancellation", logs_at_debug, phase=2, needs_own_link=True),
@@ -184,6 +239,5 @@ PHASES = (1, 2)
 
 NOT_YET: dict[str, str] = {
     "FID-1": "resources/subscribe, subscriptions/listen and resources/updated",
-    "FID-2": "the tasks extension",
 }
 """What the broker does not carry yet, and so nobody asks for here."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.brokers import Brokers, Json, Served, command, environment
-from tests.fidelity.caller import CAPABILITIES, Asked, pipe, web
+from tests.fidelity.caller import OF_ERA, Asked, pipe, web
 from tests.fidelity.difference import difference, expected, own, plain
 from tests.fidelity.features import FEATURES, LEGACY, MODERN, PHASES, Feature, Names
 from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers
@@ -168,7 +168,7 @@ class Matrix:
             if "broke" in got or "broke" in reference.get(title, {}):
                 rows[title] = [f"broke: {got.get('broke')} (directly: {reference.get(title, {}).get('broke')})"]
                 continue
-            want = expected(title, reference[title], cell.caller, cell.upstream, CAPABILITIES)
+            want = expected(title, reference[title], cell.caller, cell.upstream, OF_ERA[cell.caller])
             have = own(got, names, is_one_of_many=cell.count > 1)
             sides = (plain(title, side, cell.caller, cell.upstream) for side in (want, have))
             rows[title] = difference(*sides)

@@ -20,12 +20,14 @@ class Upstream(Server):
     def __init__(self, era: str) -> None:
         super().__init__(era)
         self.cancelled: set[str] = set()
+        self.tasks: dict[str, Json] = {}
         self.visited: set[str] = set()
         self.roots_changes = 0
         self.changed = asyncio.Event()
 
     def greeting(self) -> Json:
-        return {"capabilities": content.CAPABILITIES, "instructions": content.INSTRUCTIONS}
+        capabilities = {**content.CAPABILITIES, **content.OF_ERA[self.era]}
+        return {"capabilities": capabilities, "instructions": content.INSTRUCTIONS}
 
     def heard(self, method: str, params: Json) -> None:
         if method == "notifications/roots/list_changed":
@@ -56,6 +58,13 @@ class Upstream(Server):
                 argument, context = call.params["argument"], call.params.get("context")
                 values = [argument["value"] + "1", content.ODD, str(call.params["ref"]), str(context)]
                 return {"completion": {"values": values, "total": 7, "hasMore": True, "x": 1}, "_meta": content.META}
+            case "probe/echo":
+                given = {name: value for name, value in call.params.items() if name != "_meta"}
+                return {"given": given, "uri": given["uri"], "_meta": content.META, **content.UNKNOWN}
+            case "tasks/list" if not call.is_modern:
+                return {"tasks": list(self.tasks.values())}
+            case "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" if call.params["taskId"] in self.tasks:
+                return await self._task(call, self.tasks[call.params["taskId"]])
             case "tools/call":
                 return await self._tool(call, call.params["name"])
             case _:
@@ -95,9 +104,48 @@ class Upstream(Server):
         if name.startswith("ask_"):
             answers = await call.ask(questions(name.removeprefix("ask_"), call.era), content.STATE)
             return {"content": [], "structuredContent": {"answers": answers}}
+        if name == "widget":
+            return {"content": [{"type": "text", "text": "shown"}]}
+        if name == "as_task":
+            return self._make_task(call, call.params["arguments"]["label"])
         if name in content.DEEDS:
             return await getattr(self, f"_do_{name}")(call, call.params.get("arguments") or {})
         raise Refused(-32602, f"Unknown tool: {name}")
+
+    def _make_task(self, call: Call, label: str) -> Json:
+        task = {"taskId": f"task {label}", "status": "working", "createdAt": "2026-01-01T00:00:00Z", "x": [None]}
+        task |= {"ttlMs": 60_000, "pollIntervalMs": 5} if call.is_modern else {"ttl": None, "pollInterval": 5}
+        self.tasks[task["taskId"]] = task
+        return {"resultType": "task", **task, "_meta": content.META} if call.is_modern else {"task": task}
+
+    async def _task(self, call: Call, task: Json) -> Json:
+        related = {
+            "_meta": {"io.modelcontextprotocol/related-task": {"taskId": task["taskId"], "x": 1}, **content.META}
+        }
+        final = {"content": [{"type": "resource_link", "name": "r", "uri": content.README}]}
+        match call.method:
+            case "tasks/update":
+                task |= {"status": "completed", "result": {**final, "structuredContent": call.params["inputResponses"]}}
+                return {}
+            case "tasks/cancel" if not call.is_modern:
+                raise Refused(-32602, "Cannot cancel task", {"status": task["status"]})
+            case "tasks/get" if call.is_modern and task["status"] == "working":
+                return {**task, "status": "input_required", "inputRequests": content.QUESTIONS["bare_form"]}
+            case "tasks/result":
+                await call.progress(progress=1, **related)
+                await call.notify("notifications/tasks/status", {**task, "statusMessage": content.ODD})
+                await call.log("error", data=1, **related)
+                question = content.QUESTIONS["bare_form"]["a"]
+                question = {**question, "params": {**question["params"], **related}}
+                return {**final, **related, "structuredContent": await call.ask({"a": question}, "task")}
+            case _:
+                return task
+
+    async def _do_speaks(self, call: Call, arguments: Json) -> Json:
+        await call.notify(
+            "notifications/probe/said", {"uri": content.README, "odd": content.ODD, "_meta": content.META}
+        )
+        return {"content": []}
 
     async def _ask_twice(self, call: Call) -> Json:
         """Two rounds; a modern caller brings the answers of the first back in the state."""
@@ -181,6 +229,10 @@ class Decoy(Upstream):
         return {"capabilities": content.CAPABILITIES, "instructions": "Use `plain` of the decoy."}
 
     async def _answer(self, call: Call) -> Json:
+        if call.method == "tools/list":
+            # A page of MCP Apps that two servers have is nobody's.
+            tools = [{name: value for name, value in tool.items() if name != "_meta"} for tool in content.TOOLS]
+            return self._page(call, "tools", tools)
         if call.method.endswith("/list"):
             return await super()._answer(call)
         raise Refused(-32099, "the decoy was called")
