@@ -18,7 +18,7 @@ from broker.config import Loaded
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
-from broker.generation import Generation
+from broker.generation import Generation, OnlyCaller
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
@@ -50,19 +50,25 @@ class CallerCapabilities:
 
 
 class Broker:
-    """One configuration, alive while `running` is entered."""
+    """One configuration, alive while `running` is entered. A front that has one caller in all says so; one that
+    `waits_for_caller` declares to its upstreams what that caller can be asked.
+    """
 
-    def __init__(self, loaded: Loaded, *, clock: Clock | None = None, waits_for_caller: bool = False) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        clock: Clock | None = None,
+        waits_for_caller: bool = False,
+        has_one_caller: bool = False,
+    ) -> None:
         self.loaded = loaded
         self.clock = clock or SystemClock()
         self.caller = CallerCapabilities()
         hub = Hub()
-        declare = self.caller.declare if waits_for_caller else None
-        self.generation = (
-            Generation.build(loaded, self.clock, hub)
-            if declare is None
-            else Generation.build(loaded, self.clock, hub, declare)
-        )
+        only = OnlyCaller(self.caller.declare if waits_for_caller else None)
+        is_only = waits_for_caller or has_one_caller
+        self.generation = Generation.build(loaded, self.clock, hub, only if is_only else None)
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
         self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock)
 

@@ -6,7 +6,7 @@ exception with `InternalError` and logs the cause, so that no text of a fault ev
 
 Five boundaries catch everything, log it, and go on: `identity/identity.py` for a credential, and `downstream/vigil.py`
 for one whose stream is open (they deny); `downstream/engine.py` for a request; `downstream/stream.py` for the stream of
-its response; `upstream/supervise.py` for a connection.
+its response; `upstream/supervise.py` and `isolated.py` for a connection.
 """
 
 from typing import Any, Final

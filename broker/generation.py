@@ -8,13 +8,14 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from broker import __version__
 from broker.clock import Clock
 from broker.config import Config, InstructionsText, Loaded, Server, directory_of, reveal
-from broker.core.caller import Caller
+from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
 from broker.core.era import passing_meta
@@ -23,13 +24,25 @@ from broker.core.match import Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
 from broker.core.request import Kind
+from broker.relay.home import OPENS_WITHIN, StreamHome
 from broker.relay.listing import Scope, Texts, Views
-from broker.relay.notify import Hub
+from broker.relay.notify import Concerns, Hub, concerns_all
 from broker.upstream.handshake import Declare
+from broker.upstream.isolated import Isolated, Owner
 from broker.upstream.link import Link
 from broker.upstream.pool import Pool
 from broker.upstream.snapshot import Snapshots
-from broker.upstream.supervise import Supplies, Upstream, declare_shared
+from broker.upstream.supervise import Supplies, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyCaller:
+    """A front with one caller in all: every link is that caller's own. `declare`: what it can be asked, and that it can
+    be reached outside of its calls; None: it asks, and is never asked.
+    """
+
+    declare: Declare | None = None
+
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +53,7 @@ NOBODY: Final = Directory()
 class Generation:
     """See the module."""
 
-    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare) -> None:
+    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None) -> None:
         config = loaded.config
         self.config = config
         self._file = directory_of(config.organizations)
@@ -52,19 +65,27 @@ class Generation:
         self._cursor_key = secrets.token_bytes(32)
         self.views = Views(self.policy, texts_of(config), self._cursor_key)
         self.catalog = Catalog.empty(self.naming)
+        self._clock = clock
         self._hub = hub
         self._clock = clock
         supplies = Supplies(
             clock,
             Snapshots(catalog_directory(config)),
             self._on_listing,
-            declare,
-            self._on_updated,
-            self._on_said,
-            self._on_turn,
+            on_updated=self._on_updated,
+            on_said=self._on_said,
+            on_turn=self._on_turn,
         )
-        self.pool = Pool(
+        if only is not None and only.declare is not None:
+            supplies = replace(supplies, declare=only.declare, home_of=self._home_of_only_caller)
+        upstreams = [
             Upstream(key, server, loaded.fingerprints[key], supplies) for key, server in _enabled(config).items()
+        ]
+        # An only caller shares its links with nobody.
+        apart = [one for one in upstreams if one.server.isolation != "shared" and only is None]
+        self.pool = Pool(
+            upstreams,
+            {one.key: Isolated(one, clock, self._home_of, self._on_own_updated, self._on_own_said) for one in apart},
         )
         for key, upstream in self.pool.upstreams.items():
             if upstream.listing is not None:
@@ -72,9 +93,9 @@ class Generation:
         self._hiding = frozenset(key for key, server in _enabled(config).items() if server.when_down == "hide")
 
     @classmethod
-    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, declare: Declare = declare_shared) -> "Generation":
-        """The generation of a configuration; nothing is started."""
-        return cls(loaded, clock, hub, declare)
+    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, only: "OnlyCaller | None" = None) -> "Generation":
+        """The generation of a configuration; nothing is started. `only`: the front has one caller in all."""
+        return cls(loaded, clock, hub, only)
 
     def adopt(self, database: Directory) -> tuple[str, ...]:
         """Put what the database says in force, beside what the file says: at once, for every request and open stream.
@@ -123,22 +144,55 @@ class Generation:
         self._hub.changed(self.policy, key, changed, before, self.catalog)
 
     def _on_updated(self, key: str, own: str) -> None:
+        """Told by the supervised link. If callers have links of their own, none of them watches anything on this."""
+        if key not in self.pool.isolated:
+            self._updated(key, own, concerns_all)
+
+    def _on_own_updated(self, key: str, owner: Owner, own: str) -> None:
+        """Told by the link of one owner, and its business alone."""
+        self._updated(key, own, self._is_owner(key, owner))
+
+    def _on_own_said(self, key: str, owner: Owner, link: Link, method: str, params: dict[str, Any]) -> None:
+        """Likewise."""
+        self._said(key, link, method, params, self._is_owner(key, owner))
+
+    def _is_owner(self, key: str, owner: Owner) -> Concerns:
+        isolated = self.pool.isolated[key]
+        return lambda one: isolated.owner(one.caller.principal, one.session) == owner
+
+    def _updated(self, key: str, own: str, concerns: Concerns) -> None:
         shelf = self.catalog.shelves.get(key)
         if shelf is not None:
             public = shelf.publish(own)
             entry = self.catalog.lookup(Kind.RESOURCE, public)
             if entry is None or entry.server != key:
                 entry = Entry(Kind.RESOURCE, public, key, own)  # a link into the web has none
-            self._hub.updated(self.policy, entry)
+            self._hub.updated(self.policy, entry, concerns)
+
+    def _home_of(self, key: str, owner: Owner, may_open: bool) -> StreamHome:
+        """Where the owner of a link is found outside of its calls. `may_open`: its stream may be about to open."""
+        patience = OPENS_WITHIN if may_open else 0.0
+        has_roots = self.config.servers[key].roots
+        return StreamHome(
+            key, owner.principal, owner.session, has_roots, patience, self._hub, self._clock.token, self.shown
+        )
+
+    def _home_of_only_caller(self, key: str) -> StreamHome:
+        return self._home_of(key, Owner(LOCAL.principal), may_open=True)
 
     def _on_said(self, key: str, link: Link, method: str, params: dict[str, Any]) -> None:
+        self._said(key, link, method, params, concerns_all)
+
+    def _said(self, key: str, link: Link, method: str, params: dict[str, Any], concerns: Concerns) -> None:
         shelf = self.catalog.shelves.get(key)
         if shelf is not None:
             meta = passing_meta(params.get("_meta"))
             passing = {name: value for name, value in params.items() if name != "_meta"}
             passing |= {"_meta": meta} if meta else {}
-            said = self._hub.extended if is_foreign(method) else self._hub.task_changed
-            said(self.policy, shelf, link, method, passing, self._clock.now())
+            if is_foreign(method):
+                self._hub.extended(self.policy, shelf, method, passing, self._clock.now(), concerns)
+            else:
+                self._hub.task_changed(self.policy, shelf, link, method, passing, self._clock.now())
 
     def _on_turn(self, key: str) -> None:
         """A server has come or gone: where it is hidden meanwhile, its lists have changed."""

@@ -7,7 +7,7 @@ from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.local import Local, Refused
 from broker.cli.screen import Node, Screen, count, line
-from broker.cli.survey import Row, dropped, survey
+from broker.cli.survey import Row, dropped, isolated, survey
 from broker.config import Loaded
 from broker.core import wire
 from broker.core.instructions import estimate_tokens
@@ -56,7 +56,7 @@ async def _catalog(local: Local, view: str, screen: Screen, wait: float | None, 
         if as_json:
             screen.json(document)
         else:
-            screen.tree(_tree(document, local.generation.config.broker.name, view))
+            screen.tree(_tree(local, document, view))
     has_something = not shown or any(row["version"] is not None for row in shown.values())
     return OK if has_something else FAILED
 
@@ -113,9 +113,9 @@ def _of_server(local: Local, key: str, items: dict[Kind, list[dict[str, Any]]]) 
     return [item for kind in Kind for item in items[kind] if item[LISTS[kind].name_key] in mine[kind]]
 
 
-def _tree(document: Document, name: str, view: str) -> Node:
-    tokens = document["tokens"]
-    children = [_server(key, row, document) for key, row in document["servers"].items()]
+def _tree(local: Local, document: Document, view: str) -> Node:
+    tokens, name = document["tokens"], local.generation.config.broker.name
+    children = [_server(local, key, row, document) for key, row in document["servers"].items()]
     text = document["instructions"]
     if text:
         children.append(Node("instructions", f"{len(text)} characters, ~{tokens['instructions']} tokens", "bold"))
@@ -124,12 +124,14 @@ def _tree(document: Document, name: str, view: str) -> Node:
     return Node(title, f"{', '.join(totals)}; ~{tokens['total']} tokens in all", "bold", children)
 
 
-def _server(key: str, row: Row, document: Document) -> Node:
+def _server(local: Local, key: str, row: Row, document: Document) -> Node:
     tokens = document["tokens"]["servers"][key]
     is_ready = row["state"] == "ready"
     told = f"{row['version']}, ~{tokens} tokens" if is_ready else f"{row['state']}: {line(row['reason'], 1000)}"
     if not is_ready and tokens:
         told += " (shown as last known)"
+    if apart := isolated(local, key):
+        told += f"; {apart}"
     groups = [group for kind in Kind if (group := _group(kind, row, document)) is not None]
     if row["dropped"]:
         lost = [Node(f"{one['kind']} {line(one['name'])}", line(one["reason"])) for one in row["dropped"]]

@@ -9,7 +9,7 @@ from broker.cli.begin import begin, find_config, listed, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.local import Local
 from broker.cli.screen import Screen, count, line
-from broker.cli.survey import Row, counted, survey
+from broker.cli.survey import Row, counted, isolated, survey
 from broker.clock import SystemClock
 from broker.config import ConfigError, Loaded, Problem, load
 from broker.generation import Generation
@@ -61,7 +61,7 @@ async def _connect(loaded: Loaded, screen: Screen, report: dict[str, Any], wait:
         if as_json:
             screen.json({**report, "ok": is_well, "servers": every})
         else:
-            _say_servers(screen, every)
+            _say_servers(screen, local, every)
     return OK if is_well else FAILED
 
 
@@ -74,7 +74,7 @@ def _say_configuration(screen: Screen, loaded: Loaded) -> None:
     screen.say(f"{line(loaded.path)}: the configuration is fine, {count(len(servers), 'server')}{also}")
 
 
-def _say_servers(screen: Screen, rows: dict[str, Row]) -> None:
+def _say_servers(screen: Screen, local: Local, rows: dict[str, Row]) -> None:
     if not rows:
         return
     cells = [_cells(key, row) for key, row in rows.items()]
@@ -85,6 +85,8 @@ def _say_servers(screen: Screen, rows: dict[str, Row]) -> None:
     for key, row in rows.items():
         if screen.out.is_terminal and "reason" in row:
             screen.say(f"{key}: {line(row['reason'], 1000)}", _STYLES[row["state"]])
+        if key in local.upstreams and (apart := isolated(local, key)):
+            screen.say(f"{key}: {apart}")
         for one in row.get("dropped", ()):
             screen.say(f"{key}: not served: {one['kind']} {line(one['name'])}: {line(one['reason'])}", "yellow")
 

@@ -36,7 +36,7 @@ class Local:
     """See the module. `only`: the servers to start, None for all; names do not depend on it."""
 
     def __init__(self, loaded: Loaded, only: Collection[str] | None = None) -> None:
-        self.broker = Broker(narrowed(loaded, only))
+        self.broker = Broker(narrowed(loaded, only), has_one_caller=True)
         self.generation = self.broker.generation
 
     def running(self) -> AbstractAsyncContextManager[Broker]:

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 async def survey(local: Local, screen: Screen, wait: float | None) -> dict[str, Row]:
-    """By server: `state`, `version`, `seconds` to connect, `reason` if it is not ready."""
+    """By server: `state`, `version`, `isolation`, `seconds` to connect, `reason` if it is not ready."""
     rows: dict[str, Row] = {}
     patience = patience_of(local, wait)
     with screen.progress() as progress:
@@ -35,7 +35,11 @@ async def _row(local: Local, key: str, patience: float) -> Row:
     upstream = local.upstreams[key]
     state = await settled(upstream, patience)
     listing = upstream.listing
-    row: Row = {"state": state, "version": listing.version if listing is not None else None}
+    row: Row = {
+        "state": state,
+        "version": listing.version if listing is not None else None,
+        "isolation": upstream.server.isolation,
+    }
     if state == "ready":
         return {**row, "seconds": upstream.connect_seconds}
     reason = upstream.trouble or "it is connecting"
@@ -57,3 +61,11 @@ async def counted(local: Local, key: str) -> Row:
         "tokens": await local.tokens(everything, key),
         "dropped": dropped(local, key),
     }
+
+
+def isolated(local: Local, key: str) -> str:
+    """Who gets a link of its own, in words; "" where all share one."""
+    server = local.upstreams[key].server
+    if server.isolation == "shared":
+        return ""
+    return f"isolation: a link for each {server.isolation}, {server.isolation_max} at most"

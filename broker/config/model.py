@@ -141,6 +141,17 @@ class ServerBase(Strictest):
     when_down: Literal["keep", "hide"] = Field(
         default="keep", description="While it is down: keep its last known entries in lists, or hide them."
     )
+    isolation: Literal["shared", "caller", "session"] = Field(
+        default="shared",
+        description="shared: one link for all callers. caller: one for each. session: one for each legacy session.",
+    )
+    isolation_max: int = Field(
+        default=16, ge=1, le=1000, description="Links of single callers or sessions at a time, at most."
+    )
+    isolation_idle: _Seconds = Field(
+        default=300, description="Seconds after its last call when a link of a single caller or session is closed."
+    )
+    roots: bool = Field(default=True, description="false: the server is told of no roots, and gets none.")
     tools: NameRules = Field(default=NameRules(), description="Which tools are served, by their own names.")
     prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")
     resources: UriRules = Field(default=UriRules(), description="Which resources and templates are served, by URI.")

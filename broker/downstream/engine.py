@@ -25,6 +25,7 @@ from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
+from broker.upstream.isolated import Asker
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,11 @@ class Who:
     """Where a legacy session keeps its subscriptions."""
     session: str = ""
     """The session, or the pipe, that all this belongs to; "" for a request that stands alone."""
+
+    @property
+    def asker(self) -> Asker:
+        """As upstream links know it."""
+        return Asker(self.caller.principal, self.session, self.capabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +115,21 @@ class Engine:
 
     def note(self, incoming: Incoming, who: Who) -> None:
         """A notification of a legacy caller that concerns more than one request."""
+        if incoming.method == "notifications/initialized":
+            self.hub.wake()
         request = Request(incoming.method, incoming.params, who.version, who.view)
-        self.router.note(request, who.caller, who.capabilities)
+        self.router.note(request, who.caller, who.asker)
+
+    def session_ended(self, session: str) -> None:
+        """A legacy session is over: what was kept for it alone ends with it."""
+        self.router.served.pool.end_session(session)
 
     async def _result(self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None) -> dict[str, Any]:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):
             return await self._listen(incoming, who, emit)
         request = Request(incoming.method, incoming.params, who.version, who.view)
         if incoming.method in ("resources/subscribe", "resources/unsubscribe") and who.watches is not None:
-            return await self._watch(request, who.caller, who.watches)
+            return await self._watch(request, who, who.watches)
         exchange = Exchange(
             self.clock,
             emit,
@@ -130,17 +142,17 @@ class Engine:
         )
         return await self.router.answer(request, who.caller, exchange)
 
-    async def _watch(self, request: Request, caller: Caller, watches: Watches) -> dict[str, Any]:
+    async def _watch(self, request: Request, who: Who, watches: Watches) -> dict[str, Any]:
         """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""
-        if not self.router.subscribes(request.view, caller):
+        if not self.router.subscribes(request.view, who.caller):
             raise MethodNotFound(request.method)
         uri = request.params.get("uri")
         if not isinstance(uri, str):
             raise InvalidParams("params.uri must be a string")
         if request.method == "resources/subscribe":
-            await self.router.watch(uri, request, caller, watches)
+            await self.router.watch(uri, request, who.caller, who.asker, watches)
         else:
-            await self.router.unwatch(uri, request, caller, watches)
+            await self.router.unwatch(uri, request, who.caller, watches)
         return {}
 
     async def _listen(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
@@ -189,7 +201,7 @@ class Engine:
         for uri in uris if is_array(uris) else []:
             try:
                 if isinstance(uri, str):
-                    await self.router.watch(uri, request, who.caller, watches)
+                    await self.router.watch(uri, request, who.caller, who.asker, watches)
                     watched.append(uri)
             except BrokerError as error:
                 log.debug("not watched: %s", error.message)
@@ -201,7 +213,7 @@ class Engine:
         request = Request("tasks/get", incoming.params, who.version, who.view)
         for public in ids if is_array(ids) else []:
             with suppress(BrokerError):
-                if self.router.watch_task(public, request, who.caller, watches, self.clock.now()):
+                if self.router.watch_task(public, request, who.caller, who.asker, watches, self.clock.now()):
                     watched.append(public)
         return watched
 

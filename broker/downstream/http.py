@@ -21,7 +21,7 @@ from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
-from broker.downstream.session import LegacySession, Sessions
+from broker.downstream.session import LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil
@@ -60,7 +60,7 @@ class HttpFront:
     def __init__(self, engine: Engine, door: Door) -> None:
         self._engine = engine
         self._door = door
-        self._sessions = Sessions()
+        self._sessions = Sessions(engine.session_ended)
         self._vigil = Vigil()
         self._sse = SseFront(engine, self._vigil)
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -243,7 +243,10 @@ class HttpFront:
         if last_event_id is not None:
             return await self._resume(http, admission, session, last_event_id)
         outbox = Outbox()
-        subscriber = Subscriber(admission.caller, view, outbox.emit, session.watches, session.id, session.capabilities)
+        stream = SessionStream(session, self._engine.clock, outbox.emit, outbox.put_answer)
+        subscriber = Subscriber(
+            admission.caller, view, outbox.emit, session.watches, session.id, session.capabilities, stream=stream
+        )
         self._engine.hub.add(subscriber)
         try:
             with anyio.CancelScope() as scope, self._vigil.over(admission, scope.cancel), session.streaming():

@@ -3,23 +3,25 @@
 Ids are random and bound to the principal that opened them; for anybody else the session does not exist (SP-80, I-33).
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
 
+from broker.clock import Clock
 from broker.core.caller import Caller
-from broker.core.era import LEGACY_VERSIONS, Version
+from broker.core.era import LATEST_LEGACY, LEGACY_VERSIONS, Version, declared_upstream
 from broker.core.logs import EVERYTHING
-from broker.downstream.asking import Asking
+from broker.downstream.asking import Asking, Put
 from broker.downstream.engine import Answer, Who
 from broker.downstream.message import Incoming
 from broker.downstream.replay import Replay
 from broker.downstream.vigil import is_in_force, may_return
 from broker.errors import InvalidRequest
 from broker.identity.admission import Admission
+from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import Watches
 
 MAX_PER_PRINCIPAL: Final = 100
@@ -49,6 +51,9 @@ class LegacySession:
     asking: Asking = field(default_factory=Asking)
     watches: Watches = field(default_factory=Watches)
     replay: Replay = field(default_factory=Replay)
+    is_initialized: bool = False
+    """Whether its caller has said that the handshake is complete."""
+    is_closed: bool = False
 
     @property
     def can_resume(self) -> bool:
@@ -77,6 +82,8 @@ class LegacySession:
             self.asking.answer(incoming)
         elif incoming.method == "notifications/cancelled":
             self.cancel(incoming.params)
+        elif incoming.method == "notifications/initialized":
+            self.is_initialized = True
 
     def learn(self, incoming: Incoming, answer: Answer) -> None:
         """A request was answered: a level that was accepted is this session's from now on."""
@@ -98,6 +105,8 @@ class LegacySession:
 
         Raises: InvalidRequest, for an id that is in flight already (F-75).
         """
+        if self.is_closed:
+            raise InvalidRequest("the session has ended")
         if request_id in self.in_flight:
             raise InvalidRequest("a request with this id is in flight")
         if len(self.in_flight) >= MAX_IN_FLIGHT:
@@ -136,6 +145,7 @@ class LegacySession:
 
     def close(self) -> None:
         """Cancel all that is in flight, end the stream, and watch nothing any more."""
+        self.is_closed = True
         self.watches.clear()
         if self.stream is not None:
             self.stream.cancel()
@@ -143,10 +153,36 @@ class LegacySession:
             scope.cancel()
 
 
-class Sessions:
-    """The open sessions of an HTTP front."""
+class SessionStream:
+    """See `Stream`: the open stream of a session. `put` takes a question, `emit` a notification."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: LegacySession, clock: Clock, emit: Emit, put: Put) -> None:
+        self._session = session
+        channel = session.asking.channel(put)
+        self._exchange = Exchange(clock, emit, channel=channel, owner=session.id, is_legacy=True)
+
+    @property
+    def version(self) -> Version:
+        """See `Stream`."""
+        return self._session.version
+
+    @property
+    def is_open(self) -> bool:
+        """See `Stream`."""
+        return self._session.is_initialized
+
+    def talk(self) -> Exchange:
+        """See `Stream`. One exchange for all, since the rate of log messages is bounded in it."""
+        self._exchange.capabilities = declared_upstream(self._session.capabilities, LATEST_LEGACY)
+        self._exchange.log_level = self._session.log_level
+        return self._exchange
+
+
+class Sessions:
+    """The open sessions of an HTTP front. `on_closed` is told the id of each that ends."""
+
+    def __init__(self, on_closed: Callable[[str], None]) -> None:
+        self._on_closed = on_closed
         self._sessions: dict[str, LegacySession] = {}
 
     def __len__(self) -> int:
@@ -179,6 +215,7 @@ class Sessions:
         """End a session and what is in flight in it."""
         self._sessions.pop(session.id, None)
         session.close()
+        self._on_closed(session.id)
 
     def expire(self, now: float) -> None:
         """End sessions that nobody has used for long, and those of callers that cannot come back (I-08)."""

@@ -18,7 +18,7 @@ from broker.core.eventstream import frame
 from broker.core.shape import is_object
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
-from broker.downstream.session import LegacySession
+from broker.downstream.session import LegacySession, SessionStream
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http, media_type
@@ -74,8 +74,9 @@ class SseFront:
     async def _kept(
         self, session: LegacySession, outbox: Outbox, tasks: anyio.abc.TaskGroup
     ) -> AsyncGenerator[None, None]:
+        way = SessionStream(session, self._engine.clock, outbox.emit, outbox.put_answer)
         subscriber = Subscriber(
-            session.caller, session.view, outbox.emit, session.watches, session.id, session.capabilities
+            session.caller, session.view, outbox.emit, session.watches, session.id, session.capabilities, stream=way
         )
         self._streams[session.id] = _Stream(session, outbox, tasks)
         self._engine.hub.add(subscriber)
@@ -83,8 +84,9 @@ class SseFront:
             yield
         finally:
             del self._streams[session.id]
-            session.watches.clear()
+            session.close()
             self._engine.hub.remove(subscriber)
+            self._engine.session_ended(session.id)
 
     async def _post(self, admission: Admission, http: Http) -> None:
         parameters = dict(parse_qsl(http.query.decode("latin-1")))

@@ -25,7 +25,7 @@ from broker.core.framing import LineSplitter, LineTooLong
 from broker.core.shape import is_object
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.message import Incoming, Rejected, envelope_of, notification_bytes, parse, result_bytes
-from broker.downstream.session import LegacySession
+from broker.downstream.session import LegacySession, SessionStream
 from broker.errors import BrokerError, InvalidParams, ParseError
 from broker.relay.notify import Subscriber
 
@@ -53,6 +53,7 @@ class StdioFront:
         self._engine = engine
         self._on_capabilities: OnCapabilities | None = on_capabilities
         self._session: LegacySession | None = None
+        self._subscriber = Subscriber(LOCAL, "", self._emit)
         # Requests of both eras, by id: the pipe is one id space. Its version is that of no request.
         self._pipe = LegacySession("stdio", LOCAL, "", agreed_version({}))
         self._writer = _Writer()
@@ -144,12 +145,16 @@ class StdioFront:
         offered = capabilities if is_object(capabilities) else dict[str, Any]()
         session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered)
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
-        if self._session is None:
-            self._engine.hub.add(Subscriber(LOCAL, "", self._emit, session.watches, session.id, session.capabilities))
-        else:
+        if self._session is not None:
             # One pipe, one caller: what it was asked, and what it watches, go on.
             session.watches, session.asking = self._session.watches, self._session.asking
         self._session = session
+        self._engine.hub.remove(self._subscriber)
+        stream = SessionStream(session, self._engine.clock, self._emit, self._writer.put)
+        self._subscriber = Subscriber(
+            LOCAL, "", self._emit, session.watches, session.id, session.capabilities, stream=stream
+        )
+        self._engine.hub.add(self._subscriber)
         return answer
 
     def _learn(self, capabilities: object) -> None:

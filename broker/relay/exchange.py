@@ -77,6 +77,10 @@ class Exchange:
         """Whether its caller offers to answer any question at all."""
         return any(name in self.capabilities for name in ASKABLE)
 
+    def withhold(self, capability: str) -> None:
+        """Its upstream is not to know that the caller offers it, and does not get it."""
+        self.capabilities = {name: value for name, value in self.capabilities.items() if name != capability}
+
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification of the upstream that belongs to this request."""
         if self._is_over:

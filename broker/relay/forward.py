@@ -49,8 +49,9 @@ from broker.errors import URL_ELICITATION_REQUIRED, BrokerError, MalformedAnswer
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Task, Tasks
+from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
-from broker.upstream.supervise import Upstream
+from broker.upstream.pool import Pool
 
 INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
@@ -138,7 +139,7 @@ class Forwarder:
         self._parking = parking
         self._tasks = tasks
 
-    async def forward(self, call: Call, upstream: Upstream, shelf: Shelf | None, exchange: Exchange) -> dict[str, Any]:
+    async def forward(self, call: Call, pool: Pool, shelf: Shelf | None, exchange: Exchange) -> dict[str, Any]:
         """The result of `call`, as its caller's era has it.
 
         Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
@@ -150,18 +151,25 @@ class Forwarder:
             if state is not None and state.parked is not None:
                 # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
                 return await self._resume(call, state, exchange)
+            upstream = pool.upstreams[call.server]
+            if not upstream.server.roots:
+                exchange.withhold("roots")
+            asker = Asker(call.permit.caller.principal, exchange.owner, exchange.capabilities)
             try:
-                link = await upstream.first_link(call.patience)
+                lease = await pool.lease(call.server, asker, call.patience)
             except BrokerError:
                 if state is not None:
                     self._parking.take_back(state)
                 raise
-            params = call.outgoing_params(state, link.version)
-            timeout = call.timeout(upstream.server.timeout, exchange.now)
-            way = _Way(call, link, timeout, shelf, self._me, self._parking, self._tasks)
-            if not is_modern(call.version) or is_modern(link.version) or not exchange.can_be_asked:
-                return await way.run(params, exchange)
-            return await self._park(call, way, exchange)
+            try:
+                params = call.outgoing_params(state, lease.link.version)
+                timeout = call.timeout(upstream.server.timeout, exchange.now)
+                way = _Way(call, lease.link, timeout, shelf, self._me, self._parking, self._tasks)
+                if not is_modern(call.version) or is_modern(lease.link.version) or not exchange.can_be_asked:
+                    return await way.run(params, exchange)
+                return await self._park(call, way, lease, exchange)
+            finally:
+                lease.give_back()
         except anyio.get_cancelled_exc_class():
             exchange.abandon()
             raise
@@ -182,14 +190,15 @@ class Forwarder:
         answers = responses if is_object(responses) else dict[str, Any]()
         return self._stamped(call, await self._parking.resume(state, answers, exchange.relay))
 
-    async def _park(self, call: Call, way: "_Way", exchange: Exchange) -> dict[str, Any]:
+    async def _park(self, call: Call, way: "_Way", lease: Lease, exchange: Exchange) -> dict[str, Any]:
         """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
-            inner = exchange.via(parked, parked.notice)
+            inner, own = exchange.via(parked, parked.notice), lease.again()
             try:
                 return await way.run(call.own_params(), inner)
             finally:
+                own.give_back()
                 inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
 
         return self._stamped(call, await self._parking.begin(call.claims(), exchange.relay, run))

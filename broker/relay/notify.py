@@ -4,11 +4,13 @@ asked to be told.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+import anyio
 
 from broker.core.caller import Caller
 from broker.core.catalog import Catalog, Entry, Shelf
-from broker.core.era import LATEST_LEGACY
+from broker.core.era import LATEST_LEGACY, Version
 from broker.core.extensions import share
 from broker.core.logs import LogGate
 from broker.core.policy import Permit, Policy, decide
@@ -18,9 +20,10 @@ from broker.core.rewrite import rewrite_foreign
 from broker.core.standing import Standing
 from broker.core.tasks import STATUS, publish_task_content
 from broker.errors import InvalidParams
+from broker.relay.exchange import Exchange
 from broker.relay.tasks import Task, Tasks, news_of
 from broker.upstream.link import Link
-from broker.upstream.supervise import Upstream
+from broker.upstream.pool import Watching
 
 MAX_WATCHES: Final = 1000
 """Resources that one caller may watch on one stream; each costs its upstream a subscription."""
@@ -43,36 +46,37 @@ class Watches:
     """The resources that one caller wants to hear of: counted at their upstreams, given back at the end."""
 
     def __init__(self) -> None:
-        self._watched: dict[tuple[str, str], Upstream] = {}
-        self._tasks: dict[str, tuple[Task, Upstream]] = {}
+        self._watched: dict[tuple[str, str], Watching] = {}
+        self._tasks: dict[str, tuple[Task, Watching]] = {}
 
     def __len__(self) -> int:
         return len(self._watched) + len(self._tasks)
 
-    def add_task(self, task: Task, upstream: Upstream) -> bool:
+    def add_task(self, task: Task, place: Watching) -> bool:
         """Hear of a task, if that is not too much."""
         if task.public not in self._tasks and len(self) < MAX_WATCHES:
-            self._tasks[task.public] = (task, upstream)
-            upstream.wishes.watch_task(task.own)
+            self._tasks[task.public] = (task, place)
+            place.watch_task(task.own)
         return task.public in self._tasks
 
     def has_task(self, task: Task) -> bool:
         """Whether it is heard of."""
         return self._tasks.get(task.public, (None,))[0] is task
 
-    async def add(self, upstream: Upstream, own: str) -> None:
+    async def add(self, place: Watching, own: str) -> None:
         """Watch a resource. Twice is once. Raises: BrokerError, if the upstream refuses, or there are too many."""
-        if (upstream.key, own) in self._watched:
+        if (place.key, own) in self._watched:
             return
         if len(self) >= MAX_WATCHES:
             raise InvalidParams(f"more than {MAX_WATCHES} resources are subscribed")
-        await upstream.watch(own)
-        self._watched[upstream.key, own] = upstream
+        await place.watch(own)
+        self._watched[place.key, own] = place
 
-    async def remove(self, upstream: Upstream, own: str) -> None:
-        """Watch it no more. What is not watched is no error."""
-        if self._watched.pop((upstream.key, own), None) is not None:
-            upstream.unwatch(own)
+    async def remove(self, key: str, own: str) -> None:
+        """Watch a resource of that server no more. What is not watched is no error."""
+        place = self._watched.pop((key, own), None)
+        if place is not None:
+            place.unwatch(own)
 
     def covers(self, server: str, own: str) -> bool:
         """Whether a resource is watched, or lies below one that is.
@@ -84,17 +88,39 @@ class Watches:
 
     def clear(self) -> None:
         """The caller is gone."""
-        for (_, own), upstream in self._watched.items():
-            upstream.unwatch(own)
-        for task, upstream in self._tasks.values():
-            upstream.wishes.unwatch_task(task.own)
+        for (_, own), place in self._watched.items():
+            place.unwatch(own)
+        for task, place in self._tasks.values():
+            place.unwatch_task(task.own)
         self._watched.clear()
         self._tasks.clear()
 
 
+class Stream(Protocol):
+    """The open stream of a legacy session: the way to it outside of its calls."""
+
+    @property
+    def version(self) -> Version:
+        """What the session speaks."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session can be asked: its handshake is complete.
+
+        Spec: 2025-11-25 basic/lifecycle, "Initialization": "The server SHOULD NOT send requests other than pings and
+        logging before receiving the initialized notification".
+        """
+        ...
+
+    def talk(self) -> Exchange:
+        """Asks and tells it, as of now: with the capabilities and the log level that it has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Subscriber:
-    """One stream to one caller."""
+    """One stream to one caller; `session` and `stream` are those of a legacy session."""
 
     caller: Caller
     view: str
@@ -106,6 +132,16 @@ class Subscriber:
     """What its caller can be asked, and which extensions it knows."""
     is_one_of_many: bool = False
     """Whether its view has several servers, so that a question must say which one asks."""
+    stream: Stream | None = None
+
+
+Concerns = Callable[[Subscriber], bool]
+"""Whether a change is a subscriber's business."""
+
+
+def concerns_all(subscriber: Subscriber) -> bool:
+    """What a link tells that all share."""
+    return True
 
 
 class Hub:
@@ -117,6 +153,7 @@ class Hub:
         """By server: how much it may say to all."""
         self.tasks = Tasks()
         """Whose task is whose: nobody else hears of it."""
+        self._opened = anyio.Event()
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -124,10 +161,28 @@ class Hub:
     def add(self, subscriber: Subscriber) -> None:
         """From now on it is told."""
         self._subscribers.add(subscriber)
+        self.wake()
 
     def remove(self, subscriber: Subscriber) -> None:
         """It is told no more. Twice is no error."""
         self._subscribers.discard(subscriber)
+
+    def wake(self) -> None:
+        """A stream may have opened."""
+        self._opened.set()
+        self._opened = anyio.Event()
+
+    async def opened(self) -> None:
+        """Wait until a stream may have opened."""
+        await self._opened.wait()
+
+    def streams(self, principal: str) -> list[tuple[Subscriber, Stream]]:
+        """The open streams of a principal's legacy sessions."""
+        return [
+            (subscriber, subscriber.stream)
+            for subscriber in self._subscribers
+            if subscriber.caller.principal == principal and subscriber.stream is not None and subscriber.stream.is_open
+        ]
 
     def changed(self, policy: Policy, server: str, kinds: Iterable[Kind], before: Catalog, after: Catalog) -> None:
         """Lists of `server` were refreshed: tell whoever may know."""
@@ -163,10 +218,11 @@ class Hub:
                     told.add(LIST_CHANGED[kind])
                     subscriber.deliver(LIST_CHANGED[kind], {})
 
-    def updated(self, policy: Policy, entry: Entry) -> None:
+    def updated(self, policy: Policy, entry: Entry, concerns: Concerns = concerns_all) -> None:
         """A resource has changed: tell those who watch it, and may (still) read it (SP-38)."""
         for subscriber in tuple(self._subscribers):
-            if subscriber.watches.covers(entry.server, entry.own) and _visible(policy, subscriber, (entry,)):
+            is_watched = subscriber.watches.covers(entry.server, entry.own) and concerns(subscriber)
+            if is_watched and _visible(policy, subscriber, (entry,)):
                 subscriber.deliver(UPDATED, {"uri": entry.public})
 
     def task_changed(
@@ -193,7 +249,13 @@ class Hub:
                 self._tell_of_task(policy, task, method, told)
 
     def extended(
-        self, policy: Policy, shelf: Shelf, link: Link, method: str, params: dict[str, Any], now: float
+        self,
+        policy: Policy,
+        shelf: Shelf,
+        method: str,
+        params: dict[str, Any],
+        now: float,
+        concerns: Concerns = concerns_all,
     ) -> None:
         """A server says something in the words of an extension, and to no call: those are told who know the extension,
         and see something of the server. A modern stream brings what was asked for, and there is no asking for this.
@@ -203,7 +265,11 @@ class Hub:
         rewrite_foreign(params, shelf.publish, shelf.public_of_own)
         for subscriber in tuple(self._subscribers):
             knows = bool(subscriber.session) and share(shelf.listing, subscriber.capabilities, LATEST_LEGACY)
-            if knows and any(_visible(policy, subscriber, entries) for entries in shelf.entries.values()):
+            if (
+                knows
+                and concerns(subscriber)
+                and any(_visible(policy, subscriber, entries) for entries in shelf.entries.values())
+            ):
                 subscriber.deliver(method, params)
 
     def _tell_of_task(self, policy: Policy, task: Task, method: str, params: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from broker.relay.parking import Parking
 from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks
+from broker.upstream.isolated import Asker
 
 _WORD: Final = {
     Kind.TOOL: "tool",
@@ -115,9 +116,7 @@ class Router:
             is_foreign,
             task,
         )
-        return await self._forwarder.forward(
-            call, now.pool.upstreams[server], now.catalog.shelves.get(server), exchange
-        )
+        return await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
@@ -132,7 +131,7 @@ class Router:
             case "ping" if not is_modern(request.version):
                 return {}
             case "logging/setLevel" if not is_modern(request.version):
-                return self._set_level(request, caller)
+                return self._set_level(request, caller, exchange.owner)
             case _:
                 return await self._foreign(request, caller, exchange)
 
@@ -184,26 +183,28 @@ class Router:
         params = own_params(now, request, permit, self._tasks)
         return await self._forward(permit, request, params, exchange, is_foreign=True)
 
-    def note(self, request: Request, caller: Caller, declared: Mapping[str, Any]) -> None:
+    def note(self, request: Request, caller: Caller, asker: Asker) -> None:
         """A notification of a legacy caller that concerns more than one request.
 
         One that is meant for nobody, or names what the caller may not use, goes no further.
         """
         if request.method == "notifications/roots/list_changed":
-            return self.roots_changed(request.view, caller)
+            return self.roots_changed(request.view, caller, asker.session)
         now = self.served
-        permit = extended_server(now, request, caller, declared_upstream(declared, request.version))
+        permit = extended_server(now, request, caller, declared_upstream(asker.capabilities, request.version))
         if permit is not None:
             with suppress(BrokerError):
                 params = own_params(now, request, permit, self._tasks)
-                now.pool.upstreams[permit.entry.server].wishes.pass_on(request.method, params)
+                now.pool.pass_on(permit.entry.server, asker, request.method, params)
 
-    def watch_task(self, public: object, who: Request, caller: Caller, watches: Watches, now: float) -> bool:
+    def watch_task(
+        self, public: object, who: Request, caller: Caller, asker: Asker, watches: Watches, now: float
+    ) -> bool:
         """Let `watches` hear of a task, if it is the caller's. Raises: UnknownTask."""
         task, permit = find_task(
             self.served, self._tasks, Request(who.method, {"taskId": public}, who.version, who.view), caller, now
         )
-        return watches.add_task(task, self.served.pool.upstreams[permit.entry.server])
+        return watches.add_task(task, self.served.pool.watching(permit.entry.server, asker))
 
     async def discover(self, request: Request, caller: Caller) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""
@@ -219,7 +220,7 @@ class Router:
         """The body of `initialize` and of `server/discover`, for a caller of that version."""
         return await greeting(self.served, view, caller, version)
 
-    def _set_level(self, request: Request, caller: Caller) -> dict[str, Any]:
+    def _set_level(self, request: Request, caller: Caller, session: str) -> dict[str, Any]:
         """What a session wants to read. The front keeps it; upstreams that are quieter are asked to say more."""
         if "logging" not in capabilities(self.served, request.view, caller, request.version):
             raise MethodNotFound(request.method)
@@ -227,30 +228,29 @@ class Router:
         if not isinstance(level, str) or not is_level(level):
             raise InvalidParams("level must be one of debug, info, notice, warning, error, critical, alert, emergency")
         for key in visible_servers(self.served, request.view, caller):
-            self.served.pool.upstreams[key].wishes.want_logs(level)
+            self.served.pool.want_logs(key, Asker(caller.principal, session), level)
         return {}
 
-    async def watch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
+    async def watch(self, uri: str, who: Request, caller: Caller, asker: Asker, watches: Watches) -> None:
         """Let `watches` hear of changes of a resource that the caller may read. Raises: BrokerError."""
         permit = await self._permit(Kind.RESOURCE, uri, who, caller)
-        upstream = self.served.pool.upstreams[permit.entry.server]
-        await watches.add(upstream, permit.entry.own)
+        await watches.add(self.served.pool.watching(permit.entry.server, asker), permit.entry.own)
 
     async def unwatch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
         """No more; also of what the caller may not read any more. Raises: BrokerError, for what it cannot read."""
         entry = self.served.catalog.lookup(Kind.RESOURCE, uri)
         if entry is not None and entry.server in self.served.pool.upstreams:
-            await watches.remove(self.served.pool.upstreams[entry.server], entry.own)
+            await watches.remove(entry.server, entry.own)
         await self._permit(Kind.RESOURCE, uri, who, caller)
 
     def subscribes(self, view: str, caller: Caller) -> bool:
         """Whether any server that the caller sees in a view lets resources be watched."""
         return "subscribe" in capabilities(self.served, view, caller, LATEST_LEGACY).get("resources", {})
 
-    def roots_changed(self, view: str, caller: Caller) -> None:
+    def roots_changed(self, view: str, caller: Caller, session: str) -> None:
         """A caller's roots have changed: legacy upstreams that were told of roots may ask again."""
         for key in visible_servers(self.served, view, caller):
-            self.served.pool.upstreams[key].wishes.tell("notifications/roots/list_changed")
+            self.served.pool.roots_changed(key, Asker(caller.principal, session))
 
     async def _late(self, kind: Kind, public: str, view: str, caller: Caller) -> Entry | None:
         """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.

@@ -20,6 +20,13 @@ async def connect(key: str, server: Server) -> Link:
     raise UpstreamUnavailable(key, f"it did not connect within {server.connect_timeout:g} s")
 
 
+def offered(capabilities: Mapping[str, Any], server: Server) -> Mapping[str, Any]:
+    """Of what a caller offers, what this server is told of (`roots: false` keeps roots to ourselves)."""
+    if server.roots or "roots" not in capabilities:
+        return capabilities
+    return {name: value for name, value in capabilities.items() if name != "roots"}
+
+
 async def shake_hands(link: Link, server: Server, declare: Declare, *, is_legacy: bool = False) -> None:
     """The handshake, within the connect time-out; the time that `declare` waits for a caller does not count.
 
@@ -36,7 +43,7 @@ async def shake_hands(link: Link, server: Server, declare: Declare, *, is_legacy
             left = patience.deadline - anyio.current_time()
             patience.deadline = float("inf")
             try:
-                return await declare()
+                return offered(await declare(), server)
             finally:
                 patience.deadline = anyio.current_time() + left
 

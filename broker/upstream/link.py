@@ -8,7 +8,8 @@ import asyncio
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import anyio
@@ -29,6 +30,7 @@ from broker.errors import (
     UpstreamUnavailable,
     printable,
 )
+from broker.upstream.home import NO_HOME, Home, session_of
 from broker.upstream.peer import BROKER_INFO, Peer
 
 log = logging.getLogger(__name__)
@@ -146,19 +148,24 @@ class Waiting:
 
         Raises: BrokerError.
         """
+        with anyio.move_on_after(ANSWER_TIMEOUT) as asking, self.paused(asking):
+            return await self.on_question(question)
+        raise CannotAsk("the call has ended, or its caller did not answer in time", code=INTERNAL_ERROR)
+
+    @contextmanager
+    def paused(self, asking: anyio.CancelScope) -> Generator[None, None, None]:
+        """Time stands still while a caller is asked; `asking` is cancelled when the request ends."""
         began = self._loop.time()
         self._deadline = float("inf")
-        with anyio.move_on_after(ANSWER_TIMEOUT) as asking:
-            self._asking.add(asking)
-            try:
-                return await self.on_question(question)
-            finally:
-                self._asking.discard(asking)
-                self.started += self._loop.time() - began
-                if not self._asking:
-                    self._deadline = self._loop.time() + self.timeout
-                    self._set_timer()
-        raise CannotAsk("the call has ended, or its caller did not answer in time", code=INTERNAL_ERROR)
+        self._asking.add(asking)
+        try:
+            yield
+        finally:
+            self._asking.discard(asking)
+            self.started += self._loop.time() - began
+            if not self._asking:
+                self._deadline = self._loop.time() + self.timeout
+                self._set_timer()
 
     def end(self) -> None:
         """The request is over: nobody is asked for it any more."""
@@ -196,6 +203,8 @@ class Link(ABC):
         """The version spoken: a guess while the era is probed, `peer.version` afterwards."""
         self.on_event: Notice = ignore_notice
         """Told of notifications that belong to no request."""
+        self.home: Home = NO_HOME
+        """Where what no call owns goes, if all calls on this link are of one owner."""
         self.lost: str | None = None
         """Why the connection is gone, or None while it lives."""
         self.listening = anyio.Event()
@@ -264,6 +273,11 @@ class Link(ABC):
         self._hangs = 0
         return judge_answer(self.upstream, message)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the upstream waits for an answer of somebody."""
+        return bool(self._questions)
+
     @abstractmethod
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """Tell, without an answer. A connection that is lost is no error here: nobody waits."""
@@ -302,35 +316,39 @@ class Link(ABC):
     def _fail_pending(self, why: str) -> None:  # noqa: B027 - a hook, likewise
         """Fail what waits; transports that wait elsewhere have nothing here."""
 
-    def _owner(self) -> Waiting | None:
-        """The call that something without an address must belong to: the only one in flight.
+    def _owner(self) -> Waiting | str:
+        """The call that something without an address belongs to, or the session at `home` (`upstream/home.py`).
 
-        A call counts until the upstream has answered it, also when nobody waits for it any more (`ABANDONED_FOR`): what
-        it asks late must not reach another caller.
-
-        Raises: CannotAsk, if that cannot be told. None, if there is no call at all.
+        Raises: CannotAsk, if that cannot be told.
         """
         now = anyio.current_time()
         self._abandoned = {key: kept for key, kept in self._abandoned.items() if kept[1] > now}
-        if len(self._calls) > 1:
-            remedy = "call this server one call at a time, or over streamable HTTP, where each call has its own stream"
-            raise CannotAsk(
-                f"several calls are in flight, and nothing tells whose this is: {remedy}", code=INTERNAL_ERROR
-            )
-        only = next(iter(self._calls.values()), None)
-        strangers = [owner for owner, _ in self._abandoned.values() if only is None or not owner or owner != only.owner]
-        if strangers:
-            raise CannotAsk("it may belong to a call that was cancelled a moment ago: try again", code=INTERNAL_ERROR)
-        return only
+        sessions = [waiting.owner for waiting in self._calls.values()]
+        session = session_of(sessions, [owner for owner, _ in self._abandoned.values()], self.home)
+        return next(iter(self._calls.values())) if session is None else session
 
-    def _addressee(self, params: Mapping[str, Any], waiting: Waiting | None) -> Waiting | None:
-        """The call that a message of the upstream belongs to; `waiting` is the one on whose stream it came, if any.
+    async def _put(self, question: Question, owner: Waiting | str) -> dict[str, Any]:
+        """Put a question to whose it is. One of a session may belong to any of its calls: the time of all stands still.
+
+        Raises: BrokerError.
+        """
+        if isinstance(owner, Waiting):
+            return await owner.ask(question)
+        with ExitStack() as paused, anyio.move_on_after(ANSWER_TIMEOUT):
+            for waiting in self._calls.values():
+                paused.enter_context(waiting.paused(anyio.CancelScope()))
+            return await self.home.ask(owner, question)
+        raise CannotAsk("its caller did not answer in time", code=INTERNAL_ERROR)
+
+    def _addressee(self, params: Mapping[str, Any], waiting: Waiting | None) -> Waiting | str:
+        """The call that a message of the upstream belongs to, or the session at `home`; `waiting` is the call on whose
+        stream it came, if any.
 
         What names a task goes to the call that waits for that task, wherever it came: to an upstream all callers of a
         shared link are one client, and it may use any stream. Spec: 2025-11-25 basic/utilities/tasks, "Input Required
         Status".
 
-        Raises: CannotAsk, if that cannot be told. None, if there is no call at all.
+        Raises: CannotAsk, if that cannot be told.
         """
         task = related_task(params)
         if task is None:
@@ -363,8 +381,7 @@ class Link(ABC):
         with anyio.CancelScope() as scope:
             self._questions[request_id] = scope
             try:
-                owner = self._addressee(params, waiting)
-                result = await (owner.ask if owner is not None else ask_nobody)(Question(method, params))
+                result = await self._put(Question(method, params), self._addressee(params, waiting))
                 return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
             except BrokerError as error:
                 return error_answer(request_id, error)
@@ -383,7 +400,8 @@ class Link(ABC):
         if belongs_to_link(method) or is_foreign(method) or related_task(params) is not None:
             self.on_event(method, params)
         else:
-            log.debug("%s: dropped %s, which belongs to no request", self.upstream, printable(method))
+            log.debug("%s: %s belongs to no request", self.upstream, printable(method))
+            self.home.notice("", method, params)
 
 
 def belongs_to_link(method: str) -> bool:

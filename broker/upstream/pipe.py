@@ -206,17 +206,19 @@ class PipeLink(Link):
                 self._unsolicited(method, params)
 
     def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
-        """What names no call goes to the only one in flight, or to nobody."""
+        """What names no call goes to whose it is (`upstream/home.py`), or to nobody."""
         try:
             owner = self._addressee(params, None)
         except CannotAsk:
             if related_task(params) is not None:
                 self._unsolicited(method, params)
+            else:
+                log.debug("%s: dropped %s: nothing tells whose it is", self.upstream, method)
             return
-        if owner is not None:
+        if isinstance(owner, Waiting):
             owner.notice(method, params)
         else:
-            self._unsolicited(method, params)
+            self.home.notice(owner, method, params)
 
     def _on_request(self, message: dict[str, Any]) -> None:
         is_question = message.get("method") in CAPABILITY

@@ -1,23 +1,27 @@
-"""All upstreams of one configuration, each in its own task."""
+"""All upstreams of one configuration, each in its own task, and the link that carries what a caller asks."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import anyio
 
+from broker.upstream.isolated import Asker, Isolated, Lease
 from broker.upstream.process import become_subreaper
 from broker.upstream.supervise import Upstream
+from broker.upstream.wishes import Wishes
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds that stopping all of them may take; each bounds itself to half of that."""
 
 
 class Pool:
-    """The upstreams by key, in configuration order."""
+    """The upstreams by key, in configuration order; `isolated` has the links of those whose callers share none."""
 
-    def __init__(self, upstreams: Iterable[Upstream]) -> None:
+    def __init__(self, upstreams: Iterable[Upstream], isolated: Mapping[str, Isolated]) -> None:
         self.upstreams: Mapping[str, Upstream] = {upstream.key: upstream for upstream in upstreams}
+        self.isolated = isolated
         self._patience: float | None = None
 
     def __repr__(self) -> str:
@@ -28,6 +32,8 @@ class Pool:
         """All start at once, none delays another; at the end all are stopped at once."""
         become_subreaper()
         async with anyio.create_task_group() as tasks:
+            for isolated in self.isolated.values():
+                isolated.start(tasks)
             for upstream in self.upstreams.values():
                 tasks.start_soon(upstream.run, name=f"upstream {upstream.key}")
             try:
@@ -48,3 +54,86 @@ class Pool:
         with anyio.CancelScope(deadline=self._patience):
             for upstream in unseen:
                 await upstream.first_try.wait()
+
+    # -- which link carries what --------------------------------------------------------------------------------------
+
+    async def lease(self, key: str, asker: Asker, patience: float) -> Lease:
+        """The link for a call of `asker`: its own, or the one that all share (`Upstream.first_link`).
+
+        Raises: UpstreamUnavailable.
+        """
+        isolated = self.isolated.get(key)
+        if isolated is None:
+            return Lease(await self.upstreams[key].first_link(patience))
+        return await isolated.lease(asker)
+
+    def want_logs(self, key: str, asker: Asker, level: str) -> None:
+        """The asker wants to read what the upstream logs from `level` on."""
+        isolated = self.isolated.get(key)
+        if isolated is None:
+            self.upstreams[key].wishes.want_logs(level)
+        else:
+            isolated.want_logs(asker, level)
+
+    def pass_on(self, key: str, asker: Asker, method: str, params: dict[str, Any]) -> None:
+        """A notification of the asker in the words of an extension."""
+        isolated = self.isolated.get(key)
+        if isolated is None:
+            self.upstreams[key].wishes.pass_on(method, params)
+        else:
+            isolated.pass_on(asker, method, params)
+
+    def roots_changed(self, key: str, asker: Asker) -> None:
+        """The asker's roots have changed: who was told of roots may ask again."""
+        isolated, upstream = self.isolated.get(key), self.upstreams[key]
+        if not upstream.server.roots:
+            return
+        if isolated is None:
+            upstream.wishes.tell(ROOTS_CHANGED)
+        else:
+            isolated.tell(asker, ROOTS_CHANGED)
+
+    def watching(self, key: str, asker: Asker) -> "Watching":
+        """Where the asker's watched resources of this upstream are."""
+        isolated = self.isolated.get(key)
+        return Watching(key, asker, self.upstreams[key] if isolated is None else isolated)
+
+    def end_session(self, session: str) -> None:
+        """A session has ended, and its own links with it."""
+        for isolated in self.isolated.values():
+            isolated.end(session)
+
+
+ROOTS_CHANGED: Final = "notifications/roots/list_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Resources of one upstream, watched for one asker: on its own link, or on the one that all share."""
+
+    key: str
+    asker: Asker
+    place: Isolated | Upstream
+
+    async def watch(self, uri: str) -> None:
+        """Watch a resource. Raises: BrokerError."""
+        await (self.place.watch(self.asker, uri) if isinstance(self.place, Isolated) else self.place.watch(uri))
+
+    def unwatch(self, uri: str) -> None:
+        """Watch it no more."""
+        if isinstance(self.place, Isolated):
+            self.place.unwatch(self.asker, uri)
+        else:
+            self.place.unwatch(uri)
+
+    def watch_task(self, own: str) -> None:
+        """Hear of a task of a modern upstream."""
+        self._wishes.watch_task(own)
+
+    def unwatch_task(self, own: str) -> None:
+        """Hear of it no more."""
+        self._wishes.unwatch_task(own)
+
+    @property
+    def _wishes(self) -> Wishes:
+        return self.place.wishes_of(self.asker) if isinstance(self.place, Isolated) else self.place.wishes

@@ -26,6 +26,7 @@ from broker.errors import BrokerError, UpstreamUnavailable
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.discover import discover, fetch_list, with_list
 from broker.upstream.handshake import Declare
+from broker.upstream.home import NO_HOME, Home
 from broker.upstream.link import Link
 from broker.upstream.snapshot import Snapshots
 from broker.upstream.wishes import Wishes
@@ -67,6 +68,11 @@ async def declare_shared() -> Mapping[str, Any]:
     return SHARED_CAPABILITIES
 
 
+def no_home(server: str) -> Home:
+    """For links that many callers share."""
+    return NO_HOME
+
+
 def ignore_update(server: str, uri: str) -> None:
     """For who has nobody to tell."""
 
@@ -90,6 +96,8 @@ class Supplies:
     on_updated: OnUpdated = ignore_update
     on_said: OnSaid = ignore_said
     on_turn: OnTurn = ignore_turn
+    home_of: Callable[[str], Home] = no_home
+    """Where the only caller of the front is found outside of its calls."""
 
 
 @dataclass(slots=True)
@@ -135,6 +143,11 @@ class Upstream:
     def is_ready(self) -> bool:
         """Whether a call can be made now."""
         return self._link is not None and self._link.lost is None
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is known, by a live link, to speak the legacy era."""
+        return self._link is not None and self._link.lost is None and not is_modern(self._link.version)
 
     def link(self) -> Link:
         """The live link.
@@ -240,6 +253,7 @@ class Upstream:
 
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         link.on_event = partial(self._on_event, link)
+        link.home = self._supplies.home_of(self.key)
         try:
             await shake_hands(link, self.server, self._supplies.declare)
         except BrokerError as error:

@@ -26,6 +26,9 @@ LISTEN_RETRY: Final = 30.0
 """Seconds between attempts to subscribe to an upstream's announcements."""
 
 
+NO_LISTS: Final[Mapping[str, Any]] = {}
+
+
 def ignore_acknowledgement() -> None:
     """For who does not wait until announcements can come."""
 
@@ -43,7 +46,9 @@ class Wishes:
         self._watched_tasks: Counter[str] = Counter()
         """Own ids of tasks of a modern upstream, likewise."""
         self._subscribed: set[str] = set()
-        """Those that the connection there is has been asked for."""
+        """Those that `_link` has been asked for."""
+        self._link: Link | None = None
+        """The connection that we last spoke on."""
         self._to_tell: set[str] = set()
         self._to_pass: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_TO_PASS)
         self._said = anyio.Event()
@@ -67,6 +72,7 @@ class Wishes:
         """
         if not self._watched[uri] and not is_modern(link.version):
             await link.request("resources/subscribe", {"uri": uri}, timeout=self._timeout)
+            self._speaks_on(link)
             self._subscribed.add(uri)
         self._watched[uri] += 1
         self._said.set()
@@ -103,7 +109,7 @@ class Wishes:
     async def speak(self, link: Link) -> None:
         """Say it to a legacy upstream, while the link lives."""
         level: str | None = None
-        self._subscribed.clear()
+        self._speaks_on(link)
         while True:
             self._said = anyio.Event()
             if self._log_level != level and link.peer.has("logging"):
@@ -121,6 +127,11 @@ class Wishes:
                 await link.notify(*self._to_pass.popleft())
             await self._said.wait()
 
+    def _speaks_on(self, link: Link) -> None:
+        if self._link is not link:
+            self._link = link
+            self._subscribed.clear()
+
     async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
         try:
             await link.request(method, params, timeout=self._timeout)
@@ -128,7 +139,7 @@ class Wishes:
             log.debug("%s: %s failed: %s", link.upstream, method, reason(error))
 
     async def listen(
-        self, link: Link, lists: Mapping[str, Any], on_settled: Callable[[], None] = ignore_acknowledgement
+        self, link: Link, lists: Mapping[str, Any] = NO_LISTS, on_settled: Callable[[], None] = ignore_acknowledgement
     ) -> None:
         """Ask a modern upstream to announce changes of `lists` and of what is watched; again when that ends, or when
         other resources are watched. `on_settled`: called when there is nothing to ask for, or an attempt has ended.

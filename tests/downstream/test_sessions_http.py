@@ -280,14 +280,14 @@ def session_of(principal: str, number: int = 0, **more: Any) -> LegacySession:
 
 
 def test_SP80_a_session_is_its_principals_alone() -> None:
-    sessions = Sessions()
+    sessions = Sessions(lambda session: None)
     sessions.open(session_of("ann"))
     assert sessions.find("ann-0", admitted("bob"), "", 0) is None
     assert sessions.find("ann-0", admitted("ann"), "", 0) is not None
 
 
 def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
-    sessions = Sessions()
+    sessions = Sessions(lambda session: None)
     sessions.open(session_of("bob"))
     for number in range(3 * MAX_PER_PRINCIPAL):
         assert sessions.open(session_of("ann", number, last_used=float(number)))
@@ -296,7 +296,7 @@ def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
 
 
 async def test_F79_when_all_are_busy_a_new_session_is_refused() -> None:
-    sessions = Sessions()
+    sessions = Sessions(lambda session: None)
     for number in range(MAX_PER_PRINCIPAL):
         sessions.open(session_of("ann", number, in_flight={1: anyio.CancelScope()}))
     assert not sessions.open(session_of("ann", 999))

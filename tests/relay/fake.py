@@ -99,6 +99,9 @@ class Fake:
     changed: anyio.Event = field(default_factory=anyio.Event)
     """Set at each call and each cancellation; `until` renews it."""
     link: "FakeLink | None" = None
+    """The latest; `links` are all, and `declared_to` is what each was told in a legacy handshake."""
+    links: list["FakeLink"] = field(default_factory=list["FakeLink"])
+    declared_to: list[Json] = field(default_factory=list[Json])
 
     def lists(self) -> dict[Kind, list[Json]]:
         every = {
@@ -127,6 +130,7 @@ class Fake:
     async def handle(self, asked: Asked) -> Json:
         listed = next((kind for kind in Kind if LISTS[kind].method == asked.method), None)
         if asked.method == "initialize" and not is_modern(self.version):
+            self.declared_to.append(asked.params["capabilities"])
             return self._greet({"protocolVersion": self.version, "serverInfo": {"name": self.name, "version": "1"}})
         if asked.method == "server/discover" and is_modern(self.version):
             info = {"io.modelcontextprotocol/serverInfo": {"name": self.name, "version": "1"}}
@@ -162,6 +166,8 @@ class FakeLink(Link):
         self._pending: list[anyio.CancelScope] = []
         self._asked = 0
         fake.link = self
+        fake.links.append(self)
+        self.told: list[str] = []
 
     def next_question(self) -> int:
         self._asked += 1
@@ -196,7 +202,8 @@ class FakeLink(Link):
             scope.cancel()
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
-        pass
+        self.told.append(method)
+        self.fake.changed.set()
 
     async def serve(self) -> None:
         self.listening.set()

@@ -12,6 +12,7 @@ from broker.core.era import Version
 from broker.core.request import Request
 from broker.errors import BrokerError
 from broker.relay.notify import Subscriber
+from broker.upstream.isolated import Asker
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, answering, house, tool
 
 KNOWS: Json = {"extensions": {"a/x": {}}}
@@ -193,7 +194,7 @@ async def test_a_callers_notification_goes_to_the_server_that_is_meant(
             ("notifications/progress", {"progress": 1}, KNOWS),
             ("notifications/x/hello", {"name": "one__open"}, KNOWS),
         ):
-            router.note(Request(method, params, LEGACY), LOCAL, declared)
+            router.note(Request(method, params, LEGACY), LOCAL, Asker(LOCAL.principal, "", declared))
         with anyio.fail_after(TIMEOUT):
             await heard.wait()
         assert told == [("notifications/x/hello", {"name": "open"})]
