@@ -27,7 +27,7 @@ LONG = frozenset({"growth"})
 """Sections that a short run has only if they are asked for."""
 REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
-LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile still do"
+LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile waver less"
 PINNED = frozenset({"peers", "echo", "catalog", "growth", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
