@@ -51,11 +51,12 @@ APPS: Final = "io.modelcontextprotocol/ui"
 RELATED_TASK: Final = "io.modelcontextprotocol/related-task"
 """Key of `_meta` that says which task a message belongs to."""
 
-CARRIED_CAPABILITIES: Final = frozenset({"elicitation", "sampling", "roots", "tasks", *NEGOTIATED})
+CARRIED_CAPABILITIES: Final = frozenset({"elicitation", "sampling", "roots", *NEGOTIATED})
 """What the broker can carry between an upstream and the caller that owns the call (`core/questions.py`).
 
 Only what is here is declared upstream: a server that is told its host can be asked, and is then refused, is worse
-off than one that knows.
+off than one that knows. Not `tasks`: to a caller all servers behind the broker are one, so that a server could list,
+and read, what the caller does for another.
 """
 SHARED_CAPABILITIES: Final[Mapping[str, Any]] = {
     "elicitation": {"form": {}, "url": {}},
@@ -67,7 +68,7 @@ SHARED_CAPABILITIES: Final[Mapping[str, Any]] = {
 each question: a caller that lacks it is not asked.
 
 Of the extensions MCP Apps alone, which ask nothing of a caller: definitions name a `ui://` resource, and who does not
-know it goes by. Any other extension, experimental features and `tasks` change what the server may send; on a shared
+know it goes by. Any other extension, and experimental features, change what the server may send; on a shared
 link nobody can promise that its reader will understand it."""
 
 CACHEABLE: Final = frozenset(
@@ -121,22 +122,14 @@ def negotiate(requested: object) -> Version:
 def declared_upstream(capabilities: Mapping[str, Any], version: str) -> dict[str, Any]:
     """Of a caller's capabilities, those that the broker may declare to an upstream on its behalf.
 
-    `version` is that of either side: each era has tasks of its own, which do not pass into the other, so that what
-    goes from one side to the other has passed here for both.
+    `version` is that of either side, and what goes from one to the other has passed here for both: the tasks extension
+    is for modern sides.
     """
     kept = {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
-    return _without_tasks(kept) if is_modern(version) else _without_tasks_extension(kept)
-
-
-def _without_tasks(capabilities: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in capabilities.items() if name != "tasks"}
-
-
-def _without_tasks_extension(capabilities: dict[str, Any]) -> dict[str, Any]:
-    extensions = capabilities.get("extensions")
-    if not is_object(extensions) or TASKS not in extensions:
-        return capabilities
-    return {**capabilities, "extensions": {name: value for name, value in extensions.items() if name != TASKS}}
+    extensions = kept.get("extensions")
+    if not is_modern(version) and is_object(extensions) and TASKS in extensions:
+        kept["extensions"] = {name: value for name, value in extensions.items() if name != TASKS}
+    return kept
 
 
 def hop_params(

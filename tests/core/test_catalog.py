@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.catalog import Catalog, Dropped, Entry, Listing, Shelf, shelve
+from broker.core.era import LATEST_MODERN
 from broker.core.names import Mount, Naming
 from broker.core.request import LISTS, Kind
 
@@ -265,3 +266,19 @@ def test_a_call_costs_the_same_however_large_the_catalog_is() -> None:
 def test_an_entry_is_a_value_whatever_its_definition() -> None:
     entry = Entry(Kind.TOOL, "a", "s", "a", {"name": "a"})
     assert entry == Entry(Kind.TOOL, "a", "s", "a") and entry.listed and not Entry(Kind.TOOL, "a", "s", "a").listed
+
+
+def test_tools_with_a_page_are_found_by_their_own_name_and_those_that_need_a_task_are_marked() -> None:
+    page = {"_meta": {"ui": {"resourceUri": "ui://x"}}}
+    needs = {"execution": {"taskSupport": "required"}}
+    tools: tuple[dict[str, Any], ...] = (
+        {"name": "show", "inputSchema": {}, **page},
+        {"name": "plain", "inputSchema": {}, **needs},
+    )
+    one, second = (shelve(NAMING, MOUNTS[key], Listing(items={Kind.TOOL: tools})) for key in ("one", "two"))
+    catalog = catalog_of(one, second)
+    assert [entry.public for entry in catalog.app_tools("show")] == ["one__show", "second__show"]
+    assert catalog.app_tools("plain") == catalog.app_tools("one__show") == ()
+    assert [entry.needs_task for entry in one.entries[Kind.TOOL]] == [False, True]
+    modern = shelve(NAMING, MOUNTS["one"], Listing(LATEST_MODERN, items={Kind.TOOL: tools}))
+    assert not any(entry.needs_task for entry in modern.entries[Kind.TOOL])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.rewrite import rewrite_app_meta, rewrite_error_data, rewrite_result
+from broker.core.rewrite import names_app, rewrite_app_meta, rewrite_error_data, rewrite_foreign, rewrite_result
 
 LINK = {"type": "resource_link", "uri": "file:///x", "name": "uri"}
 EMBEDDED = {"type": "resource", "resource": {"uri": "file:///x", "text": "file:///x", "_meta": {"uri": "file:///x"}}}
@@ -107,3 +107,50 @@ def test_a_tool_without_meta_gets_none() -> None:
 )
 def test_the_uri_of_an_error_is_published(data: object, expected: object) -> None:
     assert rewrite_error_data(data, publish) == expected
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        ({"ui": {"resourceUri": "ui://x"}}, True),
+        ({"ui": {}}, True),
+        ({"ui/resourceUri": "ui://x"}, True),
+        ({"ui": "x", "ui/resourceUri": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_tool_with_a_page_of_mcp_apps_is_told_by_its_meta(meta: Any, expected: bool) -> None:
+    assert names_app({"_meta": meta}) == expected
+
+
+def test_of_an_extension_the_fields_that_the_core_knows_are_published() -> None:
+    result: dict[str, Any] = {
+        "uri": "a:b",
+        "content": [dict(LINK)],
+        "contents": [{"uri": "a:b"}],
+        "messages": [{"content": dict(LINK)}],
+        "tools": [{"name": "own"}, {"name": "other"}, {"name": 1}, None],
+        "prompts": [{"name": "own"}],
+        "resources": [{"uri": "a:b"}],
+        "resourceTemplates": [{"uriTemplate": "a:{b}"}, {"uriTemplate": None}],
+        "_meta": {"ui": {"resourceUri": "ui://x"}},
+        "anything": {"uri": "a:b", "name": "own"},
+    }
+    rewrite_foreign(result, lambda uri: f"k+{uri}", {"own": "k__own"})
+    link = {**LINK, "uri": "k+file:///x"}
+    assert result == {
+        "uri": "k+a:b",
+        "content": [link],
+        "contents": [{"uri": "k+a:b"}],
+        "messages": [{"content": link}],
+        "tools": [{"name": "k__own"}, {"name": "other"}, {"name": 1}, None],
+        "prompts": [{"name": "k__own"}],
+        "resources": [{"uri": "k+a:b"}],
+        "resourceTemplates": [{"uriTemplate": "k+a:{b}"}, {"uriTemplate": None}],
+        "_meta": {"ui": {"resourceUri": "k+ui://x"}},
+        "anything": {"uri": "a:b", "name": "own"},
+    }
+    bare: dict[str, Any] = {}
+    rewrite_foreign(bare, lambda uri: f"k+{uri}", {})
+    assert bare == {}
