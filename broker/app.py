@@ -14,11 +14,11 @@ import anyio
 from anyio.abc import TaskStatus
 
 from broker.clock import Clock, SystemClock
-from broker.config import Loaded
+from broker.config import ConfigError, Loaded
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
-from broker.generation import Generation, OnlyCaller
+from broker.generation import Generation, OnlyCaller, problems_of
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
@@ -74,9 +74,16 @@ class Broker:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:
-        """All upstreams are started at once; at the end all are stopped, with every process they started."""
-        async with self.generation.pool.running(), self.parking.running():
-            yield self
+        """All upstreams are started at once; at the end all are stopped, with every process they started.
+
+        Raises: ConfigError, before any is started, if a guardrail cannot be used (F-101).
+        """
+        async with self.generation.guards.running():
+            problems = problems_of(self.loaded, await self.generation.guards.load())
+            if problems:
+                raise ConfigError(problems)
+            async with self.generation.pool.running(), self.parking.running():
+                yield self
 
 
 async def run(broker: Broker, front: Front) -> None:

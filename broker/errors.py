@@ -185,6 +185,18 @@ class UpstreamAnsweredError(BrokerError):
     """The upstream's own JSON-RPC error: code, message and data pass as they are."""
 
 
+class Blocked(BrokerError):
+    """A guardrail refuses, or could not decide. The caller learns its name; why is in the log only.
+
+    A tool call is answered with a result that says so (`isError`), everything else with this error.
+    """
+
+    code = REFUSED
+
+    def __init__(self, guardrail: str) -> None:
+        super().__init__(f"blocked by guardrail {guardrail}", {"guardrail": guardrail})
+
+
 class CannotAsk(BrokerError):
     """A question of an upstream that reaches nobody, as the upstream is answered. -32601: nobody offers it."""
 

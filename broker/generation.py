@@ -4,26 +4,41 @@
 one thing in it that is replaced while it lives: by a whole new one, whenever an upstream's list changes.
 """
 
+import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from broker import __version__
 from broker.clock import Clock
-from broker.config import Config, InstructionsText, Loaded, Server, directory_of, reveal
+from broker.config import (
+    Config,
+    GuardrailSettings,
+    GuardrailText,
+    InstructionsText,
+    Loaded,
+    Problem,
+    Server,
+    directory_of,
+    reveal,
+)
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
 from broker.core.era import passing_meta
 from broker.core.extensions import is_foreign
-from broker.core.match import Rules
+from broker.core.match import Pattern, Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
 from broker.core.request import Kind
+from broker.guardrails.chain import Guardrail, Phase, Selector
+from broker.guardrails.definitions import judged
+from broker.guardrails.guards import Guards, NoGuards
+from broker.guardrails.source import Flaw, Source
 from broker.relay.home import OPENS_WITHIN, StreamHome
 from broker.relay.listing import Scope, Texts, Views
 from broker.relay.notify import Concerns, Hub, concerns_all
@@ -46,6 +61,8 @@ class OnlyCaller:
 
 log = logging.getLogger(__name__)
 
+TASK_CONTENT: Final = frozenset({"result", "error", "inputRequests"})
+"""What the notification of a modern task may hold of its tool's words."""
 NOBODY: Final = Directory()
 """What a database says that is empty, or that is not there."""
 
@@ -66,6 +83,7 @@ class Generation:
         self.views = Views(self.policy, texts_of(config), self._cursor_key)
         self.catalog = Catalog.empty(self.naming)
         self._clock = clock
+        self.guards = guards_of(loaded, clock)
         self._hub = hub
         self._clock = clock
         supplies = Supplies(
@@ -75,11 +93,13 @@ class Generation:
             on_updated=self._on_updated,
             on_said=self._on_said,
             on_turn=self._on_turn,
+            judge=self._judged,
         )
         if only is not None and only.declare is not None:
             supplies = replace(supplies, declare=only.declare, home_of=self._home_of_only_caller)
         upstreams = [
-            Upstream(key, server, loaded.fingerprints[key], supplies) for key, server in _enabled(config).items()
+            Upstream(key, server, self._fingerprint(loaded.fingerprints[key], key), supplies)
+            for key, server in _enabled(config).items()
         ]
         # An only caller shares its links with nobody.
         apart = [one for one in upstreams if one.server.isolation != "shared" and only is None]
@@ -138,6 +158,14 @@ class Generation:
             return self._hiding
         return frozenset(key for key in self._hiding if not self.pool.upstreams[key].is_ready)
 
+    async def _judged(self, key: str, listing: Listing) -> Listing:
+        return await judged(self.guards, key, listing)
+
+    def _fingerprint(self, of_definition: str, key: str) -> str:
+        """What a listing of a server is remembered under: judged by other guardrails, it is another listing."""
+        judges = self.guards.judges_definitions(key)
+        return hashlib.sha256(f"{of_definition},{judges}".encode()).hexdigest() if judges else of_definition
+
     def _on_listing(self, key: str, listing: Listing, changed: frozenset[Kind]) -> None:
         before = self.catalog
         self._shelve(key, listing)
@@ -174,7 +202,15 @@ class Generation:
         patience = OPENS_WITHIN if may_open else 0.0
         has_roots = self.config.servers[key].roots
         return StreamHome(
-            key, owner.principal, owner.session, has_roots, patience, self._hub, self._clock.token, self.shown
+            key,
+            owner.principal,
+            owner.session,
+            has_roots,
+            patience,
+            self._hub,
+            self._clock.token,
+            self.shown,
+            self.guards,
         )
 
     def _home_of_only_caller(self, key: str) -> StreamHome:
@@ -185,6 +221,8 @@ class Generation:
 
     def _said(self, key: str, link: Link, method: str, params: dict[str, Any], concerns: Concerns) -> None:
         shelf = self.catalog.shelves.get(key)
+        if TASK_CONTENT & params.keys() and self.guards.judges_results(key):
+            return  # what it holds is judged when it is asked for
         if shelf is not None:
             meta = passing_meta(params.get("_meta"))
             passing = {name: value for name, value in params.items() if name != "_meta"}
@@ -223,6 +261,37 @@ def policy_of(config: Config, directory: Directory = NOBODY) -> Policy:
     views = {key: frozenset({key}) for key in config.servers}
     groups = {name: frozenset(members) for name, members in config.groups.items()}
     return Policy(rules, {**views, **groups}, directory)
+
+
+def guards_of(loaded: Loaded, clock: Clock) -> Guards | NoGuards:
+    """The guardrails of a configuration, in its order; their processes start when the generation runs."""
+    found = [_guardrail(name, settings, loaded.texts[name]) for name, settings in loaded.config.guardrails.items()]
+    return Guards(found, clock) if found else NoGuards()
+
+
+def problems_of(loaded: Loaded, flaws: Mapping[str, Sequence[Flaw]]) -> list[Problem]:
+    """What is wrong with the texts of guardrails, as problems of the configuration: each in its own file and line."""
+    return [
+        Problem(str(loaded.texts[name].path), flaw.line, f"guardrails.{name}", flaw.message)
+        for name, found in flaws.items()
+        for flaw in found
+    ]
+
+
+def _guardrail(name: str, settings: GuardrailSettings, text: GuardrailText) -> Guardrail:
+    source = Source(
+        name, text.text, text.sha256, settings.timeout, settings.memory * 1024 * 1024, settings.max_size * 1024
+    )
+    selector = Selector(
+        None if settings.servers is None else frozenset(settings.servers),
+        None if settings.kinds is None else frozenset(settings.kinds),
+        *(_patterns(texts) for texts in (settings.names, settings.organizations, settings.teams, settings.keys)),
+    )
+    return Guardrail(source, frozenset(map(Phase, settings.phases)), selector)
+
+
+def _patterns(texts: tuple[str, ...] | None) -> tuple[Pattern, ...] | None:
+    return None if texts is None else tuple(map(Pattern, texts))
 
 
 def texts_of(config: Config) -> Texts:

@@ -11,6 +11,7 @@ from broker.config import (
     BrokerSettings,
     ConditionSettings,
     Config,
+    GuardrailSettings,
     HttpServer,
     IdentitySettings,
     JwtIssuer,
@@ -45,6 +46,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", KeySettings),
     ("", RuleSettings),
     ("", ConditionSettings),
+    ("", GuardrailSettings),
 ]
 SETTINGS = sorted(
     {f"{prefix}{field.alias or name}" for prefix, model in SECTIONS for name, field in model.model_fields.items()}

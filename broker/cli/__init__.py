@@ -12,11 +12,12 @@ from typing import Annotated, cast
 import typer
 
 from broker import __version__
-from broker.cli.exits import EPILOG, FAILED, INTERRUPTED, Stop
+from broker.cli.exits import BAD_INPUT, EPILOG, FAILED, INTERRUPTED, Stop
 from broker.cli.options import (
     Arguments,
     AsJson,
     Config,
+    GuardrailFile,
     Host,
     Level,
     LogLevel,
@@ -146,6 +147,33 @@ def prompt(
     raise typer.Exit(ask.ask(config, question, as_json=json, level=log_level))
 
 
+guardrails = typer.Typer(help="Operator-written checks: is a text one, and what does it say?", no_args_is_help=True)
+app.add_typer(guardrails, name="guardrail")
+
+
+@guardrails.command("check", epilog=EPILOG)
+def guardrail_check(file: GuardrailFile, json: AsJson = False, log_level: LogLevel = Level.ERROR) -> None:
+    """Say everything that is wrong with a guardrail, with its line."""
+    from broker.cli import guardrail
+
+    raise typer.Exit(guardrail.check(file, as_json=json, level=log_level))
+
+
+@guardrails.command("test", epilog=EPILOG)
+def guardrail_test(
+    file: GuardrailFile,
+    given: Annotated[
+        str, typer.Option("--input", "-i", metavar="FILE", help="The ctx to judge, as JSON; - reads it from stdin.")
+    ],
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Run a guardrail on one ctx, in the same process and under the same bounds as for a call."""
+    from broker.cli import guardrail
+
+    raise typer.Exit(guardrail.test(file, given, as_json=json, level=log_level))
+
+
 def main() -> None:
     """The program. Whatever goes wrong is one line on stderr and an exit code."""
     try:
@@ -166,10 +194,15 @@ def _cause(fault: BaseException) -> BaseException:
 
 def _told(fault: BaseException) -> int:
     """Say it, and give the exit code."""
+    from broker.config import ConfigError
+
     if isinstance(fault, Stop):
         if fault.message:
             print(fault.message, file=sys.stderr)
         return fault.code
+    if isinstance(fault, ConfigError):  # of a guardrail, which only its process can judge
+        print(f"{fault}\nnothing was started", file=sys.stderr)
+        return BAD_INPUT
     if isinstance(fault, BrokenPipeError):
         # Whoever read us (`head`) has enough; the interpreter must not complain of it when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

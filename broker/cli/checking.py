@@ -1,9 +1,10 @@
 """`mcp-broker check`: is the configuration right, and with --connect: does every server answer?"""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from broker.cli.begin import begin, find_config, listed, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
@@ -12,7 +13,7 @@ from broker.cli.screen import Screen, count, line
 from broker.cli.survey import Row, counted, isolated, survey
 from broker.clock import SystemClock
 from broker.config import ConfigError, Loaded, Problem, load
-from broker.generation import Generation
+from broker.generation import Generation, problems_of
 from broker.relay.notify import Hub
 
 HEADER: Final = (
@@ -28,12 +29,12 @@ def check(config: Path | None, *, connect: bool, wait: float | None, as_json: bo
     try:
         loaded = load(path, os.environ)
     except ConfigError as error:
-        if as_json:
-            screen.json({"ok": False, "file": str(path), "problems": _plain(error.problems), "warnings": []})
-            raise Stop("", BAD_INPUT) from None
-        raise Stop(listed(path, error.problems), BAD_INPUT) from None
+        _refuse(screen, path, error.problems, as_json=as_json)
     # Building starts nothing, and finds what only the whole can show.
-    Generation.build(loaded, SystemClock(), Hub())
+    generation = Generation.build(loaded, SystemClock(), Hub())
+    problems = _judged(loaded, generation) if loaded.config.guardrails else []
+    if problems:
+        _refuse(screen, path, problems, as_json=as_json)
     report: dict[str, Any] = {
         "ok": True,
         "file": str(path),
@@ -47,6 +48,26 @@ def check(config: Path | None, *, connect: bool, wait: float | None, as_json: bo
             screen.json(report)
         return OK
     return run_to_end(lambda: _connect(loaded, screen, report, wait, as_json=as_json))
+
+
+def _refuse(screen: Screen, path: Path, problems: Sequence[Problem], *, as_json: bool) -> NoReturn:
+    if as_json:
+        screen.json({"ok": False, "file": str(path), "problems": _plain(problems), "warnings": []})
+        raise Stop("", BAD_INPUT) from None
+    raise Stop(listed(path, problems), BAD_INPUT) from None
+
+
+def _judged(loaded: Loaded, generation: Generation) -> list[Problem]:
+    """What is wrong with the guardrails: only their own process can say (nothing else is started)."""
+    found: list[Problem] = []
+
+    async def main() -> int:
+        async with generation.guards.running():
+            found.extend(problems_of(loaded, await generation.guards.load()))
+        return OK
+
+    run_to_end(main)
+    return found
 
 
 async def _connect(loaded: Loaded, screen: Screen, report: dict[str, Any], wait: float | None, *, as_json: bool) -> int:
@@ -100,5 +121,5 @@ def _cells(key: str, row: Row) -> list[str]:
     return [key, row["state"], row["version"], latency, *numbers, f"~{row['tokens']}", ""]
 
 
-def _plain(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+def _plain(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]

@@ -96,6 +96,9 @@ PromptName = Annotated[
 ResourceUri = Annotated[
     str, typer.Argument(metavar="URI", autocompletion=uris, help="The resource's public URI: SERVER+URI.")
 ]
+GuardrailFile = Annotated[
+    Path, typer.Argument(metavar="FILE", show_default=False, help="The guardrail: RestrictedPython with check(ctx).")
+]
 View = Annotated[
     str,
     typer.Option(

@@ -9,6 +9,7 @@ from broker.config.access import (
     TeamSettings,
 )
 from broker.config.directory import directory_of, rule_of
+from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
 from broker.config.load import Loaded, load
 from broker.config.model import (
@@ -36,6 +37,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Fault",
+    "GuardrailSettings",
+    "GuardrailText",
     "HttpServer",
     "IdentitySettings",
     "InstructionsText",
@@ -61,6 +64,7 @@ __all__ = [
     "directory_of",
     "expand",
     "load",
+    "read_text",
     "reveal",
     "rule_of",
 ]

@@ -24,6 +24,20 @@ class ServerFacts:
     headers: tuple[str, ...] = ()
 
 
+CALLERS: tuple[str, ...] = ("organizations", "teams", "keys")
+"""Selectors over who asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorFacts:
+    """What the checks read of one guardrail. callers: which of `CALLERS` it has."""
+
+    phases: Sequence[object] = ()
+    servers: Sequence[object] = ()
+    kinds: Sequence[object] = ()
+    callers: Sequence[str] = ()
+
+
 def conflicts(servers: Mapping[str, ServerFacts], groups: Mapping[str, Sequence[object]]) -> list[Finding]:
     """groups: the members by group name; what is no text among them is somebody else's finding."""
     return [
@@ -99,6 +113,25 @@ def _pairs(key: str, facts: ServerFacts) -> list[Finding]:
             message = "this header is given twice (case does not matter)"
             found.append(Finding(("servers", key, "headers", name), message, "Remove one of them."))
         seen.add(name.lower())
+    return found
+
+
+def misdirected(guardrails: Mapping[str, SelectorFacts], servers: Iterable[str]) -> list[Finding]:
+    """Guardrails that could never judge what they name: a check that looks as if it were there must not be missing."""
+    found: list[Finding] = []
+    known = tuple(servers)
+    for name, facts in guardrails.items():
+        for index, key in enumerate(facts.servers):
+            if isinstance(key, str) and key not in known:
+                message, remedy = f'there is no server "{shown(key)}"', did_you_mean(key, known)
+                found.append(Finding(("guardrails", name, "servers", index), message, remedy))
+        if "definition" in facts.phases:
+            message = "definitions are judged when they are discovered, for all callers alike"
+            remedy = "Make two guardrails of it, or leave this out."
+            found += [Finding(("guardrails", name, word), message, remedy) for word in facts.callers]
+        elif "instructions" in facts.kinds:
+            where = ("guardrails", name, "kinds", list(facts.kinds).index("instructions"))
+            found.append(Finding(where, "instructions are judged as definitions", "Add definition to phases."))
     return found
 
 

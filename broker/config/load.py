@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,9 +18,10 @@ from broker.clock import SystemClock
 from broker.config import translate
 from broker.config.adapt import adapt
 from broker.config.advice import advise
-from broker.config.checks import ServerFacts, conflicts
+from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
 from broker.config.grants import grant_advice, grant_conflicts
+from broker.config.guardrails import GuardrailText, read_guardrails, selectors
 from broker.config.model import Config
 from broker.config.problem import ConfigError, Problem
 from broker.config.read_json import read_json
@@ -28,7 +29,7 @@ from broker.config.read_yaml import read_yaml
 from broker.config.resolve import resolve
 from broker.config.secret import Sources
 
-_SECTIONS = ("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity")
+_SECTIONS = (*("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity", "guardrails"),)
 _IDENTITY: dict[str, Data] = {
     "command": None,
     "args": [],
@@ -45,12 +46,14 @@ _IDENTITY: dict[str, Data] = {
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """fingerprints: by server key, sha256 (hex) of what makes a server that server, before references are expanded:
-    no secret goes in, and a rotated one changes nothing (compare the models for that). warnings: in file order."""
+    no secret goes in, and a rotated one changes nothing (compare the models for that). warnings: in file order. texts:
+    of the guardrails, by name, as they were read with the file."""
 
     config: Config
     fingerprints: Mapping[str, str]
     path: Path
     warnings: tuple[Problem, ...]
+    texts: Mapping[str, GuardrailText] = field(default_factory=dict[str, GuardrailText])
 
 
 def load(path: Path, environ: Mapping[str, str], now: float | None = None) -> Loaded:
@@ -71,7 +74,8 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
     adapted = adapt(parsed, path, environ)
     document, unresolved = adapted.document, _sections(adapted.document.data)
     data, missing = resolve(unresolved, Sources(environ, adapted.forms))
-    crossed = [*document.findings, *missing, *_conflicts(unresolved)]
+    texts, unread = read_guardrails(unresolved.get("guardrails"), path.parent)
+    crossed = [*document.findings, *missing, *_conflicts(unresolved), *unread]
     config, invalid = _validated(data, has_conflicts=bool(crossed))
     # A value whose reference failed is judged by that alone.
     unresolvable = {finding.path for finding in missing}
@@ -80,7 +84,7 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
         raise ConfigError(document.problems(str(path), found))
     advice = [*advise(config, unresolved), *grant_advice(unresolved.get("organizations"), now)]
     warnings = document.problems(str(path), [*document.warnings, *advice])
-    return Loaded(config, _fingerprints(unresolved), path, tuple(warnings))
+    return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts)
 
 
 def _read(path: Path) -> Document:
@@ -155,7 +159,11 @@ def _conflicts(data: dict[str, Data]) -> list[Finding]:
     members = {
         name: value for name, value in (groups.items() if isinstance(groups, dict) else ()) if isinstance(value, list)
     }
-    return [*conflicts(facts, members), *grant_conflicts(data.get("organizations"), tuple(facts))]
+    return [
+        *conflicts(facts, members),
+        *misdirected(selectors(data.get("guardrails")), facts),
+        *grant_conflicts(data.get("organizations"), tuple(facts)),
+    ]
 
 
 def _facts(entry: Data) -> ServerFacts:

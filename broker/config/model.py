@@ -17,9 +17,10 @@ from pydantic import (
 
 from broker.config import rules
 from broker.config.access import OrganizationSettings
-from broker.config.checks import ServerFacts, conflicts
+from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import dotted
 from broker.config.grants import grant_conflicts
+from broker.config.guardrails import GuardrailSettings, selector_facts
 from broker.config.identity import IdentitySettings
 from broker.config.problem import Fault
 from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden
@@ -236,11 +237,14 @@ class Config(Strictest):
     groups: Annotated[Mapping[_Word, Annotated[tuple[str, ...], Lists]], *Freeze] = Field(
         default={}, validate_default=True, description="Named groups of servers, by the keys of their members."
     )
+    guardrails: Annotated[Mapping[_Word, GuardrailSettings], *Freeze] = Field(
+        default={}, validate_default=True, description="Operator-written checks by name, in the order they judge."
+    )
 
     @model_validator(mode="after")
     def _has_no_conflicts(self) -> "Config":
         facts = {key: _facts(server) for key, server in self.servers.items()}
-        for finding in conflicts(facts, self.groups):
+        for finding in [*conflicts(facts, self.groups), *misdirected(selector_facts(self.guardrails), self.servers)]:
             raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
         written = self.model_dump(by_alias=True, exclude_unset=True)
         for finding in grant_conflicts(written.get("organizations", {}), tuple(self.servers)):

@@ -50,6 +50,7 @@ MAX_PATH: int = 256
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?")
 _ARGUMENT_PATH = re.compile(r"args(?:\.[^.]+){1,8}")
+_Any = TypeVar("_Any")
 _Text = TypeVar("_Text", bound=str | Secret)
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
@@ -77,6 +78,13 @@ def single_line(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise Fault("must be a line of printable text")
     return text
+
+
+def not_empty(values: tuple[_Any, ...]) -> tuple[_Any, ...]:
+    """A list without which the rest means nothing."""
+    if not values:
+        raise Fault("must not be empty")
+    return values
 
 
 def file_path(text: str) -> str:

@@ -14,6 +14,7 @@ from broker.config.access import (
 )
 from broker.config.checks import did_you_mean
 from broker.config.document import Data, Finding, Path
+from broker.config.guardrails import GuardrailSettings
 from broker.config.identity import IdentitySettings, JwtIssuer
 from broker.config.model import (
     BrokerSettings,
@@ -154,6 +155,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return frozenset(Config.model_fields)
         case ("servers", _):
             return SERVER_FIELDS
+        case ("guardrails", _):
+            return frozenset(GuardrailSettings.model_fields)
         case ("servers", _, str(field)) if field in _IN_SERVER:
             return frozenset(_IN_SERVER[field].model_fields)
         case ("identity", "jwt", _):

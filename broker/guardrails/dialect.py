@@ -56,6 +56,8 @@ WRITABLE: Final[frozenset[type[ast.AST]]] = frozenset((*_STATEMENTS, *_EXPRESSIO
 match, `except*`, `:=`, `@`, annotations of variables, template strings; `**` and `<<`, which make numbers of any length
 out of a few characters; and whatever later versions of Python bring."""
 
+_PARTS: Final = (ast.alias, ast.withitem, ast.match_case, ast.pattern)
+"""Nodes that stand only below one that is refused: the reader need not be told twice."""
 _LITERALS: Final = (str, int, float, bool, type(None))
 
 
@@ -133,7 +135,7 @@ def judge(tree: ast.Module, known: frozenset[str], attributes: frozenset[str]) -
 
 def _said_of(node: ast.AST, names: frozenset[str], attributes: frozenset[str]) -> Iterator[str]:
     """What is wrong with one node, without what is below it."""
-    if type(node) not in WRITABLE:
+    if type(node) not in WRITABLE and not isinstance(node, _PARTS):
         yield f"{type(node).__name__} may not be used in a guardrail"
     match node:
         case ast.Name(id=name):

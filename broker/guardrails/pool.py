@@ -18,7 +18,7 @@ import anyio.abc
 
 from broker.clock import Clock
 from broker.guardrails.process import Broke, Job, Process
-from broker.guardrails.source import Source, Step
+from broker.guardrails.source import MAX_SOURCE, Source, Step
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class Pool:
         return await self._do(Step.RUN, source, body)
 
     async def _do(self, step: Step, source: Source, body: bytes) -> Mapping[str, Any] | Broke:
+        if len(source.text) > MAX_SOURCE:
+            return Broke(f"its text is longer than {MAX_SOURCE} bytes")
         breaker = self._breakers.get(source.sha256)
         if breaker is not None and self._clock.now() < breaker.until:
             return Broke(f"it has ended {MAX_DEATHS} processes in a row, and rests for {REST:g} s")

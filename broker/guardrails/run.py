@@ -6,14 +6,12 @@ from typing import Any
 from broker.core import wire
 from broker.guardrails.pool import Pool
 from broker.guardrails.process import Broke
-from broker.guardrails.source import MAX_SOURCE, Flaw, Source
+from broker.guardrails.source import Flaw, Source
 from broker.guardrails.verdict import Fault, Verdict, read_error, read_flaws, read_verdict
 
 
 async def load(pool: Pool, source: Source) -> Sequence[Flaw]:
     """Everything that is wrong with a source: as a text, and when its module runs. Nothing: it can be used."""
-    if len(source.text) > MAX_SOURCE:
-        return [Flaw(1, f"longer than {MAX_SOURCE} bytes")]
     answer = await pool.compile(source)
     if isinstance(answer, Broke):
         return [Flaw(1, f"it could not be loaded: {answer.why}")]

@@ -45,7 +45,16 @@ from broker.core.tasks import (
     publish_task,
     publish_task_content,
 )
-from broker.errors import URL_ELICITATION_REQUIRED, BrokerError, MalformedAnswer, UpstreamAnsweredError
+from broker.errors import (
+    REFUSED,
+    URL_ELICITATION_REQUIRED,
+    Blocked,
+    BrokerError,
+    CannotAsk,
+    MalformedAnswer,
+    UpstreamAnsweredError,
+)
+from broker.guardrails.guards import UNGUARDED, Guarded
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Task, Tasks
@@ -80,6 +89,8 @@ class Call:
     """Whether the method is of an extension."""
     task: Task | None = None
     """The task that is asked about, if the method is one of tasks."""
+    guarded: Guarded = UNGUARDED
+    """What judges its questions. Its arguments and its result are judged around all this."""
 
     @property
     def server(self) -> str:
@@ -125,9 +136,12 @@ class Call:
         params = {name: value for name, value in self.params.items() if name not in dropped}
         return params if state is None or state.inner is None else {**params, "requestState": state.inner}
 
-    def question(self, question: Question, mint: str) -> Question:
-        """A question of the upstream as this caller's era has it, with the server's name if it needs one."""
-        question = question_for_caller(question, self.version, mint)
+    async def question(self, question: Question, mint: str) -> Question:
+        """A question of the upstream, judged, as this caller's era has it, with the server's name if it needs one.
+
+        Raises: Blocked.
+        """
+        question = question_for_caller(await self.guarded.question(question), self.version, mint)
         return labelled(question, self.server) if self.is_one_of_many else question
 
 
@@ -227,8 +241,8 @@ class _Way:
         for _ in range(MAX_ROUNDS):
             result = await self._request(params, exchange)
             if result.get("resultType") != INPUT_REQUIRED:
-                return self._finished(result, exchange)
-            questions = self._questions(result, exchange)
+                return await self._finished(result, exchange)
+            questions = await self._questions(result, exchange)
             if is_modern(self.call.version):
                 return self._passed_on(result, questions)
             answers = await self._ask_all(questions, exchange)
@@ -242,8 +256,11 @@ class _Way:
     async def _request(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         async def ask(question: Question) -> dict[str, Any]:
             question = Question(question.method, publish_related(question.params, self.call.server))
-            answer = await exchange.ask(self.call.question(question, self.parking.mint()))
-            return own_related(answer, self._own_task)
+            try:
+                judged = await self.call.question(question, self.parking.mint())
+            except Blocked:  # by whom is not the upstream's affair
+                raise CannotAsk("the question is refused", code=REFUSED) from None
+            return own_related(await exchange.ask(judged), self._own_task)
 
         def notice(method: str, params: dict[str, Any]) -> None:
             params = publish_related(params, self.call.server)
@@ -279,14 +296,14 @@ class _Way:
         code, data = error_for_caller(error.code, data, upstream=self.link.version, caller=self.call.version, uri=uri)
         return UpstreamAnsweredError(error.message, data, code=code)
 
-    def _questions(self, result: Mapping[str, Any], exchange: Exchange) -> dict[str, Question]:
+    async def _questions(self, result: Mapping[str, Any], exchange: Exchange) -> dict[str, Question]:
         """The questions of a result, each of which the caller has offered to answer. Raises: BrokerError."""
         questions = questions_of(result)
         if questions is None:
             raise MalformedAnswer(self.call.server, "an input_required result without questions or state")
         if any(unanswerable(question, exchange.capabilities) is not None for question in questions.values()):
             raise _unexpected(self.call.server)
-        return {key: self.call.question(question, self.parking.mint()) for key, question in questions.items()}
+        return {key: await self.call.question(question, self.parking.mint()) for key, question in questions.items()}
 
     def _passed_on(self, result: dict[str, Any], questions: Mapping[str, Question]) -> dict[str, Any]:
         """A modern upstream's question to a modern caller: its state travels inside ours."""
@@ -321,7 +338,7 @@ class _Way:
             raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": self.call.server})
         return answers
 
-    def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
+    async def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         if not self._takes_task(result, exchange):
             if result.get("resultType") not in COMPLETE and not self._is_of_extension(result, exchange):
                 raise _unexpected(self.call.server)
@@ -331,7 +348,7 @@ class _Way:
         if self.call.is_foreign:
             result = self._foreign(result)
         if self.call.method in TASK_METHODS:
-            self._about_task(result, exchange)
+            await self._about_task(result, exchange)
         result = publish_related(result, self.call.server)
         return result_for_caller(
             self.call.method,
@@ -392,7 +409,7 @@ class _Way:
         extensions = exchange.capabilities.get("extensions")
         return is_object(extensions) and TASKS in extensions
 
-    def _about_task(self, result: dict[str, Any], exchange: Exchange) -> None:
+    async def _about_task(self, result: dict[str, Any], exchange: Exchange) -> None:
         """The result of a request about tasks, under public ids; a look at a task renews its time. In place."""
         if self.call.method == "tasks/list":
             server = self.call.server
@@ -406,7 +423,7 @@ class _Way:
         if is_modern(self.call.version):
             publish_task_content(result, self._publish)
             if "inputRequests" in result:
-                result["inputRequests"] = requests_of(self._questions(result, exchange))
+                result["inputRequests"] = requests_of(await self._questions(result, exchange))
 
     def _own_task(self, public: str) -> str | None:
         return self.tasks.own_id(self.call.permit.caller.principal, self.call.server, public)

@@ -13,7 +13,8 @@ import anyio
 from broker.core.caller import Caller
 from broker.core.era import question_for_caller
 from broker.core.questions import Question, labelled
-from broker.errors import INTERNAL_ERROR, CannotAsk, printable
+from broker.errors import INTERNAL_ERROR, REFUSED, Blocked, CannotAsk, printable
+from broker.guardrails.guards import NO_GUARDS, Guards, NoGuards
 from broker.relay.notify import Hub, Stream, Subscriber
 
 OPENS_WITHIN: Final = 10.0
@@ -36,6 +37,7 @@ class StreamHome:
     """An unguessable id."""
     shown: Callable[[str, Caller], tuple[str, ...]]
     """The servers of a view that a caller may use."""
+    guards: Guards | NoGuards = NO_GUARDS
 
     @property
     def remedy(self) -> str:
@@ -47,6 +49,10 @@ class StreamHome:
         if question.method == "roots/list" and not self.has_roots:
             raise CannotAsk(f"Method not found: {question.method} is switched off for this server")
         subscriber, stream = await self._open(session, question.method)
+        try:
+            question = await self.guards.outside(subscriber.caller, self.server).question(question)
+        except Blocked:  # by whom is not the upstream's affair
+            raise CannotAsk("the question is refused", code=REFUSED) from None
         question = question_for_caller(question, stream.version, self.mint())
         if len(self.shown(subscriber.view, subscriber.caller)) > 1:
             question = labelled(question, self.server)

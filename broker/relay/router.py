@@ -14,6 +14,7 @@ from broker.core.tasks import own_related
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
+    Blocked,
     BrokerError,
     InvalidParams,
     MethodNotFound,
@@ -105,18 +106,31 @@ class Router:
         now = self.served
         server = permit.entry.server
         principal = permit.caller.principal
-        call = Call(
-            permit,
-            request.method,
-            own_related(params, lambda public: self._tasks.own_id(principal, server, public)),
-            request.version,
-            now.first_wait,
-            len(now.shown(request.view, permit.caller)) > 1,
-            now.cache_scope,
-            is_foreign,
-            task,
-        )
-        return await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
+        guarded = now.guards.around(permit.caller, permit.entry, request.method, is_foreign=is_foreign)
+
+        async def send(judged: Mapping[str, Any]) -> dict[str, Any]:
+            if judged is not params:
+                _decide_again(now, permit, request, judged)
+            call = Call(
+                permit,
+                request.method,
+                own_related(dict(judged), lambda public: self._tasks.own_id(principal, server, public)),
+                request.version,
+                now.first_wait,
+                len(now.shown(request.view, permit.caller)) > 1,
+                now.cache_scope,
+                is_foreign,
+                task,
+                guarded,
+            )
+            return await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
+
+        try:
+            return await guarded.call(params, send)
+        except (Blocked, Refused) as refusal:
+            if request.method != "tools/call":
+                raise
+            return _as_result(refusal, request, now)
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
@@ -333,11 +347,19 @@ def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:
     return UnknownResource(public, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
 
 
+def _decide_again(now: Served, permit: Permit, request: Request, params: Mapping[str, Any]) -> None:
+    """A guardrail has rewritten the arguments: that is another call, which the rules have not seen. Raises: Refused."""
+    arguments = params.get("arguments", _NO_ARGUMENTS) if permit.entry.kind is Kind.TOOL else ANY
+    decision = decide(now.policy, permit.caller, request.view, permit.entry, arguments)
+    if isinstance(decision, Denied):
+        raise _refused(permit.entry.public, decision)
+
+
 def _refused(public: str, decision: Denied) -> Refused:
     return Refused(public, decision.argument, decision.rule)
 
 
-def _as_result(refusal: Refused, request: Request, now: Served) -> dict[str, Any]:
+def _as_result(refusal: BrokerError, request: Request, now: Served) -> dict[str, Any]:
     """A refused call, for the model that made it: it may make another one."""
     result = {"content": [{"type": "text", "text": refusal.message}], "isError": True}
     return result_for_caller(request.method, result, upstream=request.version, caller=request.version, server=now.me)

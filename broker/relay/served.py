@@ -7,6 +7,7 @@ from broker.core.caller import Caller
 from broker.core.catalog import Catalog
 from broker.core.names import Naming
 from broker.core.policy import Policy
+from broker.guardrails.guards import Guards, NoGuards
 from broker.relay.listing import Views
 from broker.upstream.pool import Pool
 
@@ -37,6 +38,11 @@ class Served(Protocol):
     @property
     def pool(self) -> Pool:
         """The upstreams."""
+        ...
+
+    @property
+    def guards(self) -> Guards | NoGuards:
+        """Operator-written checks."""
         ...
 
     @property

@@ -5,7 +5,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -43,6 +43,9 @@ LISTEN_FIRST: Final = 1.0
 
 OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 """Told of a new listing: server, listing, kinds that differ from what was known."""
+
+Judge = Callable[[str, Listing], Awaitable[Listing]]
+"""What of a server's listing may be served, once for each time that it is discovered."""
 
 OnUpdated = Callable[[str, str], None]
 """Told that a resource has changed: server, own URI."""
@@ -85,6 +88,11 @@ def ignore_turn(server: str) -> None:
     """Likewise."""
 
 
+async def take_as_it_is(server: str, listing: Listing) -> Listing:
+    """For who judges nothing."""
+    return listing
+
+
 @dataclass(frozen=True, slots=True)
 class Supplies:
     """What every upstream of a configuration is given."""
@@ -96,6 +104,7 @@ class Supplies:
     on_updated: OnUpdated = ignore_update
     on_said: OnSaid = ignore_said
     on_turn: OnTurn = ignore_turn
+    judge: Judge = take_as_it_is
     home_of: Callable[[str], Home] = no_home
     """Where the only caller of the front is found outside of its calls."""
 
@@ -127,6 +136,9 @@ class Upstream:
         self._first_outcome = anyio.Event()
         """Set as soon as the first attempt has opened the link, or has failed."""
         self._patience: float | None = None
+        self._heard: Listing | None = None
+        """What it said itself, before that was judged."""
+        self._publishing = anyio.Lock()
         self._fingerprint = fingerprint
         self._supplies = supplies
         self._link: Link | None = None
@@ -273,7 +285,7 @@ class Upstream:
 
     async def _discover(self, link: Link, started: float) -> None:
         try:
-            listing = await discover(link, self.server.timeout, self.listing)
+            listing = await discover(link, self.server.timeout, self._heard or self.listing)
         except BrokerError as error:
             link.lose(f"its lists cannot be had: {reason(error)}")
             return
@@ -290,7 +302,13 @@ class Upstream:
         log.info("%s: ready in %.1f s: %s (%s)", self.key, self.connect_seconds, counts, listing.version)
 
     async def _publish(self, listing: Listing, announced: frozenset[Kind] = frozenset()) -> None:
-        """Make a listing the known one. `announced`: kinds to tell callers of even if they look the same."""
+        """Make a listing the known one, judged. `announced`: kinds to tell callers of even if they look the same."""
+        self._heard = listing
+        async with self._publishing:
+            await self._publish_heard(self._heard, announced)
+
+    async def _publish_heard(self, heard: Listing, announced: frozenset[Kind]) -> None:
+        listing = await self._supplies.judge(self.key, heard)
         before, self.listing = self.listing, listing
         changed = announced | frozenset(kind for kind in Kind if before is None or differs(before, listing, kind))
         if before != listing or announced:
@@ -330,7 +348,7 @@ class Upstream:
                 fresh.fetched = float("-inf")  # tried again as soon as somebody asks
             else:
                 fresh.fetched = clock.now()
-                listing = with_list(self.listing or Listing(link.version), kind, found)
+                listing = with_list(self._heard or self.listing or Listing(link.version), kind, found)
                 link.learn_tools(listing.items.get(Kind.TOOL, ()))
                 await self._publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)

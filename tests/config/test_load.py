@@ -1,6 +1,7 @@
 """The edges of loading: bounds, encodings, places of problems, fingerprints, and that nothing else is raised."""
 
 import ast
+import hashlib
 import json
 import tempfile
 import traceback
@@ -256,3 +257,52 @@ def test_the_package_imports_nothing_but_what_its_layer_may() -> None:
                 imported.update(alias.name for alias in node.names)
     ours = {name for name in imported if name.split(".")[0] in {"broker", "pydantic", "pydantic_core", "yaml"}}
     assert all(name.startswith(allowed) for name in ours)
+
+
+def test_what_is_wrong_with_guardrails_is_said_with_its_line(tmp_path: Path, problems_of: Problems) -> None:
+    (tmp_path / "fine.py").write_text("x", encoding="utf-8")
+    (tmp_path / "long.py").write_bytes(b"#" * 70_000)
+    found = problems_of(
+        "servers:\n"
+        "  time: {command: x}\n"
+        "guardrails:\n"
+        "  a: {file: fine.py, phases: [request], servers: [tme]}\n"
+        "  b: {file: none.py, phases: [requests], team: [x]}\n"
+        "  c: {file: fine.py, phases: []}\n"
+        "  d: {file: fine.py, phases: [definition, request], teams: [x/y], keys: [k]}\n"
+        "  e: {file: long.py, phases: [result], timeout: 6, memory: 8, kinds: [instructions]}\n"
+        "  f: {phases: [result]}\n"
+        "  a: {file: fine.py, phases: [request]}\n"
+        "  g: {file: '', phases: [question], names: ['^x$', '**']}\n"
+        "  H: {file: ., phases: [question]}\n"
+    )
+    assert [(problem.line, problem.key, problem.message) for problem in found] == [
+        (4, "guardrails.a.servers.0", 'there is no server "tme"'),
+        (5, "guardrails.b.file", "cannot be read (no such file or directory)"),
+        (5, "guardrails.b.phases.0", "must be request, result, definition or question"),
+        (5, "guardrails.b.team", "unknown key"),
+        (6, "guardrails.c.phases", "must not be empty"),
+        (7, "guardrails.d.teams", "definitions are judged when they are discovered, for all callers alike"),
+        (7, "guardrails.d.keys", "definitions are judged when they are discovered, for all callers alike"),
+        (8, "guardrails.e.kinds.0", "instructions are judged as definitions"),
+        (8, "guardrails.e.file", "larger than 65536 bytes"),
+        (8, "guardrails.e.timeout", "must be at most 5"),
+        (8, "guardrails.e.memory", "must be at least 16"),
+        (9, "guardrails.f", "file is missing"),
+        (10, "guardrails.a", "duplicate key, first used in line 4"),
+        (11, "guardrails.g.file", "must be a path"),
+        (11, "guardrails.g.names.1", "** is not a pattern"),
+        (12, "guardrails.H.file", "cannot be read (is a directory)"),
+        (12, "guardrails.H", "a name must be 1 to 32 of a-z, 0-9 and -, and begin with a letter"),
+    ]
+
+
+def test_the_texts_of_guardrails_are_read_with_the_file_that_names_them(tmp_path: Path, load_text: Load) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "one.py").write_text("def check(ctx): ...", encoding="utf-8")
+    loaded = load_text("servers: {}\nguardrails:\n  one: {file: rules/one.py, phases: [request, result]}\n")
+    text = loaded.texts["one"]
+    assert (text.text, text.path) == (b"def check(ctx): ...", tmp_path / "rules" / "one.py")
+    assert text.sha256 == hashlib.sha256(text.text).hexdigest()
+    settings = loaded.config.guardrails["one"]
+    assert (settings.timeout, settings.memory, settings.max_size, settings.servers) == (0.25, 64, 1024, None)

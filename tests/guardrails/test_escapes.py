@@ -1,25 +1,79 @@
-"""The corpora: what must not get through does not, what must work does, by the one way to load and to run (I-06)."""
+"""The corpora on every way that a guardrail is used: loaded, tested, around a live request, a live result (I-06).
 
+For each hostile source: it is refused or denied, an innocent call beside it succeeds, the broker's memory and loop are
+untouched, and nothing of the broker comes out.
+"""
+
+import gc
+import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 
+from broker.cli import guardrail as command
 from broker.clock import SystemClock
+from broker.core.match import Pattern
+from broker.guardrails.chain import Guardrail, GuardrailRecord, Phase, Selector
+from broker.guardrails.guards import Guards
 from broker.guardrails.pool import Pool
 from broker.guardrails.run import judge, load
-from broker.guardrails.verdict import PASS, Fault, Reject, Rewrite
+from broker.guardrails.source import Source
+from broker.guardrails.verdict import Pass, Reject, Rewrite
 from tests.guardrails.corpus import CANARY, CONTEXT, Attack, attacks, controls, source
+from tests.hostile.harness import MIB, LoopWatch, memory_below
+from tests.relay.fake import Fake, House, house
+
+INNOCENT = source("def check(ctx):\n    return {'action': 'allow'}\n", name="innocent", timeout=10.0)
+MAX_GROWTH = 20 * MIB
+MAX_CALLBACK = 0.05
+"""Seconds of CPU."""
+
+
+@dataclass
+class World:
+    """One broker and one pool for all: what one source does to them must not matter to the next."""
+
+    place: House
+    pool: Pool
+    watch: LoopWatch
+
+    async def live(self, hostile: Source, phase: Phase) -> tuple[dict[str, Any], list[GuardrailRecord]]:
+        """The result of a call that `hostile` judges, while an innocent one is judged beside it."""
+        noted: list[GuardrailRecord] = []
+        echo, slow = Selector(names=(Pattern("one__echo"),)), Selector(names=(Pattern("one__slow"),))
+        guards = Guards(
+            [Guardrail(hostile, frozenset({phase}), echo), Guardrail(INNOCENT, frozenset({phase}), slow)],
+            SystemClock(),
+            noted.append,
+        )
+        guards.pool = self.pool
+        self.place.broker.generation.guards = guards
+        results: dict[str, Any] = {}
+
+        async def call(name: str) -> None:
+            arguments = {"name": f"one__{name}", "arguments": CONTEXT["args"]}
+            results[name] = await self.place.ask("tools/call", arguments)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, "echo")
+            tasks.start_soon(call, "slow")
+        assert results["slow"].get("isError") is None, "the innocent call"
+        return results["echo"], [one for one in noted if one.guardrail == hostile.name]
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Pool]:
-    """One pool for all: what one source does to it must not matter to the next."""
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     pool = Pool(SystemClock())
+    gc.collect()
+    gc.freeze()  # what other tests have left must not be walked through in a callback of ours
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANARY", CANARY)
-        async with pool.running():
-            yield pool
+        async with house(tmp_path_factory.mktemp("escapes"), {"one": Fake()}) as place, pool.running():
+            yield World(place, pool, LoopWatch(patch))
+    gc.unfreeze()
     assert pool.pids() == []
 
 
@@ -31,26 +85,37 @@ CASES = [
 
 
 @pytest.mark.parametrize(("attack", "text"), CASES)
-async def test_I06_a_hostile_source_is_refused_or_denied(shared: Pool, attack: Attack, text: str) -> None:
+async def test_I06_a_hostile_source_is_refused_or_denied_everywhere(world: World, attack: Attack, text: str) -> None:
     hostile = source(text)
-    flaws = await load(shared, hostile)
-    # Run what was refused, too: nothing may depend on whether it was loaded first.
-    verdict = await judge(shared, hostile, CONTEXT, "args")
-    outcome = "reject" if flaws else "denied" if isinstance(verdict, Fault) else "answered"
-    assert outcome in attack.may_be, (outcome, flaws, verdict)
-    assert not flaws or isinstance(verdict, Fault), "refused when loaded, and yet it decides"
-    assert CANARY not in f"{flaws}{verdict}" and len(f"{flaws}{verdict}") < 10_000
-    innocent = await judge(
-        shared, source("def check(ctx):\n    return {'action': 'allow'}\n", timeout=10.0), {}, "args"
-    )
-    assert innocent == PASS
+    world.watch.worst = 0.0
+    with memory_below(MAX_GROWTH):
+        flaws = await load(world.pool, hostile)
+        code, document = await command.tested(world.pool, hostile, {**CONTEXT})
+        lives = [await world.live(hostile, phase) for phase in (Phase.REQUEST, Phase.RESULT)]
+    assert world.watch.worst < MAX_CALLBACK, world.watch.who
+    outcomes = {"reject" if flaws else "denied" if code == 1 else "answered"}
+    assert outcomes <= attack.may_be, (flaws, document)
+    assert (code == 2) is bool(flaws), "the test command and the load agree"
+    for result, noted in lives:
+        # What was refused when it was loaded is run here all the same: nothing may depend on the order.
+        is_denied = noted[-1].action in ("fault", "reject")
+        assert is_denied or (outcomes == {"answered"} and document["action"] in ("allow", "modify")), (noted, document)
+        assert not flaws or noted[-1].action == "fault", "refused when loaded, and yet it decides"
+        if is_denied:
+            assert result["content"] == [{"type": "text", "text": "blocked by guardrail tested"}]
+        assert "arg-canary" not in noted[-1].reason
+    out = json.dumps([[flaw.message for flaw in flaws], document, lives], default=str)
+    assert CANARY not in out and len(out) < 20_000
 
 
 @pytest.mark.parametrize("control", controls(), ids=lambda control: control["name"])
-async def test_an_ordinary_guardrail_works(shared: Pool, control: dict[str, Any]) -> None:
+async def test_an_ordinary_guardrail_works(world: World, control: dict[str, Any]) -> None:
     ordinary = source(control["code"], timeout=10.0)
-    assert await load(shared, ordinary) == ()
-    verdict = await judge(shared, ordinary, control.get("ctx", CONTEXT), "args")
-    assert type(verdict) is {"allow": type(PASS), "block": Reject, "modify": Rewrite}[control["expect_action"]], verdict
+    context = control.get("ctx", CONTEXT)
+    assert await load(world.pool, ordinary) == ()
+    verdict = await judge(world.pool, ordinary, context, "args")
+    assert type(verdict) is {"allow": Pass, "block": Reject, "modify": Rewrite}[control["expect_action"]], verdict
     if isinstance(verdict, Rewrite):
         assert verdict.value == control["expect_args"]
+    code, document = await command.tested(world.pool, ordinary, {"phase": "request", **context})
+    assert (code, document["action"]) == (0, control["expect_action"])

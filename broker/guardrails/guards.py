@@ -1,0 +1,277 @@
+"""What the rest of the broker calls: the guardrails of one configuration around a call, a question, a definition.
+
+`Guards` has a pool of processes of its own, which lives as long as its generation. Where nothing is configured
+`NoGuards` stands in its place, and costs a call nothing.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import anyio
+
+from broker.clock import Clock
+from broker.core.caller import Caller
+from broker.core.catalog import Entry
+from broker.core.questions import Question
+from broker.core.shape import is_object
+from broker.errors import INTERNAL_ERROR, Blocked, UpstreamAnsweredError
+from broker.guardrails.chain import MEMBER, Chains, Guardrail, GuardrailRecord, Phase, Record, Subject, log_record
+from broker.guardrails.pool import Pool
+from broker.guardrails.run import judge, load
+from broker.guardrails.shapes import args_of, as_error, as_result, is_task, shape_fault, with_args
+from broker.guardrails.source import Flaw, Source
+from broker.guardrails.verdict import Fault, Pass, Reject, Rewrite, Verdict
+
+Send = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+"""Makes the call with these parameters."""
+
+INPUT_REQUIRED: Final = "input_required"
+TASK_RESULTS: Final = frozenset({"tasks/get", "tasks/result"})
+"""Requests about a task whose answer may hold what its tool has said."""
+_ACTIONS: Final[Mapping[type[Verdict], str]] = {Pass: "pass", Rewrite: "rewrite", Reject: "reject", Fault: "fault"}
+
+
+class Guarded(Protocol):
+    """One permitted call, with the guardrails around it."""
+
+    async def call(self, params: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """The result of `send`, both ways judged. Raises: Blocked; BrokerError, what `send` raises."""
+        ...
+
+    async def question(self, question: Question) -> Question:
+        """A question of the upstream in the middle of it, judged. Raises: Blocked."""
+        ...
+
+
+class Unguarded:
+    """A call that no guardrail judges."""
+
+    async def call(self, params: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """See `Guarded`."""
+        return await send(params)
+
+    async def question(self, question: Question) -> Question:
+        """See `Guarded`."""
+        return question
+
+
+UNGUARDED: Final = Unguarded()
+
+
+class NoGuards:
+    """No guardrail is configured."""
+
+    hashes: Mapping[str, str] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """See `Guards`."""
+        yield
+
+    def around(self, caller: Caller, entry: Entry, method: str, *, is_foreign: bool = False) -> Guarded:
+        """See `Guards`."""
+        return UNGUARDED
+
+    def outside(self, caller: Caller, server: str) -> Guarded:
+        """See `Guards`."""
+        return UNGUARDED
+
+    async def load(self) -> dict[str, Sequence[Flaw]]:
+        """See `Guards`."""
+        return {}
+
+    def judges_results(self, server: str) -> bool:
+        """See `Guards`."""
+        return False
+
+    def judges_definitions(self, server: str) -> str:
+        """See `Guards`."""
+        return ""
+
+    async def definition(self, server: str, kind: str, own: str, value: dict[str, Any]) -> dict[str, Any]:
+        """See `Guards`."""
+        return value
+
+
+NO_GUARDS: Final = NoGuards()
+
+
+class Guards:
+    """The guardrails of one configuration, and the processes they run in while `running` is entered."""
+
+    def __init__(self, guardrails: Sequence[Guardrail], clock: Clock, record: Record = log_record) -> None:
+        self.chains = Chains(guardrails)
+        self.hashes: Mapping[str, str] = {one.name: one.source.sha256 for one in guardrails}
+        """Name -> the hash of the text that decides: for records, and for whoever compares generations."""
+        self.pool = Pool(clock)
+        self._clock = clock
+        self._record = record
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """The processes run; at the end none is left."""
+        async with self.pool.running():
+            yield
+
+    async def load(self) -> dict[str, Sequence[Flaw]]:
+        """What is wrong with each guardrail that cannot be used, by name."""
+        found: dict[str, Sequence[Flaw]] = {}
+
+        async def one(guardrail: Guardrail) -> None:
+            found[guardrail.name] = await load(self.pool, guardrail.source)
+
+        async with anyio.create_task_group() as tasks:
+            for guardrail in self.chains.guardrails:
+                tasks.start_soon(one, guardrail)
+        return {one.name: found[one.name] for one in self.chains.guardrails if found[one.name]}
+
+    def outside(self, caller: Caller, server: str) -> Guarded:
+        """What judges the questions of a server that belong to no call: all that is for that server and caller."""
+        return _GuardedCall(self, Subject(server, "", "", "", caller))
+
+    def around(self, caller: Caller, entry: Entry, method: str, *, is_foreign: bool = False) -> Guarded:
+        """The guardrails of one call, which a `Permit` has let pass; of a look at a task, those of the tool it runs; of
+        a method of an extension, all of its server.
+        """
+        is_about_task = method.startswith("tasks/")
+        if is_about_task and method not in TASK_RESULTS:
+            return UNGUARDED
+        if is_foreign:
+            subject = Subject(entry.server, "", "", method, caller)
+        else:
+            subject = Subject(entry.server, entry.kind, entry.own, "tools/call" if is_about_task else method, caller)
+        phases = (Phase.REQUEST, Phase.RESULT, Phase.QUESTION)
+        if not any(self.chains.of(phase, subject) for phase in phases):
+            return UNGUARDED
+        return _GuardedTask(self, subject) if is_about_task else _GuardedCall(self, subject)
+
+    def judges_results(self, server: str) -> bool:
+        """Whether results or questions of a server are judged at all."""
+        return any(
+            one.phases & {Phase.RESULT, Phase.QUESTION}
+            and (one.selector.servers is None or server in one.selector.servers)
+            for one in self.chains.guardrails
+        )
+
+    def judges_definitions(self, server: str) -> str:
+        """What the definitions of a server are judged by, as a text that differs when that does; "": nothing."""
+        judging = [
+            one.source.sha256
+            for one in self.chains.guardrails
+            if Phase.DEFINITION in one.phases and (one.selector.servers is None or server in one.selector.servers)
+        ]
+        return ",".join(judging)
+
+    async def definition(self, server: str, kind: str, own: str, value: dict[str, Any]) -> dict[str, Any]:
+        """A definition, or `{"instructions": text}`, judged. Raises: Blocked."""
+        return await self.judge(Phase.DEFINITION, Subject(server, kind, own), value)
+
+    async def judge(self, phase: Phase, subject: Subject, value: Any) -> Any:
+        """`value` after all guardrails of its phase, each of which is given what the one before has left.
+
+        Raises: Blocked.
+        """
+        for guardrail in self.chains.of(phase, subject):
+            began = self._clock.now()
+            verdict = await verdict_on(self.pool, guardrail.source, phase, subject, subject.context(phase, value))
+            self._note(guardrail, phase, subject, verdict, self._clock.now() - began)
+            if isinstance(verdict, Rewrite):
+                value = verdict.value
+            elif not isinstance(verdict, Pass):
+                raise Blocked(guardrail.name)
+        return value
+
+    def _note(self, guardrail: Guardrail, phase: Phase, subject: Subject, verdict: Verdict, seconds: float) -> None:
+        reason = verdict.reason if isinstance(verdict, Reject) else verdict.why if isinstance(verdict, Fault) else ""
+        self._record(
+            GuardrailRecord(
+                guardrail.name,
+                guardrail.source.sha256,
+                phase,
+                subject.server,
+                subject.kind,
+                subject.name,
+                "" if subject.caller is None else subject.caller.principal,
+                _ACTIONS[type(verdict)],
+                reason,
+                seconds,
+            )
+        )
+
+
+async def verdict_on(pool: Pool, source: Source, phase: Phase, subject: Subject, context: Mapping[str, Any]) -> Verdict:
+    """One guardrail's verdict on a `ctx`: a rewrite has the shape that it must have. Never raises."""
+    verdict = await judge(pool, source, context, MEMBER[phase])
+    if isinstance(verdict, Rewrite):
+        fault = shape_fault(phase, subject, context.get(MEMBER[phase]), verdict.value)
+        return verdict if fault is None else Fault(fault)
+    return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedCall:
+    """See `Guarded`."""
+
+    guards: Guards
+    subject: Subject
+
+    async def call(self, params: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """See `Guarded`."""
+        args = args_of(self.subject, params)
+        judged = await self.guards.judge(Phase.REQUEST, self.subject, args)
+        try:
+            result = await send(params if judged is args else with_args(params, judged))
+        except UpstreamAnsweredError as error:
+            raise await self._error(error) from None
+        return await self._result(result)
+
+    async def question(self, question: Question) -> Question:
+        """See `Guarded`."""
+        asked = {"method": question.method, "params": question.params}
+        judged = await self.guards.judge(Phase.QUESTION, self.subject, asked)
+        return question if judged is asked else Question(question.method, judged["params"])
+
+    async def _result(self, result: dict[str, Any]) -> dict[str, Any]:
+        if result.get("resultType") == INPUT_REQUIRED:
+            return result  # no result yet; its questions have been judged one by one
+        if is_task(result):
+            return await self._task(result)
+        return await self.guards.judge(Phase.RESULT, self.subject, result)
+
+    async def _error(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
+        """An upstream's error says what a result could have said, so it is judged as one (I-17)."""
+        told = as_result(self.subject, error)
+        judged = await self.guards.judge(Phase.RESULT, self.subject, told)
+        return error if judged is told else as_error(self.subject, error, judged)
+
+    async def _task(self, task: dict[str, Any]) -> dict[str, Any]:
+        """A task: what it holds inside, its result or its error, is judged; a modern one holds them itself."""
+        task = dict(task)
+        if is_object(task.get("result")):
+            task["result"] = await self.guards.judge(Phase.RESULT, self.subject, task["result"])
+        if is_object(task.get("error")):
+            inner = task["error"]
+            message = inner.get("message")
+            code = inner.get("code")
+            error = UpstreamAnsweredError(
+                message if isinstance(message, str) else "",
+                inner.get("data"),
+                code=code if isinstance(code, int) else INTERNAL_ERROR,
+            )
+            judged = await self._error(error)
+            task["error"] = inner if judged is error else judged.to_json()
+        return task
+
+
+class _GuardedTask(_GuardedCall):
+    """A look at a task: its arguments were judged when it was made."""
+
+    async def call(self, params: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """See `Guarded`."""
+        try:
+            result = await send(params)
+        except UpstreamAnsweredError as error:
+            raise await self._error(error) from None
+        return await self._task(result) if "taskId" in result else await self._result(result)
