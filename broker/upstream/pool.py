@@ -8,7 +8,7 @@ from typing import Any, Final
 import anyio
 
 from broker.upstream.isolated import Asker, Isolated, Lease
-from broker.upstream.process import become_subreaper
+from broker.upstream.process import become_subreaper, reap_orphans
 from broker.upstream.supervise import Upstream
 from broker.upstream.wishes import Wishes
 
@@ -32,6 +32,7 @@ class Pool:
         """All start at once, none delays another; at the end all are stopped at once."""
         become_subreaper()
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reap_orphans)
             for isolated in self.isolated.values():
                 isolated.start(tasks)
             for upstream in self.upstreams.values():

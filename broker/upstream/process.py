@@ -15,11 +15,12 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import anyio
 
 from broker.errors import printable
+from broker.upstream.child import Child, start_child
 
 TAG: Final = "MCP_BROKER_PROCESS"
 """Environment variable that every process of one start of one server carries."""
@@ -31,9 +32,6 @@ INHERITED: Final = (
 )
 """All that a server gets of the broker's own environment: the rest may hold secrets of others (F-17)."""
 
-READ_SIZE: Final = 256 * 1024
-"""Bytes that the pipe's reader holds before it makes the child wait."""
-
 EOF_GRACE: Final = 1.0
 """Seconds between closing a child's stdin and SIGTERM."""
 TERM_GRACE: Final = 1.0
@@ -41,39 +39,29 @@ TERM_GRACE: Final = 1.0
 KILL_GRACE: Final = 1.0
 """Seconds to wait for the kernel to finish what SIGKILL began."""
 
+REAP_EVERY: Final = 15.0
+"""Seconds between two looks for zombies that nobody waits for."""
+
 _IS_LINUX = sys.platform.startswith("linux")
 _PR_SET_CHILD_SUBREAPER = 36
-_STAT_SESSION = 3
-"""Where the session stands in /proc/<pid>/stat, counted from behind the command's name."""
+_STAT_PARENT, _STAT_SESSION, _STAT_START = 1, 3, 19
+"""Where these stand in /proc/<pid>/stat, counted from behind the command's name."""
 
 
 class CannotStart(OSError):
     """The command could not be started; the text says why and what to do."""
 
 
-class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
-    """Tells of the child's end when it comes. asyncio's `Process.wait` may also wait for the pipes (Python 3.11), which
-    a descendant can hold open."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=READ_SIZE, loop=loop)
-        self.exited = asyncio.Event()
-
-    def process_exited(self) -> None:
-        super().process_exited()
-        self.exited.set()
-
-
 class Process:
     """One running server process and whatever it starts."""
 
-    def __init__(
-        self, transport: asyncio.SubprocessTransport, protocol: _Protocol, loop: asyncio.AbstractEventLoop, tag: str
-    ) -> None:
-        self._transport = transport
-        self._exited = protocol.exited
-        self._process = asyncio.subprocess.Process(transport, protocol, loop)
+    waited_for: ClassVar[set[int]] = set()
+    """Process ids of all that run, or are being stopped: nobody else may reap them."""
+
+    def __init__(self, child: Child, tag: str) -> None:
+        self._child = child
         self._tag = tag
+        self.waited_for.add(child.pid)
 
     @classmethod
     async def start(cls, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> "Process":
@@ -85,21 +73,10 @@ class Process:
         if program is None:
             raise CannotStart(_why_not_found(argv[0]))
         tag = secrets.token_hex(8)
-        loop = asyncio.get_running_loop()
+        inherited = child_environment(os.environ)
         try:
             with anyio.CancelScope(shield=True):  # given up half-way, it would leave a child that nobody knows
-                transport, protocol = await loop.subprocess_exec(
-                    lambda: _Protocol(loop),
-                    program,
-                    *argv[1:],
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    env={**child_environment(os.environ), **env, TAG: tag},
-                    cwd=cwd,
-                    start_new_session=not sys.platform.startswith("win"),
-                )
-                return cls(transport, protocol, loop, tag)
+                return cls(await start_child([program, *argv[1:]], {**inherited, **env, TAG: tag}, cwd), tag)
             raise AssertionError("unreachable")  # pragma: no cover - a shielded scope swallows nothing
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -108,31 +85,28 @@ class Process:
     @property
     def pid(self) -> int:
         """The child's process id."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def stdin(self) -> asyncio.StreamWriter:
         """Where the child reads."""
-        assert self._process.stdin is not None
-        return self._process.stdin
+        return self._child.stdin
 
     @property
     def stdout(self) -> asyncio.StreamReader:
         """What the child says."""
-        assert self._process.stdout is not None
-        return self._process.stdout
+        return self._child.stdout
 
     @property
     def stderr(self) -> asyncio.StreamReader:
         """What the child logs."""
-        assert self._process.stderr is not None
-        return self._process.stderr
+        return self._child.stderr
 
     async def wait(self) -> int:
         """The exit code, once it has ended; negative is a signal."""
-        await self._exited.wait()
-        assert self._process.returncode is not None
-        return self._process.returncode
+        await self._child.exited.wait()
+        assert self._child.returncode is not None
+        return self._child.returncode
 
     async def stop(self) -> None:
         """End the child and its descendants: stdin closed, then SIGTERM, then SIGKILL. Takes less than 4 s.
@@ -147,11 +121,13 @@ class Process:
         self._signal_group(_KILL)
         await self._ended_within(KILL_GRACE)
         await self._sweep()
-        self._transport.close()
+        self._child.close()
+        if self._child.exited.is_set():
+            self.waited_for.discard(self.pid)
 
     async def _ended_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._exited.wait(), seconds)
+            await asyncio.wait_for(self._child.exited.wait(), seconds)
         except TimeoutError:
             return False
         return True
@@ -160,8 +136,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self.pid, number)
-            elif self._process.returncode is None:
-                self._process.send_signal(number)
+            elif self._child.returncode is None:
+                os.kill(self.pid, number)
 
     async def _sweep(self) -> None:
         """Kill and reap what is left until nothing is, for at most a second: a fork bomb must not hold the stop."""
@@ -223,6 +199,38 @@ def descendants(session: int, tag: str) -> list[int]:
             stat = _read(entry.path + "/stat").rpartition(b")")[2].split()
             if int(stat[_STAT_SESSION]) == session or mark in _read(entry.path + "/environ").split(b"\0"):
                 found.append(int(entry.name))
+    return found
+
+
+async def reap_orphans() -> None:
+    """Reap, until cancelled, what servers left and what ended by itself: it was made our child when its parent ended.
+
+    A zombie counts as left at the second look, if it is no process that is waited for here and in no session of ours:
+    whoever else starts children in this process has waited for them by then.
+    """
+    before: set[tuple[int, bytes]] = set()
+    while _IS_LINUX:
+        await anyio.sleep(REAP_EVERY)
+        found = await asyncio.to_thread(zombies)
+        for pid, _ in found & before:
+            if pid not in Process.waited_for:
+                is_reaped(pid)
+        before = found
+
+
+def zombies() -> set[tuple[int, bytes]]:
+    """Our ended children in sessions of others, by process id and the time of their start. Linux only."""
+    ours = os.getsid(0)
+    found: set[tuple[int, bytes]] = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = _read(entry.path + "/stat").rpartition(b")")[2].split()
+                is_left = (
+                    stat[0] == b"Z" and int(stat[_STAT_PARENT]) == os.getpid() and int(stat[_STAT_SESSION]) != ours
+                )
+                if is_left:
+                    found.add((int(entry.name), stat[_STAT_START]))
     return found
 
 

@@ -118,7 +118,7 @@ async def test_a_process_that_is_killed_fails_its_own_calls_and_the_next_call_st
             tasks.start_soon(hang)
             os.kill(killed, signal.SIGKILL)
             with anyio.fail_after(AT_ONCE):
-                await until(lambda: failed)
+                await until(lambda: bool(failed))
         assert "signal 9" in failed[0]["error"]["message"]
         assert await ada.pid() != killed
         assert (await bob.call("recall"))["text"] == "kept" and run.is_ready("bad")

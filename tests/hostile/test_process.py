@@ -1,11 +1,11 @@
 """F-01..F-17: upstreams that are processes, and behave badly as such."""
 
-import asyncio
 import errno
 import json
 import logging
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from broker.core.lifecycle import Phase
-from broker.upstream import process, stdio
+from broker.upstream import child, process, stdio
 from tests.hostile.conftest import BrokerOf, Puppet
 from tests.hostile.harness import (
     AT_ONCE,
@@ -185,6 +185,28 @@ async def test_F07_restarts_leave_no_zombie_and_no_descriptor(broker_of: BrokerO
         assert len(children()) == 2 and "Z" not in children().values()
 
 
+async def test_F07_a_daemon_that_ends_by_itself_is_reaped_while_its_server_lives(
+    broker_of: BrokerOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "REAP_EVERY", 0.1)
+    file, release = tmp_path / "pid", tmp_path / "release"
+    daemon = f'echo $$ > "{file}.new"; mv "{file}.new" "{file}"; until [ -e "{release}" ]; do sleep 0.05; done'
+    script = (
+        f"(setsid sh -c '{daemon}' >/dev/null 2>&1 </dev/null &) ; exec {' '.join([raw()['command'], *raw()['args']])}"
+    )
+    async with broker_of({"bad": command(["/bin/sh", "-c", script])}) as run:
+        await run.innocent("bad")
+        await until(file.exists)
+        pid = int(file.read_text(encoding="ascii"))
+        assert exists(pid) and pid in children(), "it is ours now"
+        theirs = run.pid("bad")
+        ended = subprocess.Popen(["/bin/true"])  # noqa: ASYNC220 - somebody else's child, whom we must leave alone
+        release.touch()
+        await until(lambda: not exists(pid))
+        assert ended.wait() == 0 and exists(theirs)
+        await run.innocent("bad")
+
+
 async def test_F07_a_broker_that_ends_while_its_servers_start_leaves_none(broker_of: BrokerOf) -> None:
     for turns in range(12):
         async with broker_of({f"s-{n}": raw() for n in range(3)}):
@@ -303,14 +325,14 @@ async def test_F15_a_command_that_cannot_be_started_says_why(broker_of: BrokerOf
 async def test_F15_a_fork_that_fails_for_want_of_memory_is_tried_again(
     broker_of: BrokerOf, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    start, failures = asyncio.BaseEventLoop.subprocess_exec, iter(range(4))
+    start, failures = subprocess.Popen, iter(range(4))
 
-    async def fork(*args: Any, **kwargs: Any) -> Any:
+    def fork(*args: Any, **kwargs: Any) -> Any:
         if next(failures, None) is not None:
             raise OSError(number, os.strerror(number))
-        return await start(*args, **kwargs)
+        return start(*args, **kwargs)
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "subprocess_exec", fork)
+    monkeypatch.setattr(child.subprocess, "Popen", fork)
     async with broker_of({"bad": raw()}, HastyClock()) as run:
         assert os.strerror(number) in await run.trouble("bad")
         await run.innocent("bad")

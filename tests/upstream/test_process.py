@@ -96,3 +96,60 @@ async def test_descendants_are_found_by_session_and_by_tag() -> None:
         await child.stop()
         assert child.pid not in found and not any(is_alive(pid) for pid in found)
     assert os.getpid() not in found
+
+
+LOOPS = {"asyncio": False, "uvloop": True}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loop: str) -> None:
+    async def mute() -> None:
+        child = await Process.start(["/bin/sh", "-c", "echo up; exec 1>&-; exec cat >&2"], {}, None)
+        assert await child.stdout.readline() == b"up\n"
+        with anyio.fail_after(5):
+            assert await child.stdout.read() == b"", "its end, while it lives on"
+        child.stdin.write(b"still there\n")
+        with anyio.fail_after(5):
+            assert await child.stderr.readline() == b"still there\n"
+        await child.stop()
+
+    async def deaf() -> None:
+        child = await Process.start(["/bin/sh", "-c", "exec 0<&-; echo up; exec sleep 1000"], {}, None)
+        assert await child.stdout.readline() == b"up\n"
+        with anyio.fail_after(5):
+            while not child.stdin.is_closing():
+                child.stdin.write(b"x\n")
+                await anyio.sleep(0.01)
+        await child.stop()
+
+    async def ended() -> None:
+        child = await Process.start(["/bin/sh", "-c", "sleep 1000 & exit 7"], {}, None)
+        with anyio.fail_after(5):
+            assert await child.wait() == 7
+        await child.stop()
+        assert process.descendants(child.pid, child._tag) == []
+
+    async def large() -> None:
+        child = await Process.start(["/bin/cat"], {}, None)
+        data = b"x" * 1_000_000 + b"\n"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_write, child, data)
+            with anyio.fail_after(10):
+                assert await child.stdout.readexactly(len(data)) == data
+        await child.stop()
+
+    for scenario in (mute, deaf, ended, large):
+        anyio.run(scenario, backend="asyncio", backend_options={"use_uvloop": LOOPS[loop]})
+
+
+async def _write(child: Process, data: bytes) -> None:
+    child.stdin.write(data)
+    await child.stdin.drain()
+
+
+async def test_without_a_pidfd_a_thread_waits_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    child = await Process.start(["/bin/sh", "-c", "exit 3"], {}, None)
+    with anyio.fail_after(20):
+        assert await child.wait() == 3
+        await child.stop()
