@@ -7,7 +7,7 @@ What is read in it stays so until it ends, so that nobody can be moved, demoted 
 change. A change is recorded before it is committed; a refusal is recorded after nothing was done.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from broker.admin.authority import Authority, is_within
 from broker.admin.errors import AdminError, FixedByFile, Invalid, NotAllowed, NotFound
 from broker.admin.journal import Deed, Journal
+from broker.admin.rules import faults_of
 from broker.clock import Clock
 from broker.config import Secret
 from broker.config.checks import did_you_mean
@@ -23,24 +24,25 @@ from broker.core.directory import Directory, Membership, Organization, Team
 from broker.core.grants import Level
 from broker.stores.errors import StoreError
 from broker.stores.rows import KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
+from broker.stores.ruling import read_rules
 
 if TYPE_CHECKING:
-    from broker.stores.directory import Change, DirectoryStore, Reading, ReadRules
+    from broker.stores.directory import Change, DirectoryStore, Reading
 
 _NO_LEVEL: Final = Level("")
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """What every action works with. `file`: what the configuration defines now. `key_secret`: made when first needed;
-    raises NoKeySecret."""
+    """What every action works with. `file`: what the configuration defines now; `servers`: the keys of its servers.
+    `key_secret`: made when first needed; raises NoKeySecret."""
 
     store: "DirectoryStore"
     file: Callable[[], Directory]
+    servers: Callable[[], Sequence[str]]
     clock: Clock
     key_secret: Callable[[], Secret]
     journal: Journal
-    read_rules: "ReadRules"
 
 
 class Desk:
@@ -110,14 +112,24 @@ class Desk:
     # What rules and rows mean.
 
     def level_of(self, allow: RulesJson | None, deny: RulesJson | None) -> Level:
-        """Raises: Invalid, if they are no rules."""
-        read = self.office.read_rules
+        """What is stored. Raises: Invalid, if it cannot be read: then nobody is within it."""
         try:
             return replace(
-                _NO_LEVEL, allow=None if allow is None else read(allow), deny=() if deny is None else read(deny)
+                _NO_LEVEL,
+                allow=None if allow is None else read_rules(allow),
+                deny=() if deny is None else read_rules(deny),
             )
         except ValueError as error:
-            raise Invalid(f"these are no rules: {error}") from None
+            raise Invalid(f"its rules cannot be read: {error}") from None
+
+    def checked(self, allow: RulesJson | None, deny: RulesJson | None) -> Level:
+        """What somebody wants to set, judged as if it stood in the file. Raises: Invalid, with all that is wrong."""
+        level: dict[str, object] = {}
+        level |= {} if allow is None else {"allow": allow}
+        level |= {} if deny is None else {"deny": deny}
+        if found := faults_of(level, self.office.servers()):
+            raise Invalid("\n".join(found))
+        return self.level_of(allow, deny)
 
     async def _near(self, organization: str, team: str) -> str:
         if not team:

@@ -51,7 +51,7 @@ async def create(
         _check_expiry(desk, expires)
         await _check_free(desk, organization, team, name)
         allow, deny = _handed_on(desk, *(rules or Rules()).over(None, None), is_allow_given=_gives_allow(rules))
-        desk.need_within(desk.level_of(allow, deny))
+        desk.need_within(desk.checked(allow, deny))
         made = mint(office.clock.random_bytes(ENTROPY))
         row = KeyRow(made.id, organization, team, name, role, allow, deny, desk.now, expires)
         await desk.change.add(row)
@@ -106,7 +106,7 @@ async def grant(
     async with acting(office, actor, "key.grant", f"key:{reference}") as desk:
         row = await _take(desk, reference)
         allow, deny = rules.over(row.allow, row.deny)
-        desk.need_within(desk.level_of(allow, deny))
+        desk.need_within(desk.checked(allow, deny))
         new = replace(row, allow=allow, deny=deny, role=role or row.role, expires=expires or row.expires)
         _check_role(desk, new.role, row.organization, row.team)
         if expires is not None:

@@ -22,7 +22,7 @@ async def create(office: Office, actor: Caller, name: str, rules: Rules) -> Orga
         if await desk.organization(name) is not None:
             raise Exists(f"there is an {named(name)} already")
         allow, deny = rules.over(None, None)
-        desk.level_of(allow, deny)
+        desk.checked(allow, deny)
         row = OrganizationRow(name, allow, deny, desk.now)
         await _clear(desk.change, name)
         await desk.change.add(row)
@@ -55,7 +55,7 @@ async def grant(office: Office, actor: Caller, name: str, rules: Rules) -> Organ
         if not isinstance(found, OrganizationRow):
             raise fixed(named(name))
         allow, deny = rules.over(found.allow, found.deny)
-        desk.level_of(allow, deny)
+        desk.checked(allow, deny)
         await desk.change.set(OrganizationRow, {"allow": allow, "deny": deny}, name=name)
         return organization_view(OrganizationRow(name, allow, deny, found.created))
 

@@ -17,7 +17,7 @@ async def create(office: Office, actor: Caller, organization: str, name: str, ru
         if await desk.team(organization, name) is not None:
             raise Exists(f"there is a {named(organization, name)} already")
         allow, deny = rules.over(None, None)
-        desk.level_of(allow, deny)
+        desk.checked(allow, deny)
         row = TeamRow(organization, name, allow, deny, desk.now)
         # What an earlier team of the file left behind belongs to nobody: it must not become this team's.
         await desk.change.remove(KeyRow, organization=organization, team=name)
@@ -70,7 +70,7 @@ async def grant(office: Office, actor: Caller, organization: str, name: str, rul
         if not isinstance(found, TeamRow):
             raise fixed(named(organization, name))
         allow, deny = rules.over(found.allow, found.deny)
-        desk.level_of(allow, deny)
+        desk.checked(allow, deny)
         await desk.change.set(TeamRow, {"allow": allow, "deny": deny}, organization=organization, name=name)
         return team_view(organization, TeamRow(organization, name, allow, deny, found.created))
 

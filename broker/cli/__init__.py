@@ -12,6 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from broker import __version__
+from broker.cli.administration import GROUPS
 from broker.cli.exits import BAD_INPUT, EPILOG, FAILED, INTERRUPTED, Stop
 from broker.cli.options import (
     Arguments,
@@ -38,6 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+for group in GROUPS:
+    app.add_typer(group, epilog=EPILOG)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -87,6 +87,11 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
     return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts)
 
 
+def read_data(text: str) -> Data:
+    """One value, in JSON or YAML, as it would be read within a file: of a command line. Raises: UnreadableError."""
+    return _json_or_yaml(text).data if text.lstrip().startswith(("{", "[")) else read_yaml(text).data
+
+
 def _read(path: Path) -> Document:
     text = _text(_bytes(path))
     if path.suffix.lower() in {".json", ".jsonc"}:

@@ -1,7 +1,7 @@
 """The directory in the database: read whole, changed in transactions that each count in `revision`."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.caller import Role
 from broker.core.directory import Directory, Key, KeyHash, Membership, Organization, Source, Team
-from broker.core.grants import Level, Rule, key_level, organization_level, team_level
+from broker.core.grants import Level, key_level, organization_level, team_level
 from broker.stores import tables
 from broker.stores.engine import Database
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
+from broker.stores.ruling import read_rules
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ _TABLES: dict[type[Any], Table] = {
     HashRow: tables.key_hashes,
     MembershipRow: tables.memberships,
 }
-ReadRules = Callable[[RulesJson], tuple[Rule, ...]]
-"""JSON -> rules, in the words of the file. Raises: ValueError, if it is none."""
 
 
 class Reading:
@@ -89,9 +88,8 @@ class Stored:
 class DirectoryStore:
     """See the module. It owns the database: `aclose` closes it."""
 
-    def __init__(self, database: Database, read_rules: ReadRules) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._read_rules = read_rules
         self._watching: AsyncConnection | None = None
         self._data_version: int | None = None
 
@@ -118,7 +116,7 @@ class DirectoryStore:
             keys = await reading.all(KeyRow)
             hashes = await reading.all(HashRow)
             members = await reading.all(MembershipRow)
-        assembly = _Assembly(self._read_rules)
+        assembly = _Assembly()
         for organization in organizations:
             assembly.add_organization(organization)
         for team in teams:
@@ -147,20 +145,22 @@ class DirectoryStore:
             raise
 
     async def _is_touched(self) -> bool:
+        known = self._data_version
         with anyio.CancelScope(shield=True), self.database.translated():
-            try:
-                if self._watching is None:
-                    self._watching = await self.database.engine.connect()
-                    await self._watching.execution_options(**{Database.WATCHES: True})
-                found = (await self._watching.exec_driver_sql("PRAGMA data_version")).scalar_one()
-                await self._watching.rollback()
-            except SQLAlchemyError:
-                await self._forget()
-                raise
-        if found == self._data_version:
-            return False
-        self._data_version = found
-        return True
+            self._data_version = await self._read_data_version()
+        return self._data_version != known
+
+    async def _read_data_version(self) -> int:
+        try:
+            if self._watching is None:
+                self._watching = await self.database.engine.connect()
+                await self._watching.execution_options(**{Database.WATCHES: True})
+            found: int = (await self._watching.exec_driver_sql("PRAGMA data_version")).scalar_one()
+            await self._watching.rollback()
+        except SQLAlchemyError:
+            await self._forget()
+            raise
+        return found
 
     async def _forget(self) -> None:
         watching, self._watching, self._data_version = self._watching, None, None
@@ -184,8 +184,7 @@ def _row(kind: type[_Row], found: dict[str, Any]) -> _Row:
 class _Assembly:
     """Rows -> a `Directory`. Places without a row of their own are of the file, or of nobody: `merge` knows."""
 
-    def __init__(self, read_rules: ReadRules) -> None:
-        self._read_rules = read_rules
+    def __init__(self) -> None:
         self._organizations: dict[str, Level] = {}
         self._teams: dict[tuple[str, str], Level] = {}
         self._keys: dict[tuple[str, str], dict[str, Key]] = {}
@@ -232,8 +231,8 @@ class _Assembly:
         try:
             return replace(
                 empty,
-                allow=empty.allow if allow is None else self._read_rules(allow),
-                deny=() if deny is None else self._read_rules(deny),
+                allow=empty.allow if allow is None else read_rules(allow),
+                deny=() if deny is None else read_rules(deny),
             )
         except ValueError:
             log.error("the rules of %s in the store cannot be read: it is denied everything", empty.where)

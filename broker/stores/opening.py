@@ -9,10 +9,10 @@ from broker.stores.errors import StoreUnusable
 from broker.stores.location import Location
 
 if TYPE_CHECKING:
-    from broker.stores.directory import DirectoryStore, ReadRules
+    from broker.stores.directory import DirectoryStore
 
 
-async def open_store(location: Location, read_rules: "ReadRules") -> "DirectoryStore":
+async def open_store(location: Location) -> "DirectoryStore":
     """A store whose tables are there and up to date; whoever opened it closes it (`aclose`).
 
     Raises: StoreError.
@@ -29,7 +29,7 @@ async def open_store(location: Location, read_rules: "ReadRules") -> "DirectoryS
     database = engine.Database.at(location)
     try:
         await migrate.prepare(database, location)
-        return directory.DirectoryStore(database, read_rules)
+        return directory.DirectoryStore(database)
     except BaseException:
         await database.aclose()
         raise

@@ -16,12 +16,13 @@ from broker.core.directory import Directory, Key, Organization, Team
 from broker.core.grants import Rule, key_level, organization_level, team_level
 from broker.core.match import Pattern
 from broker.identity.keys import KeyTable
-from tests.stores.conftest import Open, at_file, location, opened, postgresql, read_rules
+from tests.stores.conftest import Open, at_file, location, opened, postgresql
 
 __all__ = ["at_file", "location", "opened", "postgresql"]
 
 SECRET = Secret("k" * 40)
 START = 1_000_000.0
+SERVERS = ("sql", "docs", "hr")
 
 
 @dataclass
@@ -74,7 +75,7 @@ class World:
 @pytest.fixture
 async def world(opened: Open) -> AsyncIterator[World]:
     clock, notes, file = FakeClock(START), Notes(), [file_directory()]
-    office = Office(await opened(), lambda: file[0], clock, lambda: SECRET, notes, read_rules)
+    office = Office(await opened(), lambda: file[0], lambda: SERVERS, clock, lambda: SECRET, notes)
     await teams.create(office, LOCAL, "acme", "data", Rules())
     await teams.create(office, LOCAL, "acme", "web", Rules())
     await organizations.create(office, LOCAL, "beta", Rules(allow=[{"servers": ["*"]}]))

@@ -13,6 +13,7 @@ from broker.identity.keys import BadKey
 from tests.admin.conftest import START, World
 
 SQL = [{"servers": ["sql"]}]
+HR = [{"servers": ["hr"]}]
 
 
 async def is_good(world: World, text: str) -> bool:
@@ -90,8 +91,8 @@ async def test_a_revoked_key_is_refused_stays_in_lists_and_cannot_be_rotated(wor
 
 async def test_rules_role_and_end_are_set_each_for_itself(world: World) -> None:
     made = await keys.create(world.office, LOCAL, "acme", "data", "ci", rules=Rules(allow=SQL))
-    changed = await keys.grant(world.office, LOCAL, made.view.id, Rules(deny=SQL), role=Role.TEAM_ADMIN)
-    assert (changed.allow, changed.deny, changed.role) == (SQL, SQL, "team-admin")
+    changed = await keys.grant(world.office, LOCAL, made.view.id, Rules(deny=HR), role=Role.TEAM_ADMIN)
+    assert (changed.allow, changed.deny, changed.role) == (SQL, HR, "team-admin")
     changed = await keys.grant(world.office, LOCAL, made.view.id, Rules(allow=None, deny=[]), expires=START + 5)
     assert (changed.allow, changed.deny, changed.role, changed.expires) == (None, None, "team-admin", START + 5)
     assert changed == await keys.show(world.office, LOCAL, made.view.id)
@@ -153,7 +154,7 @@ async def test_a_name_is_one_of_the_file_s_kind(world: World, name: str) -> None
 async def test_what_makes_no_sense_is_refused(world: World) -> None:
     with pytest.raises(Invalid, match="in the past"):
         await keys.create(world.office, LOCAL, "acme", "data", "ci", expires=START)
-    with pytest.raises(Invalid, match="no rules"):
+    with pytest.raises(Invalid, match=r'allow\.0\.srevers: unknown key\. Did you mean "servers"'):
         await keys.create(world.office, LOCAL, "acme", "data", "ci", rules=Rules(allow=[{"srevers": ["x"]}]))
     with pytest.raises(Invalid, match="name a team"):
         await keys.create(world.office, LOCAL, "acme", "", "ci", role=Role.TEAM_ADMIN)

@@ -15,7 +15,6 @@ from broker.stores.errors import StoreError
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import HashRow, KeyRow
-from tests.stores.conftest import read_rules
 
 
 async def create(store: DirectoryStore, name: str, number: int) -> None:
@@ -37,7 +36,7 @@ async def attempt(store: DirectoryStore) -> None:
 
 async def main(what: str, directory: str, name: str = "", count: str = "0") -> None:
     state = Path(directory)
-    store = await open_store(Location(state, state / "broker.db"), read_rules)
+    store = await open_store(Location(state, state / "broker.db"))
     print("open", flush=True)
     number = 0
     try:

@@ -5,14 +5,11 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from broker.config import Secret
-from broker.core.grants import Rule
-from broker.core.match import Pattern
 from broker.stores.directory import DirectoryStore
 from broker.stores.location import Location
 from broker.stores.opening import open_store
@@ -21,14 +18,6 @@ SERVER = os.environ.get("BROKER_TEST_POSTGRES_URL", "")
 BACKENDS = ["sqlite", *(["postgresql"] if SERVER else [])]
 
 Open = Callable[[], Awaitable[DirectoryStore]]
-
-
-def read_rules(rules: Any) -> tuple[Rule, ...]:
-    """Rules that name servers only: what the store does with them is all the same for the others."""
-    try:
-        return tuple(Rule(tuple(map(Pattern, one["servers"]))) for one in rules)
-    except (KeyError, TypeError):
-        raise ValueError("no rules") from None
 
 
 def on_server(statement: str) -> None:
@@ -75,7 +64,7 @@ async def opened(location: Location) -> AsyncIterator[Open]:
     stores: list[DirectoryStore] = []
 
     async def once_more() -> DirectoryStore:
-        stores.append(await open_store(location, read_rules))
+        stores.append(await open_store(location))
         return stores[-1]
 
     yield once_more

@@ -14,7 +14,7 @@ from broker.stores.errors import Conflict
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow
-from tests.stores.conftest import Open, read_rules
+from tests.stores.conftest import Open
 
 SQL = [{"servers": ["sql"]}]
 CI = KeyRow("aaaaaaaaaaaa", "acme", "data", "ci", Role.TEAM_ADMIN, SQL, None, 1.5, 2e9, 3.25, None)
@@ -137,7 +137,7 @@ async def test_a_change_of_another_process_is_noticed_once(opened: Open) -> None
 
 
 async def test_sqlite_says_without_reading_that_nothing_changed(at_file: Location) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     try:
         assert await store.revision_if_touched() == 0
         assert await store.revision_if_touched() is None

@@ -22,7 +22,6 @@ from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
 from tests.peers import ROOT
-from tests.stores.conftest import read_rules
 from tests.stores.test_directory import CI, fill
 
 CHILD = Path(__file__).parent / "child.py"
@@ -33,7 +32,7 @@ MANY = [{"servers": ["x" * 1000]}] * 1000
 
 @pytest.fixture
 async def store(at_file: Location) -> AsyncIterator[DirectoryStore]:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     yield store
     await store.aclose()
@@ -83,7 +82,7 @@ async def test_F93_a_file_that_stays_locked_is_a_clear_error(
     at_file: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "BUSY_TIMEOUT", 0.2)
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     try:
         await fill(store)
         with closing(sqlite3.connect(at_file.path, isolation_level=None)) as other:
@@ -99,7 +98,7 @@ async def test_F93_a_file_that_stays_locked_is_a_clear_error(
 
 @pytest.mark.parametrize("damage", ["all of it", "the beginning", "the middle", "cut"])
 async def test_F93_a_damaged_file_is_refused_with_what_to_do(at_file: Location, damage: str) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     await store.aclose()
     data = bytearray(at_file.path.read_bytes())
@@ -114,7 +113,7 @@ async def test_F93_a_damaged_file_is_refused_with_what_to_do(at_file: Location, 
             del data[len(data) // 2 :]
     at_file.path.write_bytes(bytes(data))
     with pytest.raises(StoreUnusable, match="Restore it from a backup, or move it away"):
-        broken = await open_store(at_file, read_rules)
+        broken = await open_store(at_file)
         try:
             await broken.load()
         finally:
@@ -163,7 +162,7 @@ async def test_F93_in_a_read_only_directory_changes_fail_clearly_and_reads_go_on
 async def test_F93_where_no_file_can_be_made_the_remedy_is_said(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("in the way")
     with pytest.raises(StoreReadOnly, match=r"broker\.state_dir"):
-        await open_store(Location(tmp_path / "state", tmp_path / "state" / "broker.db"), read_rules)
+        await open_store(Location(tmp_path / "state", tmp_path / "state" / "broker.db"))
 
 
 async def test_F93_brokers_that_start_at_once_on_one_file_lose_nothing(at_file: Location) -> None:
@@ -172,7 +171,7 @@ async def test_F93_brokers_that_start_at_once_on_one_file_lose_nothing(at_file: 
     said = [await anyio.to_thread.run_sync(lines_of, child) for child in children]
     assert [child.returncode for child in children] == [0] * 4
     made = {line for lines in said for line in lines if line != "open"}
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     try:
         stored = await store.load()
     finally:
@@ -189,7 +188,7 @@ async def test_F91_what_was_acknowledged_before_a_kill_is_there_and_nothing_is_h
     acknowledged = {line.strip() for line in (child.stdout.readline() for _ in range(12)) if line.strip() != "open"}
     child.kill()
     child.communicate(timeout=PATIENCE)
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     try:
         places = list((await store.load()).directory.places())
         await rename(store, "goes-on")

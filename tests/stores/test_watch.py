@@ -21,7 +21,7 @@ from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
 from broker.stores.watch import Watch
-from tests.stores.conftest import SERVER, Open, read_rules
+from tests.stores.conftest import SERVER, Open
 from tests.stores.test_directory import CI, fill
 
 PATIENCE: float = 60
@@ -46,7 +46,7 @@ class Seen:
 
 def watching(location: Location, clock: FakeClock | SystemClock | None = None) -> tuple[Watch, Seen]:
     seen = Seen()
-    return Watch(location, lambda: open_store(location, read_rules), clock or FakeClock(), seen), seen
+    return Watch(location, lambda: open_store(location), clock or FakeClock(), seen), seen
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def test_nothing_is_opened_before_there_is_a_file_and_then_it_is(at_file: 
     watch, seen = watching(at_file)
     await watch.look()
     assert watch.settled.is_set() and watch.known is None and not watch.trouble and not at_file.path.exists()
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     await store.aclose()
     await watch.look()
@@ -88,7 +88,7 @@ async def test_nothing_is_opened_before_there_is_a_file_and_then_it_is(at_file: 
 
 
 async def test_a_look_that_finds_nothing_new_reads_nothing(at_file: Location) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     watch, seen = watching(at_file)
     for _ in range(3):
@@ -106,7 +106,7 @@ async def test_a_look_that_finds_nothing_new_reads_nothing(at_file: Location) ->
 async def test_a_store_that_is_gone_keeps_what_is_known_is_said_once_and_comes_back(
     at_file: Location, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     await store.aclose()
     clock = FakeClock()
@@ -129,13 +129,13 @@ async def test_a_store_that_is_gone_keeps_what_is_known_is_said_once_and_comes_b
 
 
 async def test_a_file_that_is_replaced_is_opened_anew(at_file: Location, tmp_path: Path) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     await store.aclose()
     watch, seen = watching(at_file)
     await watch.look()
     other = Location(tmp_path / "other", tmp_path / "other" / "broker.db")
-    store = await open_store(other, read_rules)
+    store = await open_store(other)
     await fill(store)
     async with store.changing() as change:
         await change.set(KeyRow, {"name": "restored"}, id=CI.id)
@@ -147,7 +147,7 @@ async def test_a_file_that_is_replaced_is_opened_anew(at_file: Location, tmp_pat
 
 
 async def test_a_damaged_file_is_trouble_and_what_is_known_stays(at_file: Location) -> None:
-    store = await open_store(at_file, read_rules)
+    store = await open_store(at_file)
     await fill(store)
     await store.aclose()
     watch, seen = watching(at_file)
@@ -166,7 +166,7 @@ async def test_whether_something_is_stored_is_known_without_the_driver(
     at_file: Location, content: str | None, expected: bool
 ) -> None:
     if content in ("tables", "keys"):
-        store = await open_store(at_file, read_rules)
+        store = await open_store(at_file)
         if content == "keys":
             await fill(store)
         await store.aclose()
@@ -235,7 +235,7 @@ if SERVER:
         async with anyio.create_task_group() as tasks:
             await tasks.start(cut.serve)
             url = make_url(postgresql).set(host="127.0.0.1", port=cut.port).render_as_string(hide_password=False)
-            direct = await open_store(replace(at_file, url=Secret(postgresql)), read_rules)
+            direct = await open_store(replace(at_file, url=Secret(postgresql)))
             await fill(direct)
             clock = FakeClock()
             watch, seen = watching(replace(at_file, url=Secret(url)), clock)

@@ -1,0 +1,160 @@
+"""`org`, `team`, `key` and `member`: what they share. The file is read, the store is opened, one action is done.
+
+Whoever can run this can read the store's file: the actor is the operator of this machine, who may do everything.
+"""
+
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import typer
+
+from broker.admin.desk import Office
+from broker.admin.errors import AdminError, Invalid
+from broker.admin.journal import LogJournal, Unrecorded
+from broker.admin.rules import KEPT, Rules
+from broker.cli.begin import begin, read_config, run_to_end
+from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
+from broker.cli.moments import shown
+from broker.cli.screen import Screen, line
+from broker.clock import SystemClock
+from broker.config import Loaded, Secret, directory_of
+from broker.config.document import UnreadableError
+from broker.config.load import read_data
+from broker.config.secret import MAX_SECRET_FILE
+from broker.core.shape import is_array, is_object
+from broker.generation import state_directory
+from broker.identity.key_secret import NoKeySecret, make_key_secret
+from broker.stores.errors import StoreError
+from broker.stores.location import Location
+from broker.stores.opening import open_store
+
+Result = TypeVar("Result")
+Do = Callable[[Office], Awaitable[Result]]
+
+_TIMES: Final = ("created", "expires", "rotated", "overlap_ends")
+_MAX_RULES: Final = MAX_SECRET_FILE
+"""Characters of rules on a command line: longer ones stand better in the file."""
+
+
+def do(config: Path | None, level: str, action: Do[Result], show: Callable[[Screen, Result], None]) -> int:
+    """Do one action, and show what it gives. The exit code. Raises: Stop."""
+    screen = begin(level)
+    loaded = read_config(config)
+
+    async def main() -> int:
+        try:
+            async with _open(loaded) as office:
+                result = await action(office)
+        except Invalid as error:
+            raise Stop(line(error, 2000), BAD_INPUT) from None
+        except (AdminError, StoreError, Unrecorded, NoKeySecret) as error:
+            raise Stop(line(error, 2000), FAILED) from None
+        show(screen, result)
+        return OK
+
+    return run_to_end(main)
+
+
+def key_secret_of(loaded: Loaded) -> Secret:
+    """What keys are hashed with; made, if there is none yet. Raises: NoKeySecret."""
+    configured = loaded.config.identity.key_secret
+    return configured or make_key_secret(state_directory(loaded.config), SystemClock().random_bytes)
+
+
+@asynccontextmanager
+async def _open(loaded: Loaded) -> AsyncGenerator[Office]:
+    store = await open_store(Location.of(loaded.config.store, state_directory(loaded.config)))
+    file = directory_of(loaded.config.organizations)
+    try:
+        yield Office(
+            store,
+            lambda: file,
+            lambda: tuple(loaded.config.servers),
+            SystemClock(),
+            lambda: key_secret_of(loaded),
+            LogJournal(),
+        )
+    finally:
+        await store.aclose()
+
+
+def place_of(organization: str | None, team: str | None) -> tuple[str, str]:
+    """Of `--org acme`, or of `--team acme/data`. Raises: Stop, unless it is one of them."""
+    if (organization is None) == (team is None):
+        raise Stop("name a place: --team ORGANIZATION/TEAM, or --org ORGANIZATION", BAD_INPUT)
+    return (organization, "") if organization is not None else split_team(team or "")
+
+
+def split_team(text: str) -> tuple[str, str]:
+    """`acme/data`. Raises: Stop."""
+    organization, slash, team = text.partition("/")
+    if not slash or not organization or not team or "/" in team:
+        raise Stop(f"{line(text)!r} names no team: write ORGANIZATION/TEAM, as in acme/data", BAD_INPUT)
+    return organization, team
+
+
+def rules_of(allow: Sequence[str] | None, deny: Sequence[str] | None) -> Rules:
+    """Of `--allow` and `--deny`, each given any number of times. Raises: Stop."""
+    return Rules(
+        KEPT if not allow else _list("--allow", allow),
+        KEPT if not deny else _list("--deny", deny),
+    )
+
+
+def _list(option: str, texts: Sequence[str]) -> list[Any] | None:
+    """A rule, a list of them, or `null` for no list at all."""
+    found: list[Any] = []
+    for text in texts:
+        if len(text) > _MAX_RULES:
+            raise Stop(f"{option} is longer than {_MAX_RULES} characters: write it into the file", BAD_INPUT)
+        try:
+            value = read_data(text)
+        except UnreadableError as error:
+            raise Stop(f"{option} is neither JSON nor YAML: {line(error, 500)}", BAD_INPUT) from None
+        if value is None and len(texts) == 1:
+            return None
+        found += value if isinstance(value, list) else [value]
+    return found
+
+
+def confirm(question: str, *, is_given: bool) -> None:
+    """Ask, unless `--yes` was given. Raises: Stop, if the answer is no, or there is nobody to ask."""
+    if is_given:
+        return
+    if not sys.stdin.isatty():
+        raise Stop(f"{line(question, 500)} Nobody is there to answer: add --yes.", BAD_INPUT)
+    if not typer.confirm(line(question, 500), err=True):
+        raise Stop("nothing was changed", FAILED)
+
+
+def plain(view: Any) -> dict[str, Any]:
+    """A view as JSON, its times readable."""
+    found = asdict(view)
+    return {name: shown(value) if name in _TIMES else value for name, value in found.items()}
+
+
+def show_one(screen: Screen, view: Any, *, as_json: bool) -> None:
+    """A view, a field on each line."""
+    fields = plain(view)
+    if as_json:
+        screen.json(fields)
+        return
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if value not in (None, ""):
+            said = [line(written(rule), 2000) for rule in value] if is_array(value) else [line(value, 2000)]
+            for number, text in enumerate(said or ["nothing"]):
+                screen.say(f"{name if not number else '':<{width}}  {text}")
+
+
+def written(rule: Any) -> str:
+    """A rule in one line, as it can be typed."""
+    if is_object(rule):
+        return "{" + ", ".join(f"{name}: {written(value)}" for name, value in rule.items()) + "}"
+    if is_array(rule):
+        return "[" + ", ".join(map(written, rule)) + "]"
+    return str(rule)
