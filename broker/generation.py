@@ -73,7 +73,7 @@ class Generation:
     def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None) -> None:
         config = loaded.config
         self.config = config
-        self._file = directory_of(config.organizations)
+        self._file = directory_of(config.organizations, config.identity.jwt)
         self.naming = naming_of(config)
         self.policy = policy_of(config, merge(self._file, NOBODY)[0])
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}

@@ -1,10 +1,11 @@
 """The organizations of the file -> the `Directory` that the policy is compiled from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from broker.config import rules
 from broker.config.access import ConditionSettings, KeySettings, LevelSettings, OrganizationSettings, RuleSettings
+from broker.config.identity import JwtIssuer
 from broker.core.caller import Role
 from broker.core.conditions import Condition, Op
 from broker.core.directory import Directory, Key, KeyHash, Organization, Team
@@ -13,9 +14,15 @@ from broker.core.match import Pattern
 from broker.core.request import Kind
 
 
-def directory_of(organizations: Mapping[str, OrganizationSettings]) -> Directory:
-    """Everybody that the file knows of."""
-    return Directory({name: _organization(name, settings) for name, settings in organizations.items()})
+def directory_of(organizations: Mapping[str, OrganizationSettings], issuers: Iterable[JwtIssuer] = ()) -> Directory:
+    """Everybody that the file knows of, and what scopes of tokens allow."""
+    scopes = {
+        one.issuer: {scope: tuple(map(rule_of, those)) for scope, those in one.scopes.items()}
+        for one in issuers
+        if one.scopes
+    }
+    made = {name: _organization(name, settings) for name, settings in organizations.items()}
+    return Directory(made, scopes=scopes)
 
 
 def rule_of(settings: RuleSettings) -> Rule:

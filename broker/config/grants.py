@@ -43,6 +43,41 @@ def grant_conflicts(organizations: object, servers: Sequence[str]) -> list[Findi
     return found
 
 
+def scope_conflicts(identity: object, servers: Sequence[str]) -> list[Finding]:
+    """The same for the rules of scopes; `identity`: the section."""
+    return [
+        finding
+        for path, issuer in _issuers(identity)
+        for scope, rules in _items(issuer.get("scopes"))
+        for index, rule in _rules(rules).items()
+        for finding in _rule((*path, "scopes", scope, index), rule, servers)
+    ]
+
+
+def identity_advice(identity: object, organizations: object) -> list[Finding]:
+    """What should be said of issuers: an organization that only the store can have."""
+    known = [name for name, _ in _items(organizations)]
+    found: list[Finding] = []
+    for path, issuer in _issuers(identity):
+        name = issuer.get("organization")
+        if isinstance(name, str) and name not in known:
+            remedy = did_you_mean(name, known) or "Nobody comes in with its tokens before it is made."
+            message = f'there is no organization "{shown(name)}" in this file'
+            found.append(Finding((*path, "organization"), message, remedy))
+    return found
+
+
+def _issuers(identity: object) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    issuers = identity.get("jwt") if is_object(identity) else None
+    for index, issuer in enumerate(cast(Sequence[object], issuers) if isinstance(issuers, list | tuple) else ()):
+        if is_object(issuer):
+            yield ("identity", "jwt", index), issuer
+
+
+def _items(data: object) -> list[tuple[str, object]]:
+    return list(data.items()) if is_object(data) else []
+
+
 def grant_advice(organizations: object, now: float) -> list[Finding]:
     """What is allowed, but should be said. `now`: seconds since 1970."""
     found: list[Finding] = []

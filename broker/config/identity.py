@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from broker.config import rules
+from broker.config.access import RuleSettings
 from broker.config.problem import Fault
 from broker.config.strict import Freeze, Lists, Masked, Strictest, hidden
 
@@ -56,6 +57,12 @@ class JwtIssuer(Strictest):
     )
     required_scopes: Annotated[tuple[_Scope, ...], Lists] = Field(
         default=(), description="Scopes that every token must have."
+    )
+    scopes: Annotated[Mapping[_Scope, Annotated[tuple[RuleSettings, ...], Lists]], *Freeze] = Field(
+        default={},
+        validate_default=True,
+        description="Scope -> rules of what it allows. With it, a token may use what one of its scopes allows, within "
+        "what its organization and team allow.",
     )
     jwks_url: Annotated[str, AfterValidator(rules.fetched_url)] | None = Field(
         default=None, description="Where its keys are. null: where its metadata says."

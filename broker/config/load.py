@@ -20,7 +20,7 @@ from broker.config.adapt import adapt
 from broker.config.advice import advise
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
-from broker.config.grants import grant_advice, grant_conflicts
+from broker.config.grants import grant_advice, grant_conflicts, identity_advice, scope_conflicts
 from broker.config.guardrails import GuardrailText, read_guardrails, selectors
 from broker.config.model import Config
 from broker.config.problem import ConfigError, Problem
@@ -83,6 +83,7 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
     if found or config is None:
         raise ConfigError(document.problems(str(path), found))
     advice = [*advise(config, unresolved), *grant_advice(unresolved.get("organizations"), now)]
+    advice += identity_advice(unresolved.get("identity"), unresolved.get("organizations"))
     warnings = document.problems(str(path), [*document.warnings, *advice])
     return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts)
 
@@ -168,6 +169,7 @@ def _conflicts(data: dict[str, Data]) -> list[Finding]:
         *conflicts(facts, members),
         *misdirected(selectors(data.get("guardrails")), facts),
         *grant_conflicts(data.get("organizations"), tuple(facts)),
+        *scope_conflicts(data.get("identity"), tuple(facts)),
     ]
 
 

@@ -19,7 +19,7 @@ from broker.config import rules
 from broker.config.access import OrganizationSettings
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import dotted
-from broker.config.grants import grant_conflicts
+from broker.config.grants import grant_conflicts, scope_conflicts
 from broker.config.guardrails import GuardrailSettings, selector_facts
 from broker.config.identity import IdentitySettings
 from broker.config.problem import Fault
@@ -247,7 +247,11 @@ class Config(Strictest):
         for finding in [*conflicts(facts, self.groups), *misdirected(selector_facts(self.guardrails), self.servers)]:
             raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
         written = self.model_dump(by_alias=True, exclude_unset=True)
-        for finding in grant_conflicts(written.get("organizations", {}), tuple(self.servers)):
+        keys = tuple(self.servers)
+        for finding in (
+            *grant_conflicts(written.get("organizations", {}), keys),
+            *scope_conflicts(written.get("identity", {}), keys),
+        ):
             raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
         return self
 

@@ -161,6 +161,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return frozenset(_IN_SERVER[field].model_fields)
         case ("identity", "jwt", _):
             return frozenset(JwtIssuer.model_fields)
+        case ("identity", "jwt", _, "scopes", scope, *below) if below:
+            return _known_in_organizations((scope, "allow", *below))
         case ("organizations", *below):
             return _known_in_organizations(tuple(below))
         case (str(section),) if section in _TOP:

@@ -265,6 +265,27 @@ async def test_I16_which_views_exist_is_said_to_callers_only(house: Desk) -> Non
     assert one.body.replace(b"one", b"nobody") == nobody.body
 
 
+async def test_SP77_scopes_narrow_what_the_place_allows_and_are_not_enough_alone(tmp_path: Path) -> None:
+    scopes = {"read": [{"tools": ["one__echo"]}], "all": [{"servers": ["*"]}]}
+    jwt = {"issuer": "https://login.example", "audience": "x", "organization": "acme", "scopes": scopes}
+    section = {"public_url": PUBLIC, "jwt": [jwt]}
+    async with desk(tmp_path, {"one": Fake(tools=[tool("echo"), tool("slow")])}, identity=section) as found:
+
+        async def listed(credential: str) -> list[str]:
+            body = modern("tools/list")
+            reply = await found.front.client.post(body, [*bearer(credential), *modern_headers(body)])
+            return [one["name"] for one in reply.json["result"]["tools"]]
+
+        assert await listed(found.token(scope="read")) == ["one__echo"]
+        assert await listed(found.token(scope="read all")) == ["one__echo", "one__slow"]
+        assert await listed(found.token(scope="unknown")) == await listed(found.token()) == []
+        assert await listed(found.key(1)) == ["one__echo", "one__slow"]
+        body = modern("tools/call", {"name": "one__slow", "arguments": {}})
+        reply = await found.front.client.post(body, [*bearer(found.token(scope="read")), *modern_headers(body)])
+        assert reply.json["error"]["message"] == "Unknown tool: one__slow"
+        assert found.front.fake.asked == []
+
+
 # -- what is told to those who may not come in ------------------------------------------------------------------------
 
 
