@@ -55,8 +55,8 @@ class Wishes:
 
     @property
     def has_watches(self) -> bool:
-        """Whether any resource is watched."""
-        return bool(self._watched)
+        """Whether any resource or task is watched."""
+        return bool(self._watched or self._watched_tasks)
 
     def want_logs(self, level: str) -> None:
         """Somebody wants to read what the upstream logs from `level` on. A legacy one is told, if it is quieter."""

@@ -8,6 +8,8 @@ import pytest
 
 from broker.core.caller import LOCAL, Caller
 from broker.core.era import RELATED_TASK, TASKS, Version
+from broker.downstream.engine import Who
+from broker.downstream.message import Incoming
 from broker.errors import BrokerError
 from broker.relay import tasks as tasks_module
 from broker.relay.notify import Subscriber
@@ -326,3 +328,48 @@ async def test_tasks_are_bounded_and_forgotten_when_their_time_is_over(
         assert (await refused(place, "tools/call", {"name": "one__work", "task": {}, "arguments": {"id": ""}}))["data"][
             "reason"
         ] == "malformed"
+
+
+async def test_a_modern_caller_listens_for_its_own_tasks_and_for_no_others(tmp_path: Path) -> None:
+    one = modern_server(resources=[{"uri": "a:b", "name": "r"}], templates=[])
+    capabilities: Json = {**EXTENSION, "elicitation": {}}
+    async with house(tmp_path, {"one": one, "two": Fake()}) as place:
+        bob = place.guest("bob")
+        await create(place, "t", modern=True)
+        await create(place, "bobs", modern=True, caller=bob)
+        engine, said, heard = place.broker.engine, list[tuple[str, Json]](), anyio.Event()
+
+        def emit(method: str, params: Json) -> None:
+            said.append((method, params))
+            heard.set()
+
+        asked: Json = {"notifications": {"taskIds": ["one.t", "one.bobs", "one.never", 1]}}
+        async with anyio.create_task_group() as tasks:
+            unable = await engine.answer(Incoming(8, "subscriptions/listen", asked), Who(LOCAL, MODERN))
+            assert unable.code == -32021
+            incoming = Incoming(9, "subscriptions/listen", asked)
+            tasks.start_soon(engine.answer, incoming, Who(LOCAL, MODERN, capabilities=capabilities), emit)
+            with anyio.fail_after(TIMEOUT):
+                await heard.wait()
+            tag = {"io.modelcontextprotocol/subscriptionId": 9}
+            assert said.pop() == (
+                "notifications/subscriptions/acknowledged",
+                {"notifications": {"taskIds": ["one.t"]}, "_meta": tag},
+            )
+            question = {"method": "elicitation/create", "params": {"message": "Who?"}}
+            news: list[Json] = [
+                {"taskId": "t", "inputRequests": {"q": question}, "_meta": {"k": 1, **tag}},
+                {"taskId": "t", "result": {"content": [{"type": "resource_link", "uri": "a:b"}]}},
+                {"taskId": "t", "inputRequests": {"q": {"method": "sampling/createMessage", "params": {}}}},
+                {"taskId": "bobs"},
+                {"taskId": "never"},
+            ]
+            assert one.link is not None
+            for params in news:
+                one.link.on_event("notifications/tasks", params)
+            assert [method for method, _ in said] == ["notifications/tasks"] * 2
+            (_, first), (_, second) = said
+            assert first["taskId"] == "one.t" and first["_meta"] == {"k": 1, **tag}
+            assert first["inputRequests"]["q"]["params"]["message"] == "[one] Who?"
+            assert second["result"]["content"][0]["uri"] == "one+a:b"
+            tasks.cancel_scope.cancel()
