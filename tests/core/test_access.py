@@ -18,7 +18,7 @@ from broker.core.conditions import Condition, Op, is_in
 from broker.core.directory import Directory, Key, Organization, Team
 from broker.core.explain import explain
 from broker.core.grants import Level, Rule, key_level, organization_level, team_level
-from broker.core.match import Rules, template_covers
+from broker.core.match import Pattern, Rules, template_covers
 from broker.core.names import Mount, Naming
 from broker.core.policy import ANY, Denied, Permit, Policy, decide, view_entries
 from broker.core.request import Kind
@@ -313,6 +313,39 @@ def test_conditions_that_are_too_many_to_search_deny() -> None:
     homeless = [rule(tools=["*"], when=[put(pigeon, hole, Op.NOT_IN) for hole in range(7)]) for pigeon in range(8)]
     policy = policy_of(organization_level("acme", (rule("*"),), (*crowded, *homeless)))
     assert decide(policy, ANN, "", TOOL).rule == TOO_COMPLEX
+
+
+@settings(max_examples=40)
+@given(policies(), CALLER)
+def test_a_server_of_which_something_may_be_used_is_within_reach(policy: Policy, caller: Caller) -> None:
+    assert policy.has_levels(caller) is (caller is not LOCAL) or not policy.standing(caller).tiers
+    for one in ENTRIES:
+        assert policy.reaches(caller, one.server) >= permits(policy, caller, "", one)
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "reached"),
+    [
+        ([rule("*")], [], {"one", "two"}),
+        ([rule("one")], [], {"one"}),
+        ([rule(tools=["two__*"])], [], {"two"}),
+        ([rule(tools=["*__a"]), rule("none")], [], {"one", "two"}),
+        ([rule("one", tools=["two__a"])], [], set[str]()),
+        ([rule(resources=["two+x"], tools=["two+x"])], [], {"two"}),
+        ([rule("*")], [rule("two"), rule("one", tools=["*"]), rule("one", when=[PROD])], {"one"}),
+        ([], [], set[str]()),
+    ],
+)
+def test_what_is_never_within_reach_is_not_waited_for(allow: list[Rule], deny: list[Rule], reached: set[str]) -> None:
+    policy = policy_of(ALL, team_level("acme", "data", tuple(allow), tuple(deny)))
+    assert {server for server in ("one", "two") if policy.reaches(ANN, server)} == reached
+    assert not policy.reaches(Caller("x", "gone"), "one") and policy.reaches(LOCAL, "one")
+
+
+@given(st.text("ab*", max_size=4), st.text("ab", max_size=2))
+def test_a_pattern_could_begin_with_what_some_longer_name_that_fits_begins_with(text: str, beginning: str) -> None:
+    names = ("".join(end) for length in range(1, 6) for end in itertools.product("ab", repeat=length))
+    assert Pattern(text).could_begin(beginning) is any(Pattern(text).matches(beginning + end) for end in names)
 
 
 # -- a URI that nobody lists -------------------------------------------------------------------------------------------
