@@ -35,6 +35,7 @@ from broker.core.match import Pattern, Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
 from broker.core.request import Kind
+from broker.core.standing import Standing
 from broker.guardrails.chain import Guardrail, Phase, Selector
 from broker.guardrails.definitions import judged
 from broker.guardrails.guards import Guards, NoGuards
@@ -63,6 +64,8 @@ log = logging.getLogger(__name__)
 
 TASK_CONTENT: Final = frozenset({"result", "error", "inputRequests"})
 """What the notification of a modern task may hold of its tool's words."""
+MAX_SHOWN: Final = 1024
+"""Answers kept to which servers a standing is shown in a view; then all are made anew. A call looks here once."""
 NOBODY: Final = Directory()
 """What a database says that is empty, or that is not there."""
 
@@ -79,10 +82,9 @@ class Generation:
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
-        self._cursor_key = secrets.token_bytes(32)
-        self.views = Views(self.policy, texts_of(config), self._cursor_key)
+        self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
+        self._shown: dict[tuple[Standing, str], tuple[str, ...]] = {}
         self.catalog = Catalog.empty(self.naming)
-        self._clock = clock
         self.guards = guards_of(loaded, clock)
         self._hub = hub
         self._clock = clock
@@ -126,9 +128,10 @@ class Generation:
         Returns what of the database is not in force, as sentences.
         """
         directory, said = merge(self._file, database)
-        before = self.policy
-        policy = policy_of(self.config, directory)
-        self.policy, self.views = policy, Views(policy, texts_of(self.config), self._cursor_key)
+        before, policy = self.policy, self.policy.with_directory(directory)
+        self.policy = policy
+        self.views.adopt(policy)
+        self._shown.clear()
         self._hub.adopted(before, policy, self.catalog)
         for sentence in said:
             log.warning("%s", sentence)
@@ -141,6 +144,17 @@ class Generation:
 
     def shown(self, view: str, caller: Caller) -> tuple[str, ...]:
         """See `Served`. To who has no levels above it, everything is shown, also what is all denied."""
+        standing = self.policy.standing(caller)
+        if standing.refusal is not None:
+            return ()
+        found = self._shown.get((standing, view))
+        if found is None:
+            if len(self._shown) >= MAX_SHOWN:
+                self._shown.clear()
+            found = self._shown[standing, view] = self._shown_to(caller, view)
+        return found
+
+    def _shown_to(self, caller: Caller, view: str) -> tuple[str, ...]:
         shown = (key for key in self.pool.upstreams if self.policy.shows(view, key))
         if not self.policy.has_levels(caller):
             return tuple(shown)
@@ -240,6 +254,7 @@ class Generation:
     def _shelve(self, key: str, listing: Listing) -> None:
         mount = next(mount for mount in self.naming.mounts if mount.key == key)
         self.catalog = self.catalog.with_shelf(shelve(self.naming, mount, listing))
+        self._shown.clear()
 
 
 def naming_of(config: Config) -> Naming:

@@ -6,7 +6,7 @@ only a `Permit` can be relayed; a test holds every other module to that.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Final
 
 from broker.core.caller import Caller
@@ -81,12 +81,19 @@ class Policy:
     rules: Mapping[str, Mapping[Kind, Rules]] = field(default_factory=dict[str, Mapping[Kind, Rules]])
     views: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     directory: Directory = field(default_factory=Directory)
+    before: InitVar["Policy | None"] = None
+    """The policy that this one replaces, if it has the same rules: what was computed below it stays good."""
     _standings: Standings = field(init=False, repr=False, compare=False)
     _kept: list[int] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_standings", Standings(self.directory))
-        object.__setattr__(self, "_kept", [0])
+    def __post_init__(self, before: "Policy | None") -> None:
+        standings = None if before is None else before._standings
+        object.__setattr__(self, "_standings", Standings(self.directory, standings))
+        object.__setattr__(self, "_kept", [0] if before is None else before._kept)
+
+    def with_directory(self, directory: Directory) -> "Policy":
+        """The same rules and views below another directory."""
+        return Policy(self.rules, self.views, directory, self)
 
     @property
     def is_same_for_all(self) -> bool:

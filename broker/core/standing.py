@@ -30,13 +30,16 @@ _Scopes = tuple[str, frozenset[str]]
 
 
 class Standings:
-    """The standings over one directory."""
+    """The standings over one directory. `before`: those over the one that it replaces; where the levels are the same
+    the standing is too, with all that was computed for it: most changes concern one key.
+    """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, before: "Standings | None" = None) -> None:
         self._directory = directory
-        self._local = Standing()
+        self._local = Standing() if before is None else before._local
         self._of_place: dict[object, Standing] = {}
-        self._of_levels: dict[object, Standing] = {}
+        self._by_mark: dict[str, Standing] = {}
+        self._before: dict[str, Standing] = {} if before is None else before._by_mark
 
     def of(self, caller: Caller) -> Standing:
         """The standing of a caller, the same object each time. LOCAL has no levels; nobody else is without a place."""
@@ -52,7 +55,7 @@ class Standings:
 
     def forget_rulings(self) -> None:
         """Let all rulings be made anew."""
-        for standing in (self._local, *self._of_levels.values()):
+        for standing in (self._local, *self._by_mark.values()):
             standing.rulings.clear()
 
     def _scopes(self, caller: Caller) -> _Scopes | None:
@@ -71,7 +74,8 @@ class Standings:
         if scopes is not None:
             tiers.append(Tier.from_scopes(scopes[0], self._directory.scopes[scopes[0]], scopes[1]))
         mark = hashlib.blake2b(repr(tiers).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
-        return self._of_levels.setdefault((*(tier.where for tier in tiers), scopes), Standing(tuple(tiers), mark=mark))
+        found = self._by_mark.get(mark) or self._before.get(mark) or Standing(tuple(tiers), mark=mark)
+        return self._by_mark.setdefault(mark, found)
 
     def _levels(self, caller: Caller) -> list[Level] | Ruling:
         """The levels of the caller's place, from the organization down, or why there is none."""

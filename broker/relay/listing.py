@@ -68,10 +68,15 @@ class Views:
 
     def __init__(self, policy: Policy, texts: Texts, cursor_key: bytes) -> None:
         self._policy = policy
+        """The one in force. `adopt` changes it: what is kept stands under standings, which change with their levels."""
         self._texts = texts
         self._cursor_key = cursor_key
         self._catalog: Catalog | None = None
         self._kept: dict[tuple[Standing, str, frozenset[str]], _View] = {}
+
+    def adopt(self, policy: Policy) -> None:
+        """From now on another policy is in force, with the same rules and views."""
+        self._policy = policy
 
     def entries(self, catalog: Catalog, scope: Scope, kind: Kind) -> tuple[Entry, ...]:
         """What the caller sees of a kind, in order."""

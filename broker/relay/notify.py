@@ -208,6 +208,8 @@ class Hub:
         differs: dict[tuple[Standing, Standing, str, Kind], bool] = {}
         for subscriber in tuple(self._subscribers):
             standings = before.standing(subscriber.caller), after.standing(subscriber.caller)
+            if standings[0] is standings[1]:
+                continue
             told: set[str] = set()
             for kind in Kind:
                 key = (*standings, subscriber.view, kind)

@@ -467,6 +467,27 @@ def test_callers_at_places_that_say_nothing_share_what_was_computed() -> None:
     assert policy.standing(Caller("x", "gone")) is not policy.standing(Caller("x", "gone")), "it is not kept"
 
 
+def test_what_was_computed_stays_where_another_directory_has_the_same_levels() -> None:
+    def directory(deny: tuple[Rule, ...], *names: str) -> Directory:
+        keys = {name: Key(name, name, key_level("acme", "data", name)) for name in names}
+        teams = {
+            "data": Team("data", team_level("acme", "data", (rule("one"),)), keys),
+            "web": Team("web", team_level("acme", "web", None, deny)),
+        }
+        return Directory({"acme": Organization("acme", ALL, teams)})
+
+    policy = Policy(directory=directory((), "k"))
+    web = Caller("w", "acme", "web")
+    before = {who: policy.standing(who) for who in (LOCAL, ANN, web)}
+    assert permits(policy, ANN, "", TOOL) and permits(policy, web, "", TOOL)
+    after = policy.with_directory(directory((rule("one"),), "k", "another"))
+    assert after.standing(ANN) is before[ANN] and after.standing(LOCAL) is before[LOCAL]
+    assert after.standing(Caller("x", "acme", "data", "another")) is before[ANN]
+    assert after.standing(web) is not before[web] and not permits(after, web, "", TOOL)
+    back = after.with_directory(directory((), "k"))
+    assert permits(back, web, "", TOOL) and back == policy
+
+
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "MAX_RULINGS", 10)
     policy = policy_of(ALL)

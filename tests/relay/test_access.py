@@ -22,6 +22,7 @@ from broker.core.request import KIND_OF_LIST, LISTS, Kind, Request
 from broker.errors import BrokerError, InvalidParams, Refused, UpstreamUnavailable
 from broker.relay import listing as listing_module
 from broker.relay.notify import LIST_CHANGED, UPDATED, Subscriber, Watches
+from broker.upstream.isolated import Asker
 from tests.core.access import ARGUMENTS, CALLERS, OWN, directories
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, House, Json, answering, house, tool
 from tests.relay.test_parking import Person, answers, parked
@@ -154,7 +155,7 @@ async def test_no_list_greeting_or_error_names_a_server_of_which_a_caller_sees_n
         seen = [view for view in ("", "one", "two", "bad", "both", "nobody") if router.has_view(view, ANN)]
         assert seen == ["", "one"], "a view that shows nothing is one that does not exist"
         assert all(router.has_view(view, LOCAL) for view in ("two", "bad", "both")) and not router.has_view("x", LOCAL)
-        router.roots_changed("", ANN)
+        router.roots_changed("", ANN, "")
 
 
 async def test_who_may_see_nothing_gets_empty_lists_and_is_not_told_that_anything_is_missing(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ async def test_SP38_changes_of_a_resource_that_may_no_longer_be_read_are_not_tol
         stored, told, watches = Caller("key:s", "stored", "data"), Counter[str](), Watches()
         place.broker.engine.hub.add(Subscriber(stored, "", lambda method, params: told.update([method]), watches))
         request = Request("resources/subscribe", {"uri": "one+file:///a"}, LEGACY)
-        await router.watch("one+file:///a", request, stored, watches)
+        await router.watch("one+file:///a", request, stored, Asker(stored.principal, ""), watches)
 
         def change() -> None:
             assert fake.link is not None
