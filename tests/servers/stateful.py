@@ -1,7 +1,8 @@
 """A legacy stdio upstream that keeps state for whoever is connected: `python stateful.py [--pids FILE]`.
 
 Tools: `remember` keeps a text, `recall` says it, with the process id and what the handshake declared; `ask` asks its
-caller a form, naming no call, and answers with the answer; `hang` never answers. `--pids`: every process that starts
+caller a form, naming no call, and answers with the answer; `hang` never answers. Roots that are declared it asks for at
+once, before any call. `--pids`: every process that starts
 appends its id.
 """
 
@@ -23,6 +24,8 @@ class Stateful:
     def __init__(self) -> None:
         self.text = ""
         self.declared: Json = {}
+        self.roots: Any = None
+        """What its client said when it was asked, without a call, as soon as hands were shaken."""
         self.ids = itertools.count(1)
         self.asked: dict[str, Any] = {}
         """Our questions, and the calls that wait for them."""
@@ -39,7 +42,7 @@ class Stateful:
             self.text = arguments["text"]
             self.say(ident, "kept")
         elif name == "recall":
-            self.say(ident, {"text": self.text, "pid": os.getpid(), "declared": self.declared})
+            self.say(ident, {"text": self.text, "pid": os.getpid(), "declared": self.declared, "roots": self.roots})
         elif name == "ask":
             question = f"q{next(self.ids)}"
             self.asked[question] = ident
@@ -47,7 +50,11 @@ class Stateful:
 
     def handle(self, message: Json) -> None:
         method, ident, params = message.get("method"), message.get("id"), message.get("params") or {}
-        if method is None:
+        if method is None and ident == "roots":
+            self.roots = message.get("result") or message.get("error")
+        elif method == "notifications/initialized" and "roots" in self.declared:
+            self.write(id="roots", method="roots/list")
+        elif method is None:
             self.say(self.asked.pop(ident), message.get("result") or message.get("error"))
         elif method == "initialize":
             self.declared = params["capabilities"]
