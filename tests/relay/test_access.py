@@ -126,7 +126,8 @@ async def test_I15_what_a_caller_may_not_use_is_unknown_byte_for_byte_and_by_the
 ) -> None:
     """Hidden by its team, of a server that is hidden and was never seen, or not there at all: nobody is asked."""
     fakes = {"one": whole(), "two": whole(), "silent": Fake(state="silent")}
-    async with house(tmp_path, fakes, organizations=ONLY_ONE, broker={"first_wait": 300}) as place:
+    slow = {"silent": {"connect_timeout": 300}}  # whoever waits for it, waits longer than `ask` lets anybody
+    async with house(tmp_path, fakes, servers=slow, organizations=ONLY_ONE, broker={"first_wait": 300}) as place:
         for version in VERSIONS:
             answers = [
                 (await refusal(place, method, filled(key, params), version=version, caller=ANN), key)
