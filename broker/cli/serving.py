@@ -1,13 +1,17 @@
 """`mcp-broker serve`: the broker over HTTP, until somebody ends it."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+
+import anyio
 
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import count, line
 from broker.config import Loaded, Secret
+from broker.core.directory import Directory
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, is_loopback, serve_http
@@ -15,6 +19,9 @@ from broker.generation import state_directory
 from broker.identity.assembly import identity_of, resource_of
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 from broker.identity.supplies import Supplies
+from broker.stores.location import Location
+from broker.stores.opening import open_store
+from broker.stores.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +31,10 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     begin(level)
     loaded = read_config(config)
     broker = Broker(loaded)
-    door = _door(broker, host)
+    location = Location.of(loaded.config.store, state_directory(loaded.config))
+    watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
+    may_have_keys = location.holds_something()
+    door = _door(broker, host, watch, may_have_keys=may_have_keys)
     try:
         listener = bind(host, port)
     except OSError as error:
@@ -35,14 +45,27 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
-        await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.serve)
+            if may_have_keys:
+                # Before the first request is answered: what the store does not say yet, nobody may do.
+                await watch.settled.wait()
+            await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source))
+            tasks.cancel_scope.cancel()
 
     run_async(lambda: run(broker, front))
     log.info("stopped")
     return OK
 
 
-def _door(broker: Broker, host: str) -> Door:
+def _adopt(broker: Broker) -> Callable[[Directory], None]:
+    def adopt(stored: Directory) -> None:
+        broker.generation.adopt(stored)
+
+    return adopt
+
+
+def _door(broker: Broker, host: str, watch: Watch, *, may_have_keys: bool) -> Door:
     """Who comes in. Raises: Stop, if everybody would."""
     config, state = broker.loaded.config, state_directory(broker.loaded.config)
 
@@ -53,9 +76,9 @@ def _door(broker: Broker, host: str) -> Door:
         key_secret()
     except NoKeySecret as error:
         raise Stop(str(error), BAD_INPUT) from None
-    supplies = Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret)
+    supplies = Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret, watch.silence)
     identity = identity_of(config.identity, supplies, is_private=is_loopback(host))
-    if not is_loopback(host) and not identity.is_reachable:
+    if not is_loopback(host) and not (identity.is_reachable or may_have_keys):
         raise Stop(
             f"--host {line(host)} is refused: no credential source is configured, so everybody who reaches that "
             "address could use every server. Use --host 127.0.0.1, and a tunnel or an authenticating proxy; or make "
@@ -74,4 +97,7 @@ def _announce(loaded: Loaded, url: str, has_source: bool) -> None:
     log.info("serving %s: %s on %s", line(loaded.config.broker.name), count(enabled, "server"), url)
     if not has_source:
         log.warning("no credential source is configured: every caller is 'local' and may use all of it")
+    else:
+        sources = ["an API key", *(f"a token of {line(one.issuer)}" for one in loaded.config.identity.jwt)]
+        log.info("every request needs a credential: %s", " or ".join(sources))
     warn(loaded)

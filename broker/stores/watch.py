@@ -26,6 +26,9 @@ INTERVAL: Final = 0.5
 RETRY: Final = 1.0
 """Seconds between two tries to reach a store that is down."""
 
+_A_MOMENT: Final = 0.001
+"""Seconds of silence, at least: a store that has just failed must not be taken for one that is well."""
+
 Open = Callable[[], Awaitable["DirectoryStore"]]
 
 
@@ -56,7 +59,7 @@ class Watch:
     def silence(self) -> float:
         """Seconds since the store last answered; 0 while it is well. What was verified before may be trusted for some
         of them; what was not must be answered with "not now", since it may be known to the store."""
-        return self._clock.now() - self._heard if self.trouble else 0.0
+        return max(self._clock.now() - self._heard, _A_MOMENT) if self.trouble else 0.0
 
     async def serve(self) -> None:
         """Look again and again, until cancelled."""

@@ -1,0 +1,154 @@
+"""Callers of the real program: keys that are made and revoked beside it, tokens of a real issuer, and what it says."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+import yaml
+
+from tests.cli.conftest import LIMIT, Program, wait_until
+from tests.downstream.raw_http import modern, modern_headers
+from tests.identity.issuer import AUDIENCE, Issuer
+from tests.outbound.site import authority, site
+
+LISTING = modern("tools/list")
+_PLACE = re.compile(r"on http://[0-9.]+:(\d+)/mcp")
+
+
+def serve(program: Program, *args: str) -> int:
+    """The port."""
+    program.start("serve", "--port", "0", *args)
+    said = program.errors
+    wait_until(lambda: _PLACE.search(said.read_text(encoding="utf-8")) is not None, "the URL")
+    found = _PLACE.search(said.read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1])
+
+
+def exchange(port: int, credential: str | None, method: str = "POST", path: str = "/mcp") -> tuple[int, str, Any]:
+    """Status, head and JSON of the answer to a listing."""
+    body = json.dumps(LISTING).encode() if method == "POST" else b""
+    headers = [
+        *(("Host", f"127.0.0.1:{port}"), ("Content-Type", "application/json"), ("Connection", "close")),
+        ("Accept", "application/json, text/event-stream"),
+        *([("Authorization", f"Bearer {credential}")] if credential is not None else []),
+        *(modern_headers(LISTING) if method == "POST" else []),
+        ("Content-Length", str(len(body))),
+    ]
+    head = "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)])
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=LIMIT)) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        raw = b""
+        while chunk := connection.recv(65536):
+            raw += chunk
+    answer, _, content = raw.partition(b"\r\n\r\n")
+    return int(answer.split()[1]), answer.decode(), json.loads(content) if content else None
+
+
+def status(port: int, credential: str | None) -> int:
+    return exchange(port, credential)[0]
+
+
+def made_key(program: Program, *args: str) -> dict[str, str]:
+    done = program.run("key", "create", "--json", *args)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+@pytest.fixture
+def configured(program: Program) -> Iterator[Program]:
+    program.configure(one={"command": "not-there-at-all"})
+    yield program
+
+
+def configure(program: Program, **sections: Any) -> None:
+    path = program.directory / "servers.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**document, **sections}, sort_keys=False), encoding="utf-8")
+
+
+def test_keys_made_and_revoked_beside_a_running_broker_count_at_once(configured: Program) -> None:
+    """From nobody's broker, on loopback, to one that asks for a key; and every credential ends with its key."""
+    port = serve(configured)
+    assert status(port, None) == 200
+    assert "every caller is 'local'" in configured.errors.read_text(encoding="utf-8")
+    assert configured.run("org", "create", "acme", "--allow", '[{"servers": ["*"]}]').code == 0
+    wait_until(lambda: status(port, None) == 401, "organizations are known", 10)
+    assert configured.run("team", "create", "acme/data").code == 0
+    key = made_key(configured, "--team", "acme/data", "--name", "ci")
+    wait_until(lambda: status(port, key["key"]) == 200, "the key is known", 10)
+    assert status(port, None) == 401
+    assert configured.run("key", "revoke", key["id"], "--yes").code == 0
+    revoked = time.monotonic()
+    wait_until(lambda: status(port, key["key"]) == 401, "the key is revoked", 10)
+    assert time.monotonic() - revoked < 5
+    assert key["key"] not in configured.errors.read_text(encoding="utf-8")
+
+
+def test_SP02_with_a_key_it_listens_for_others_too_and_without_one_it_does_not(
+    configured: Program,
+) -> None:
+    refused = configured.run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert refused.code == 2
+    assert "no credential source is configured" in refused.err
+    made = json.loads(configured.run("key", "create", "--for-file", "--name", "ci", "--json").out)
+    keys = {"ci": {"hash": made["hash"]}}
+    teams = {"data": {"keys": keys}}
+    configure(configured, organizations={"acme": {"allow": [{"servers": ["*"]}], "teams": teams}})
+    port = serve(configured, "--host", "0.0.0.0")
+    assert status(port, made["key"]) == 200
+    assert status(port, None) == 401
+    assert "every request needs a credential" in configured.errors.read_text(encoding="utf-8")
+    assert "every caller is 'local'" not in configured.errors.read_text(encoding="utf-8")
+
+
+def test_a_key_secret_that_others_can_read_is_refused(configured: Program, tmp_path: Path) -> None:
+    state = tmp_path / "state" / "mcp-broker"
+    state.mkdir(parents=True)
+    (state / "key_secret").write_text("x" * 40)
+    (state / "key_secret").chmod(0o644)
+    done = configured.run("serve", "--port", "0")
+    assert done.code == 2
+    assert "chmod 600" in done.err
+    assert "xxxx" not in done.err
+
+
+async def test_SP74_a_token_of_an_issuer_behind_https_and_the_way_to_it(configured: Program, tmp_path: Path) -> None:
+    """Discovery, keys and certificate are real; a caller without a token is told where to get one."""
+    made = authority(tmp_path)
+    configured.environment["SSL_CERT_FILE"] = str(made.file)
+    async with site(made.server) as started:
+        issuer = Issuer.new(started.url)
+        issuer.publish(started)
+        jwt = {"issuer": issuer.url, "audience": AUDIENCE, "organization": "acme", "allow_private": True}
+        configure(
+            configured,
+            organizations={"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": {}}}},
+            identity={"public_url": "https://broker.example", "jwt": [{**jwt, "team_claim": "groups"}]},
+        )
+        now = time.time()
+        times = {"iat": now - 1, "exp": now + 60}
+        port = await anyio.to_thread.run_sync(serve, configured)
+
+        async def ask(credential: str | None) -> tuple[int, str, Any]:
+            return await anyio.to_thread.run_sync(exchange, port, credential)
+
+        assert (await ask(issuer.token(**times, groups=["data"])))[0] == 200
+        assert (await ask(issuer.token(**times, groups=["ops"])))[0] == 403
+        assert (await ask(issuer.token(**{**times, "exp": now - 1}, groups=["data"])))[0] == 401
+        assert (await ask(Issuer.new(started.url).token(**times, groups=["data"])))[0] == 401
+        code, head, _ = await ask(None)
+        assert code == 401
+        found = re.search(r'resource_metadata="https://broker\.example(/[^"]+)"', head)
+        assert found is not None
+        metadata = await anyio.to_thread.run_sync(exchange, port, None, "GET", found[1])
+        assert metadata[2]["authorization_servers"] == [issuer.url]
+        assert started.asked.count("/keys") == 1
