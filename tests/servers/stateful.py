@@ -55,7 +55,7 @@ class Stateful:
         elif method == "notifications/initialized" and "roots" in self.declared:
             self.write(id="roots", method="roots/list")
         elif method is None:
-            self.say(self.asked.pop(ident), message.get("result") or message.get("error"))
+            self.say(self.asked.pop(str(ident)), message.get("result") or message.get("error"))
         elif method == "initialize":
             self.declared = params["capabilities"]
             info = {"name": "stateful", "version": "1"}
