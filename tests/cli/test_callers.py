@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +17,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import LIMIT, Program, wait_until
-from tests.downstream.raw_http import modern, modern_headers
+from tests.downstream.raw_http import message, modern, modern_headers
 from tests.identity.issuer import AUDIENCE, Issuer
 from tests.outbound.site import authority, site
 
@@ -35,12 +37,19 @@ def serve(program: Program, *args: str) -> int:
 
 def exchange(port: int, credential: str | None, method: str = "POST", path: str = "/mcp") -> tuple[int, str, Any]:
     """Status, head and JSON of the answer to a listing."""
-    body = json.dumps(LISTING).encode() if method == "POST" else b""
+    headers = [("Authorization", f"Bearer {credential}")] if credential is not None else []
+    if method == "GET":
+        return send(port, headers, b"", method, path)
+    return send(port, [*headers, *modern_headers(LISTING)], json.dumps(LISTING).encode(), method, path)
+
+
+def send(
+    port: int, more: list[tuple[str, str]], body: bytes, method: str = "POST", path: str = "/mcp"
+) -> tuple[int, str, Any]:
     headers = [
         *(("Host", f"127.0.0.1:{port}"), ("Content-Type", "application/json"), ("Connection", "close")),
         ("Accept", "application/json, text/event-stream"),
-        *([("Authorization", f"Bearer {credential}")] if credential is not None else []),
-        *(modern_headers(LISTING) if method == "POST" else []),
+        *more,
         ("Content-Length", str(len(body))),
     ]
     head = "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)])
@@ -152,3 +161,49 @@ async def test_SP74_a_token_of_an_issuer_behind_https_and_the_way_to_it(configur
         metadata = await anyio.to_thread.run_sync(exchange, port, None, "GET", found[1])
         assert metadata[2]["authorization_servers"] == [issuer.url]
         assert started.asked.count("/keys") == 1
+
+
+def test_SP71_SP72_nothing_of_a_caller_but_its_message_reaches_an_upstream(program: Program, tmp_path: Path) -> None:
+    """Over HTTP and on stdio, in both eras: no header, no key, no session, no address."""
+    program.environment["PLANTED_IN_THE_ENVIRONMENT"] = "canary-environment"
+    heard, port_file = tmp_path / "heard", tmp_path / "port"
+    ear = [sys.executable, str(Path(__file__).with_name("eavesdropper.py")), str(heard)]
+    web = subprocess.Popen([*ear, str(port_file)], env=program.environment)
+    try:
+        wait_until(lambda: port_file.exists() and port_file.read_text() != "", "the upstream listens")
+        program.configure(
+            web={"url": f"http://127.0.0.1:{port_file.read_text()}/mcp"}, pipe={"command": ear[0], "args": ear[1:]}
+        )
+        made = json.loads(program.run("key", "create", "--for-file", "--name", "ci", "--json").out)
+        acme = {"allow": [{"servers": ["*"]}], "teams": {"data": {"keys": {"ci": {"hash": made["hash"]}}}}}
+        configure(program, organizations={"acme": acme})
+        heard.write_text("")
+        port = serve(program)
+        names = [
+            *("Cookie", "X-Forwarded-For", "X-Forwarded-User", "Forwarded", "X-Real-IP", "Proxy-Authorization"),
+            *("User-Agent", "Referer", "X-Custom", "Mcp-Param-Tenant", "X-Api-Version", "Via"),
+        ]
+        planted = [(name, f"canary-{name.lower()}") for name in names]
+        credential = [("Authorization", f"Bearer {made['key']}")]
+        for server in ("web", "pipe"):
+            called = modern("tools/call", {"name": f"{server}__echo", "arguments": {"said": f"hello {server}"}})
+            _, _, reply = send(port, [*credential, *planted, *modern_headers(called)], json.dumps(called).encode())
+            assert reply["result"]["content"][0]["text"] == "heard"
+        opened = message("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
+        _, head, _ = send(port, [*credential, *planted], json.dumps(opened).encode())
+        found = re.search(r"(?i)mcp-session-id: (\S+)", head)
+        assert found is not None
+        session = [("Mcp-Session-Id", found[1]), ("MCP-Protocol-Version", "2025-11-25")]
+        for server in ("web", "pipe"):
+            called = message("tools/call", {"name": f"{server}__echo", "arguments": {"said": f"again {server}"}})
+            code, _, _ = send(port, [*credential, *planted, *session], json.dumps(called).encode())
+            assert code == 200
+        text = heard.read_text(encoding="utf-8")
+    finally:
+        web.kill()
+        web.wait()
+    for said in ("hello web", "hello pipe", "again web", "again pipe"):
+        assert said in text
+    assert "canary" not in text
+    for secret in (made["key"], made["hash"], found[1], made["key"].rpartition("_")[2]):
+        assert secret not in text
