@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 
 from broker.clock import Clock
 from broker.core.directory import Directory
@@ -40,7 +41,7 @@ class Watch:
     """
 
     def __init__(
-        self, location: Location, open_store: Open, clock: Clock, on_change: Callable[[Directory], None]
+        self, location: Location, open_store: Open, clock: Clock, on_change: Callable[[Directory], object]
     ) -> None:
         self.known: Directory | None = None
         self.trouble = ""
@@ -114,6 +115,9 @@ class Watch:
                 raise StoreUnavailable(f"the database {self._location.path} was removed")
             self._file = file
         if self._store is None:
+            # Opening loads the driver, a second of it: not for a file in which there is nothing.
+            if not await anyio.to_thread.run_sync(self._location.holds_something):
+                return False
             self._store = await self._open()
         return True
 

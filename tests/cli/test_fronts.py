@@ -40,7 +40,7 @@ def test_SP02_SP03_a_host_that_others_can_reach_is_refused(program: Program, hos
 
 def serving(program: Program, *args: str) -> tuple[subprocess.Popen[bytes], int]:
     process = program.start("serve", "--port", "0", *args)
-    pattern = re.compile(r"on http://127\.0\.0\.1:(\d+)/mcp")
+    pattern = re.compile(r"on http://[\d.]+:(\d+)/mcp")
     wait_until(lambda: pattern.search(program.errors.read_text(encoding="utf-8")) is not None, "the URL")
     found = pattern.search(program.errors.read_text(encoding="utf-8"))
     assert found is not None

@@ -17,6 +17,7 @@ from broker.clock import FakeClock, SystemClock
 from broker.config import Secret
 from broker.core.directory import Directory
 from broker.stores import watch as module
+from broker.stores.directory import DirectoryStore
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
@@ -85,6 +86,28 @@ async def test_nothing_is_opened_before_there_is_a_file_and_then_it_is(at_file: 
     await watch.look()
     assert seen.keys == ["ci"]
     await watch._close()  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_an_empty_store_is_not_opened_and_nobody_waits_for_it(at_file: Location) -> None:
+    store = await open_store(at_file)
+    await store.aclose()
+    opened: list[str] = []
+
+    async def note() -> DirectoryStore:
+        opened.append("once")
+        return await open_store(at_file)
+
+    watch = Watch(at_file, note, FakeClock(), Seen())
+    await watch.look()
+    assert watch.settled.is_set() and opened == [] and watch.silence() == 0
+
+
+async def test_a_store_that_has_only_just_failed_is_silent_already(at_file: Location) -> None:
+    at_file.directory.mkdir()
+    at_file.path.write_bytes(b"no database " * 1000)
+    watch, _ = watching(at_file)
+    await watch.look()
+    assert watch.trouble and watch.silence() > 0
 
 
 async def test_a_look_that_finds_nothing_new_reads_nothing(at_file: Location) -> None:
