@@ -125,6 +125,8 @@ def declared_upstream(capabilities: Mapping[str, Any], version: str) -> dict[str
     `version` is that of either side, and what goes from one to the other has passed here for both: the tasks extension
     is for modern sides.
     """
+    if not capabilities:
+        return {}
     kept = {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
     extensions = kept.get("extensions")
     if not is_modern(version) and is_object(extensions) and TASKS in extensions:

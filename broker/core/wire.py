@@ -42,6 +42,8 @@ class Malformed(ValueError):
 
 _SHAPE: Final = bytes.maketrans(b"123456789[{", b"000000000,,")
 """Every digit is 0 and whatever begins another value is a comma: runs are found by a search, values by a count."""
+_SHORT: Final = 4096
+"""Bytes of a text in which counting is as fast as anything."""
 _BRACKETS: Final = (b"{", b"[")
 _SEPARATORS: Final = (b",", *_BRACKETS)
 """One stands before every value but the first."""
@@ -56,7 +58,7 @@ def decode(data: bytes, limits: Limits) -> Any:
     """
     if len(data) > limits.size:
         raise Malformed(f"more than {limits.size} bytes")
-    if _has_few(_SEPARATORS, data, limits.nodes):
+    if len(data) <= limits.nodes or _has_few(_SEPARATORS, data, limits.nodes):
         try:
             value = orjson.loads(data)
             # A key that came twice, and a number that would change, are not encoded to what they were.
@@ -72,12 +74,10 @@ def decode(data: bytes, limits: Limits) -> Any:
 
 def _has_few(marks: tuple[bytes, ...], data: bytes, limit: int) -> bool:
     """Whether there are at most `limit` of these bytes in a text, wherever they stand."""
-    found = 0
-    if len(data) > limit:
-        for mark in marks:
-            # How much shorter it is without them tells how many there are, in a tenth of the time that counting takes.
-            found += len(data) - len(data.replace(mark, b"", limit + 1))
-    return found <= limit
+    if len(data) < _SHORT:
+        return sum(map(data.count, marks)) <= limit
+    # How much shorter it is without them tells how many there are, in a tenth of the time that counting takes.
+    return sum(len(data) - len(data.replace(mark, b"", limit + 1)) for mark in marks) <= limit
 
 
 def _judged(data: bytes, limits: Limits) -> Any:

@@ -37,9 +37,12 @@ LISTEN_FLAGS: Final = {
 TASK_NEWS: Final = "notifications/tasks"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Who:
-    """Who asks, in which version, through which view; what it can be asked, and from which level on it reads logs."""
+    """Who asks, in which version, through which view; what it can be asked, and from which level on it reads logs.
+
+    Never changed.
+    """
 
     caller: Caller
     version: Version
@@ -57,9 +60,9 @@ class Who:
         return Asker(self.caller.principal, self.session, self.capabilities)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """A response as bytes. `code` is that of its error, None for a result."""
+    """A response as bytes, never changed. `code` is that of its error, None for a result."""
 
     body: bytes
     code: int | None = None

@@ -114,9 +114,9 @@ def judge(message: Mapping[str, Any]) -> Incoming:
     return Incoming(readable, method, params)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
-    """What every modern request says of its caller."""
+    """What every modern request says of its caller. Never changed."""
 
     version: Version
     capabilities: Mapping[str, Any]

@@ -23,6 +23,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 
 NOBODY: Final[Mapping[str, Any]] = {}
+_NO_CHANNEL: Final = NoBackChannel()
 
 
 class Exchange:
@@ -45,14 +46,15 @@ class Exchange:
         self._clock = clock
         self._emit = emit
         self._token = progress_token
-        self.capabilities = declared_upstream(capabilities, LATEST_LEGACY if is_legacy else LATEST_MODERN)
+        version = LATEST_LEGACY if is_legacy else LATEST_MODERN
+        self.capabilities = declared_upstream(capabilities, version) if capabilities else NOBODY
         """Of what its caller offers, what the broker can carry."""
         self.log_level = log_level
         self.owner = owner
         """The session that it belongs to, "" for none."""
         self._is_legacy = is_legacy
-        self._channel = channel or NoBackChannel()
-        self._logs = LogGate(clock.now())
+        self._channel = channel or _NO_CHANNEL
+        self._logs: LogGate | None = None
         self._gate: ProgressGate | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -99,7 +101,7 @@ class Exchange:
 
     def pass_on(self, method: str, params: dict[str, Any]) -> None:
         """A notification of an extension that its caller knows: no more of them than of log messages."""
-        if not self._is_over and self._logs.admits(self._clock.now()):
+        if not self._is_over and self._admits():
             meta = passing_meta(params.get("_meta"))
             passing = {name: value for name, value in params.items() if name != "_meta"}
             self._emit(method, {**passing, "_meta": meta} if meta else passing)
@@ -141,8 +143,15 @@ class Exchange:
 
     def _log(self, params: dict[str, Any]) -> None:
         level = params.get("level")
-        if self.log_level is not None and is_at_least(level, self.log_level) and self._logs.admits(self._clock.now()):
+        if self.log_level is not None and is_at_least(level, self.log_level) and self._admits():
             self._emit("notifications/message", params)
+
+    def _admits(self) -> bool:
+        """Whether one more message may pass now."""
+        now = self._clock.now()
+        if self._logs is None:
+            self._logs = LogGate(now)
+        return self._logs.admits(now)
 
     def _progress(self, params: dict[str, Any]) -> None:
         if self._gate is None:

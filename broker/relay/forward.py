@@ -11,7 +11,7 @@ A question in the middle of a call takes one of four ways:
 | modern | the call is parked until the retry brings the answer | passes, its state inside a sealed one of ours |
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,9 +70,9 @@ RETRY_FIELDS: Final = ("inputResponses", "requestState")
 """Parameters of a modern caller's retry. Nobody else may send them: a state is opened here first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """A permitted request, on its way: `params` already name the entry as its upstream does."""
+    """A permitted request, on its way: `params` already name the entry as its upstream does. Never changed."""
 
     permit: Permit
     method: str
@@ -81,7 +81,7 @@ class Call:
     """The caller's."""
     patience: float = 0.0
     """Seconds to wait for an upstream that is connecting for the first time."""
-    is_one_of_many: bool = False
+    is_one_of_many: Callable[[], bool] = lambda: False
     """Whether the caller sees more than one server, so that a question must say which one asks."""
     cache_scope: str = "private"
     """The widest `cacheScope` that a result may have."""
@@ -142,7 +142,7 @@ class Call:
         Raises: Blocked.
         """
         question = question_for_caller(await self.guarded.question(question), self.version, mint)
-        return labelled(question, self.server) if self.is_one_of_many else question
+        return labelled(question, self.server) if self.is_one_of_many() else question
 
 
 class Forwarder:
@@ -224,9 +224,9 @@ class Forwarder:
         return result_for_caller("", result, upstream=call.version, caller=call.version, server=self._me)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Way:
-    """One call to one link, as often as it takes."""
+    """One call to one link, as often as it takes. Never changed."""
 
     call: Call
     link: Link

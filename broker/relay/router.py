@@ -117,7 +117,7 @@ class Router:
                 own_related(dict(judged), lambda public: self._tasks.own_id(principal, server, public)),
                 request.version,
                 now.first_wait,
-                len(now.shown(request.view, permit.caller)) > 1,
+                lambda: len(now.shown(request.view, permit.caller)) > 1,
                 now.cache_scope,
                 is_foreign,
                 task,

@@ -298,7 +298,7 @@ class HttpLink(Link):
         params = params or {}
         name = params.get("taskId" if method in MODERN_METHODS else NAME_BEARING_METHODS.get(method, ""))
         if isinstance(name, str):
-            headers[MCP_NAME_HEADER] = encode_header_value(name)
+            headers[MCP_NAME_HEADER] = name if _is_plain(name) else encode_header_value(name)
             arguments = params.get("arguments")
             if method == "tools/call" and is_object(arguments) and name in self._param_headers:
                 headers.update(mcp_param_headers(self._param_headers[name], arguments))
@@ -406,9 +406,15 @@ class _Place:
             self.retry = min(MAX_STREAM_RETRY, max(MIN_RESUME, event.retry / 1000))
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name needs no encoding, for sure: `encode_header_value` knows of any other."""
+    return name.isascii() and name.isprintable() and " " not in name and "=?" not in name
+
+
 def _is_answer_to(message: Mapping[str, Any], request_id: int) -> bool:
     """Whether a message answers our request; the string form of our id can mean nobody else (F-21)."""
-    return message.get("id") in (request_id, str(request_id)) and type(message.get("id")) is not bool
+    given = message.get("id")
+    return (given == request_id or given == str(request_id)) and type(given) is not bool
 
 
 def _visible_ascii(session: str | None) -> str | None:

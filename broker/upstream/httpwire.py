@@ -49,6 +49,7 @@ class WireResponse:
         self._connection = connection
         self._pool = pool
         self.status = 0
+        """0 until its head is there."""
         self.headers: dict[str, str] = {}
         """By lower-case name; the first of several."""
         self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,14 +61,9 @@ class WireResponse:
         self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def has_begun(self) -> bool:
-        """Whether its head is there."""
-        return self.status != 0
-
-    @property
     def ends_with_connection(self) -> bool:
         """Whether nothing else says where the body ends."""
-        return self.has_begun and "content-length" not in self.headers and "transfer-encoding" not in self.headers
+        return self.status != 0 and "content-length" not in self.headers and "transfer-encoding" not in self.headers
 
     @property
     def whole(self) -> bytes | None:
@@ -231,12 +227,12 @@ class _Connection(asyncio.Protocol):
         """A head begins: the first one, that after a 1xx, or one too many."""
         self._fields.clear()
         self._gathered = 0
-        if self.response is None or self.response.has_begun:
+        if self.response is None or self.response.status:
             self._may_be_kept = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer, which is of no use."""
-        if self.response is not None and not self.response.has_begun:
+        if self.response is not None and not self.response.status:
             self._gathered += len(name) + len(value)
             if self._gathered > MAX_HEAD:
                 raise WireFault("too long a head")  # to `data_received`, as an error of the parser
@@ -246,7 +242,7 @@ class _Connection(asyncio.Protocol):
         """The head is there."""
         status = self._parser.get_status_code()
         response = self.response
-        if response is None or response.has_begun or status < 200:
+        if response is None or response.status or status < 200:
             return
         self._bare = 0
         for name, value in reversed(self._fields):
@@ -257,13 +253,13 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Some of the content."""
-        if self.response is not None and self.response.has_begun and not self.response.is_complete:
+        if self.response is not None and self.response.status and not self.response.is_complete:
             self._bare = 0
             self.response.add(data)
 
     def on_message_complete(self) -> None:
         """The end of a response, or of a 1xx."""
-        if self.response is not None and self.response.has_begun:
+        if self.response is not None and self.response.status:
             self._may_be_kept = self._may_be_kept and self._parser.should_keep_alive()
             self.response.complete()
 

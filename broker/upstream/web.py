@@ -23,6 +23,7 @@ from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
 MAX_REDIRECTS: Final = 3
+_PLAIN: Final = frozenset({"application/json", "text/event-stream"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_CONNECTIONS: Final = 100
 """Per upstream; further calls wait their turn within their own time-out (F-64)."""
@@ -138,21 +139,26 @@ class WebClient:
         """
         return _Asked(self, method, url, headers, body)
 
-    async def open(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """The response, to be released. Raises: UpstreamUnavailable, or what `in_our_words` knows."""
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """The response, to be released; redirects are followed. Raises: UpstreamUnavailable."""
         if self._is_closed:
             raise UpstreamUnavailable(self.upstream, "closed")
-        for _ in range(MAX_REDIRECTS):
-            response = await self._client.send(method, url, headers, body)
-            try:
-                if response.status not in _REDIRECTS:
-                    self._refuse_encoding(response)
+        try:
+            for _ in range(MAX_REDIRECTS):
+                response = await self._client.send(method, url, headers, body)
+                if response.status == 200 and "content-encoding" not in response.headers:
                     return response
-                url = self._redirected(url, response)
-            except UpstreamUnavailable:
+                try:
+                    if response.status not in _REDIRECTS:
+                        self._refuse_encoding(response)
+                        return response
+                    url = self._redirected(url, response)
+                except UpstreamUnavailable:
+                    response.release()
+                    raise
                 response.release()
-                raise
-            response.release()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.in_our_words(error) or error from None
         raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
 
     def in_our_words(self, error: BaseException | None) -> UpstreamUnavailable | None:
@@ -186,8 +192,9 @@ class WebClient:
 
     async def read_capped(self, response: Response, limit: int) -> bytes:
         """The body. Raises: UpstreamUnavailable, if it is longer than `limit` bytes (F-51)."""
-        if response.whole is not None and len(response.whole) <= limit:
-            return response.whole
+        whole = response.whole
+        if whole is not None and len(whole) <= limit:
+            return whole
         chunks: list[bytes] = []
         size = 0
         while chunk := await response.read():
@@ -235,10 +242,7 @@ class _Asked:
         self._response: Response | None = None
 
     async def __aenter__(self) -> Response:
-        try:
-            self._response = await self._client.open(self._method, self._url, self._headers, self._body)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._client.in_our_words(error) or error from None
+        self._response = await self._client.send(self._method, self._url, self._headers, self._body)
         return self._response
 
     async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
@@ -317,4 +321,5 @@ def describe(error: Exception) -> str:
 
 def content_type(response: Response) -> str:
     """The media type, lower case, without parameters."""
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = response.headers.get("content-type", "")
+    return given if given in _PLAIN else given.partition(";")[0].strip().lower()
