@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from broker.cli.begin import begin, find_config, listed, run_to_end
+from broker.cli.callers import with_advice
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.local import Local
 from broker.cli.screen import Screen, count, line
@@ -27,7 +28,7 @@ def check(config: Path | None, *, connect: bool, wait: float | None, as_json: bo
     screen = begin(level)
     path = find_config(config)
     try:
-        loaded = load(path, os.environ)
+        loaded = with_advice(load(path, os.environ))
     except ConfigError as error:
         _refuse(screen, path, error.problems, as_json=as_json)
     # Building starts nothing, and finds what only the whole can show.

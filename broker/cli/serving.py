@@ -8,6 +8,7 @@ import anyio
 
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
+from broker.cli.callers import with_advice
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import count, line
 from broker.config import Loaded, Secret
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 def serve(config: Path | None, host: str, port: int, level: str) -> int:
     """The exit code. Raises: Stop."""
     begin(level)
-    loaded = read_config(config)
+    loaded = with_advice(read_config(config))
     broker = Broker(loaded)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))

@@ -6,7 +6,6 @@ no `X-User`, no `X-Forwarded-User` (I-14).
 
 import hashlib
 import re
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -25,15 +24,20 @@ _PARAMETERS: Final = frozenset(
 _MAX_PARAMETERS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
 class Credential:
-    """A text that is to be verified; it is neither printed nor kept: what is kept is its `digest`."""
+    """A text that is to be verified; it is neither printed nor kept: what is kept is its `digest`.
 
-    text: str = field(repr=False)
-    is_bearer: bool
-    """Whether it came as a bearer token; tokens of an issuer come in no other way."""
-    digest: bytes = field(repr=False)
-    """SHA-256 of the whole text: what anything that is remembered of it stands under (I-04)."""
+    Slots and no dataclass: every request makes one.
+    """
+
+    __slots__ = ("digest", "is_bearer", "text")
+
+    def __init__(self, text: str, *, is_bearer: bool) -> None:
+        self.text = text
+        self.is_bearer = is_bearer
+        """Whether it came as a bearer token; tokens of an issuer come in no other way."""
+        self.digest = hashlib.sha256(text.encode("ascii")).digest()
+        """SHA-256 of the whole text: what anything that is remembered of it stands under (I-04)."""
 
 
 def credential_of(asking: Asking) -> Credential | None:
@@ -47,13 +51,14 @@ def credential_of(asking: Asking) -> Credential | None:
     authorization, key = headers.get("authorization"), headers.get("x-api-key")
     if authorization is None and key is None:
         return None
-    if (authorization is not None and key is not None) or any(name in headers.duplicated for name in HEADERS):
+    if (authorization is not None and key is not None) or (
+        headers.duplicated and any(name in headers.duplicated for name in HEADERS)
+    ):
         raise Ambiguous("more than one credential: send Authorization or X-API-Key, once")
     match = _KEY.fullmatch(key) if key is not None else _BEARER.fullmatch(authorization or "")
     if match is None or len(match.string) > MAX_SIZE:
         raise Unauthorized(has_credential=True)
-    text = match[match.lastindex or 0]
-    return Credential(text, key is None, hashlib.sha256(text.encode("ascii")).digest())
+    return Credential(match[match.lastindex or 0], is_bearer=key is None)
 
 
 def _refuse_parameters(query: bytes) -> None:

@@ -135,7 +135,9 @@ class KeyTable:
     def is_in_force(self, holder: Holder, now: float) -> bool:
         """Whether what an earlier table verified is still so: same key, same place, same role, neither revoked nor
         expired. Cheap: for open streams, and for credentials that are remembered."""
-        return self._holders.get(holder.digest) == holder and not holder.is_revoked and now < holder.caller.expires
+        found = self._holders.get(holder.digest)
+        # The same object, as long as the table is the same: that is what a call meets.
+        return (found is holder or found == holder) and not holder.is_revoked and now < holder.caller.expires
 
     def is_anyone(self, principal: str, now: float) -> bool:
         """Whether any text at all would bring this principal in: not that of a key that is revoked or has expired."""

@@ -130,6 +130,17 @@ def test_a_key_secret_that_others_can_read_is_refused(configured: Program, tmp_p
     assert "xxxx" not in done.err
 
 
+def test_check_says_when_nobody_could_come_in_with_a_key(configured: Program) -> None:
+    keys = {"ci": {"hash": "0" * 64}}
+    configure(configured, organizations={"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": {"keys": keys}}}})
+    said = configured.run("check")
+    assert said.code == 0
+    assert "identity.key_secret: there are keys, and nothing to verify them with" in said.out + said.err
+    assert configured.run("key", "create", "--for-file", "--name", "x").code == 0
+    said = json.loads(configured.run("check", "--json").out)
+    assert not [one for one in said["warnings"] if one["key"] == "identity.key_secret"]
+
+
 async def test_SP74_a_token_of_an_issuer_behind_https_and_the_way_to_it(configured: Program, tmp_path: Path) -> None:
     """Discovery, keys and certificate are real; a caller without a token is told where to get one."""
     made = authority(tmp_path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.downstream.asgi import Headers
+from broker.downstream.web import Headers
 
 
 @dataclass

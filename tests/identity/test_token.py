@@ -205,7 +205,7 @@ async def test_what_is_no_token_is_for_the_next(text: str) -> None:
 
 
 async def test_a_token_comes_as_a_bearer_token_only() -> None:
-    credential = Credential(ISSUER.token(), is_bearer=False, digest=b"")
+    credential = Credential(ISSUER.token(), is_bearer=False)
     assert await authenticator().admit(credential) is None
 
 
