@@ -18,10 +18,11 @@ from broker.config import ConfigError, Loaded
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
-from broker.generation import Generation, OnlyCaller, problems_of
+from broker.generation import Generation, OnlyCaller, problems_of, state_directory
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
+from broker.usage.assembly import audit_of
 
 Front = Callable[["Broker"], Awaitable[None]]
 """Serves callers until it is done: the host has closed the pipe, or `broker.engine.closing` is set."""
@@ -70,7 +71,10 @@ class Broker:
         is_only = waits_for_caller or has_one_caller
         self.generation = Generation.build(loaded, self.clock, hub, only if is_only else None)
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
-        self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock)
+        self.audit = audit_of(
+            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes
+        )
+        self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock, self.audit)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:
@@ -78,7 +82,7 @@ class Broker:
 
         Raises: ConfigError, before any is started, if a guardrail cannot be used (F-101).
         """
-        async with self.generation.guards.running():
+        async with self.audit.running(), self.generation.guards.running():
             problems = problems_of(self.loaded, await self.generation.guards.load())
             if problems:
                 raise ConfigError(problems)

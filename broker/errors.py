@@ -25,6 +25,8 @@ MISSING_CLIENT_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 REFUSED: Final = 4030
 """A rule or a guardrail refuses what was asked of a visible entry."""
+UNRECORDED: Final = 5030
+"""The audit is required, and cannot be written."""
 
 HTTP_STATUS: Final[dict[int, int]] = {
     PARSE_ERROR: 400,
@@ -195,6 +197,15 @@ class Blocked(BrokerError):
 
     def __init__(self, guardrail: str) -> None:
         super().__init__(f"blocked by guardrail {guardrail}", {"guardrail": guardrail})
+
+
+class Unrecorded(BrokerError):
+    """The decision cannot be recorded, and what cannot be recorded is not done (`audit.required`). Nothing was sent."""
+
+    code = UNRECORDED
+
+    def __init__(self) -> None:
+        super().__init__("The audit cannot be written now: the call was not made", {"reason": "audit"})
 
 
 class CannotAsk(BrokerError):

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from broker import errors
 from broker.config import (
+    AuditSettings,
     BrokerSettings,
     ConditionSettings,
     Config,
@@ -37,6 +38,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("naming.", NamingSettings),
     ("server.", ServerSettings),
     ("store.", StoreSettings),
+    ("audit.", AuditSettings),
     ("identity.", IdentitySettings),
     ("identity.jwt[].", JwtIssuer),
     ("", StdioServer),
@@ -51,7 +53,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
 SETTINGS = sorted(
     {f"{prefix}{field.alias or name}" for prefix, model in SECTIONS for name, field in model.model_fields.items()}
 )
-CODES = sorted({value for value in vars(errors).values() if type(value) is int and (value < -32000 or value == 4030)})
+POSITIVE = {errors.REFUSED, errors.UNRECORDED}
+CODES = sorted({one for one in vars(errors).values() if type(one) is int and (one < -32000 or one in POSITIVE)})
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from broker.core.caller import Caller
+from broker.errors import Unrecorded as NotWritten
 from broker.errors import printable
+from broker.usage.audit import Audit
 
 log = logging.getLogger(__name__)
 
@@ -44,3 +46,19 @@ class LogJournal:
         level = logging.INFO if deed.outcome == "done" else logging.WARNING
         who, target, why = (printable(text) for text in (deed.actor.principal, deed.target, deed.why))
         log.log(level, "%s %s by %s: %s%s", deed.action, target, who, deed.outcome, f" ({why})" if why else "")
+
+
+class AuditJournal:
+    """The audit, and the log too: changes of who may do what are rare, and somebody should see them."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._log = LogJournal()
+
+    async def record(self, deed: Deed) -> None:
+        """See `Journal`."""
+        try:
+            await self._audit.did(deed.actor, deed.action, deed.target, deed.outcome, deed.why)
+        except NotWritten as error:
+            raise Unrecorded(error.message) from None
+        await self._log.record(deed)

@@ -152,6 +152,68 @@ def prompt(
     raise typer.Exit(ask.ask(config, question, as_json=json, level=log_level))
 
 
+@app.command(epilog=EPILOG)
+def audit(
+    config: Config = None,
+    caller: Annotated[
+        str | None,
+        typer.Option("--caller", metavar="WHO", help="A principal (key:..., jwt:..., local) or key id."),
+    ] = None,
+    organization: Annotated[str | None, typer.Option("--organization", metavar="NAME", help="Of this one.")] = None,
+    team: Annotated[str | None, typer.Option("--team", metavar="NAME", help="TEAM, or ORGANIZATION/TEAM.")] = None,
+    tool: Annotated[
+        str | None, typer.Option("--tool", metavar="NAME", help="The public or full name of what was asked for.")
+    ] = None,
+    server: Annotated[str | None, typer.Option("--server", metavar="KEY", help="Of this server.")] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option("--outcome", metavar="WORD", help="done, failed, denied, blocked, error ..."),
+    ] = None,
+    rule: Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Decided by this rule.")] = None,
+    event: Annotated[
+        str | None, typer.Option("--event", metavar="WORD", help="call, discovery, admin, auth or gap.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h, 3d, or an ISO time.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Likewise.")] = None,
+    on: Annotated[str | None, typer.Option("--on", metavar="DAY", help="A whole day, in local time.")] = None,
+    who_saw: Annotated[
+        str | None, typer.Option("--who-saw", metavar="NAME", help="List the callers that were shown this, instead.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="The newest, at most this many.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on: print records as they come.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the records as they are: a line of JSON each.")] = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Show who called what, who was shown what, and by which rule. In names, * stands for any characters."""
+    from broker.cli import auditing
+
+    question = auditing.question_of(
+        since,
+        until,
+        on,
+        caller=caller,
+        organization=organization,
+        team=team,
+        tool=tool,
+        server=server,
+        outcome=outcome,
+        rule=rule,
+        event=event,
+    )
+    raise typer.Exit(
+        auditing.audit(
+            config,
+            question,
+            on=on,
+            saw=who_saw,
+            limit=limit,
+            is_following=follow,
+            as_json=json,
+            level=log_level,
+        )
+    )
+
+
 guardrails = typer.Typer(help="Operator-written checks: is a text one, and what does it say?", no_args_is_help=True)
 app.add_typer(guardrails, name="guardrail")
 

@@ -7,7 +7,7 @@ from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.local import Local, Refused
 from broker.cli.screen import Node, Screen, count, line
-from broker.cli.survey import Row, cleaned, dropped, isolated, survey
+from broker.cli.survey import Row, dropped, isolated, survey
 from broker.config import Loaded
 from broker.core import wire
 from broker.core.instructions import estimate_tokens
@@ -63,10 +63,7 @@ async def _catalog(local: Local, view: str, screen: Screen, wait: float | None, 
 
 async def _document(local: Local, view: str, rows: dict[str, Row]) -> Document:
     items = {kind: await local.items(kind, view) for kind in Kind}
-    servers = {
-        key: {**row, **_share(local, key, items), "dropped": dropped(local, key), "cleaned": cleaned(local, key)}
-        for key, row in rows.items()
-    }
+    servers = {key: {**row, **_share(local, key, items), "dropped": dropped(local, key)} for key, row in rows.items()}
     costs: dict[str, int] = {}
     for key, row in rows.items():
         known = row["version"] is not None
@@ -89,7 +86,7 @@ async def _document(local: Local, view: str, rows: dict[str, Row]) -> Document:
 def _empty(rows: dict[str, Row]) -> Document:
     tokens = {"total": 0, "instructions": 0, "servers": dict.fromkeys(rows, 0)}
     nothing = {listed.member: list[Any]() for listed in LISTS.values()}
-    share = {**nothing, "own": dict[str, str](), "dropped": list[Any](), "cleaned": list[Any]()}
+    share = {**nothing, "own": dict[str, str](), "dropped": list[Any]()}
     servers = {key: {**row, **share} for key, row in rows.items()}
     return {"servers": servers, **nothing, "instructions": None, "tokens": tokens, "missing": _missing(rows)}
 
@@ -139,9 +136,6 @@ def _server(local: Local, key: str, row: Row, document: Document) -> Node:
     if row["dropped"]:
         lost = [Node(f"{one['kind']} {line(one['name'])}", line(one["reason"])) for one in row["dropped"]]
         groups.append(Node("not served", "", "yellow", lost))
-    if row["cleaned"]:
-        told_of = [Node(f"{one['kind']} {line(one['name'])}", line(one["what"])) for one in row["cleaned"]]
-        groups.append(Node("cleaned", "", "yellow", told_of))
     return Node(key, told, "bold green" if is_ready else "bold red", groups)
 
 

@@ -57,7 +57,7 @@ class Local:
         """
         envelope = {META_VERSION: LATEST_MODERN, META_CLIENT_INFO: ME, META_CLIENT_CAPABILITIES: {}, META_PROGRESS: 1}
         incoming = Incoming(1, method, {**params, "_meta": envelope})
-        answer = await self.broker.engine.answer(incoming, Who(LOCAL, LATEST_MODERN, view), emit)
+        answer = await self.broker.engine.answer(incoming, Who(LOCAL, LATEST_MODERN, view, front="cli"), emit)
         response = json.loads(answer.body)
         if "error" in response:
             raise Refused(response["error"])

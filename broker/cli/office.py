@@ -14,7 +14,7 @@ import typer
 
 from broker.admin.desk import Office
 from broker.admin.errors import AdminError, Invalid
-from broker.admin.journal import LogJournal, Unrecorded
+from broker.admin.journal import AuditJournal, Unrecorded
 from broker.admin.rules import KEPT, Rules
 from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
@@ -31,6 +31,7 @@ from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.errors import StoreError
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.usage.assembly import audit_of_administration
 
 Result = TypeVar("Result")
 Do = Callable[[Office], Awaitable[Result]]
@@ -69,15 +70,17 @@ def key_secret_of(loaded: Loaded) -> Secret:
 async def _open(loaded: Loaded) -> AsyncGenerator[Office]:
     store = await open_store(Location.of(loaded.config.store, state_directory(loaded.config)))
     file = directory_of(loaded.config.organizations)
+    audit = audit_of_administration(loaded.config, state_directory(loaded.config), SystemClock())
     try:
-        yield Office(
-            store,
-            lambda: file,
-            lambda: tuple(loaded.config.servers),
-            SystemClock(),
-            lambda: key_secret_of(loaded),
-            LogJournal(),
-        )
+        async with audit.running():
+            yield Office(
+                store,
+                lambda: file,
+                lambda: tuple(loaded.config.servers),
+                SystemClock(),
+                lambda: key_secret_of(loaded),
+                AuditJournal(audit),
+            )
     finally:
         await store.aclose()
 

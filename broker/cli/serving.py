@@ -20,7 +20,6 @@ from broker.generation import state_directory
 from broker.identity.assembly import identity_of, resource_of
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 from broker.identity.supplies import Supplies
-from broker.stores.errors import StoreError, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.watch import Watch
@@ -36,8 +35,6 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
     may_have_keys = location.holds_something()
-    if may_have_keys:
-        _refuse_unusable(location)
     door = _door(broker, host, watch, may_have_keys=may_have_keys)
     try:
         listener = bind(host, port)
@@ -60,24 +57,6 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     run_async(lambda: run(broker, front))
     log.info("stopped")
     return OK
-
-
-def _refuse_unusable(location: Location) -> None:
-    """Raises: Stop, for a store that somebody has to mend first (F-93). One that is down may come back."""
-    trouble = ""
-
-    async def look() -> None:
-        nonlocal trouble
-        try:
-            await (await open_store(location)).aclose()
-        except StoreUnusable as error:
-            trouble = str(error)
-        except StoreError as error:
-            log.warning("%s", error)
-
-    run_async(look)
-    if trouble:
-        raise Stop(line(trouble, 1000), FAILED)
 
 
 def _adopt(broker: Broker) -> Callable[[Directory], None]:
@@ -109,7 +88,7 @@ def _door(broker: Broker, host: str, watch: Watch, *, may_have_keys: bool) -> Do
         )
     public_url = config.identity.public_url
     guard = Guard(config.server.allowed_hosts, config.server.allowed_origins, public_url)
-    return Door(guard, identity, resource_of(config.identity, config.broker.name))
+    return Door(guard, identity, resource_of(config.identity, config.broker.name), broker.audit)
 
 
 def _announce(loaded: Loaded, url: str, has_source: bool) -> None:

@@ -8,6 +8,7 @@ from broker.config.access import (
     RuleSettings,
     TeamSettings,
 )
+from broker.config.audit import AuditSettings
 from broker.config.directory import directory_of, rule_of
 from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -31,6 +32,7 @@ from broker.config.secret import BadReferenceError, Secret, Sources, expand, rev
 from broker.config.strict import SecretText
 
 __all__ = [
+    "AuditSettings",
     "BadReferenceError",
     "BrokerSettings",
     "ConditionSettings",

@@ -17,6 +17,7 @@ from pydantic import (
 
 from broker.config import rules
 from broker.config.access import OrganizationSettings
+from broker.config.audit import AuditSettings
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import dotted
 from broker.config.grants import grant_conflicts, scope_conflicts
@@ -227,6 +228,9 @@ class Config(Strictest):
     store: StoreSettings = Field(default=StoreSettings(), description="Where what is made at run time is kept.")
     identity: IdentitySettings = Field(
         default=IdentitySettings(), description="Who may come: credentials of callers over HTTP."
+    )
+    audit: AuditSettings = Field(
+        default_factory=AuditSettings, description="What is recorded of calls and discoveries."
     )
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."

@@ -335,3 +335,18 @@ def public_key(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if "d" in value or "k" in value:
         raise Fault("this is a private key", "Give the public half, and make a new key: this one has been in a file.")
     return value
+
+
+def tool_name(text: str) -> str:
+    """The full name of a tool: the key of its server, and its own name."""
+    server, separator, own = text.partition("__")
+    if not separator or not own or not _WORD.fullmatch(server):
+        raise Fault("must be the full name of a tool", "Write it as SERVER__TOOL, without wildcards.")
+    return text
+
+
+def value_path(text: str) -> str:
+    """The path of a member of a JSON object: its dots lead into objects."""
+    if not _ARGUMENT_PATH.fullmatch(f"args.{text}") or len(text) > MAX_PATH:
+        raise Fault("must be the name of an argument; dots lead into objects", "Such as database, or filter.database.")
+    return text

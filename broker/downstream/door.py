@@ -12,15 +12,17 @@ from broker.errors import InvalidRequest, printable
 from broker.identity.admission import Admission, Refusal, Unauthorized
 from broker.identity.identity import Identity
 from broker.identity.resource import Resource
+from broker.usage.audit import NO_AUDIT, Audit
 
 
 class Door:
     """See the module. `resource`: what is told to those who have no good credential."""
 
-    def __init__(self, guard: Guard, identity: Identity, resource: Resource) -> None:
+    def __init__(self, guard: Guard, identity: Identity, resource: Resource, audit: Audit = NO_AUDIT) -> None:
         self._guard = guard
         self._identity = identity
         self._resource = resource
+        self._audit = audit
 
     @property
     def has_source(self) -> bool:
@@ -41,6 +43,7 @@ class Door:
         try:
             return self._identity.known(http) or await self._identity.admit(http)
         except Refusal as refusal:
+            self._audit.admitted_not(http.peer, refusal.status, type(refusal).__name__)
             raise self._answer(refusal, path) from None
 
     def expired(self, path: str) -> HttpError:

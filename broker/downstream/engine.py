@@ -5,6 +5,7 @@ It is the boundary for faults of the broker: whatever is not a `BrokerError` is 
 that id and nothing else.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
 from broker.upstream.isolated import Asker
+from broker.usage.audit import NO_AUDIT, Asked, Audit, Trail
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class Who:
     """Where a legacy session keeps its subscriptions."""
     session: str = ""
     """The session, or the pipe, that all this belongs to; "" for a request that stands alone."""
+    front: str = "http"
+    """By which it came, as the audit has it."""
 
     @property
     def asker(self) -> Asker:
@@ -75,10 +79,11 @@ def ignore_emit(method: str, params: dict[str, Any]) -> None:
 class Engine:
     """See the module."""
 
-    def __init__(self, router: Router, hub: Hub, clock: Clock) -> None:
+    def __init__(self, router: Router, hub: Hub, clock: Clock, audit: Audit = NO_AUDIT) -> None:
         self.router = router
         self.hub = hub
         self.clock = clock
+        self.audit = audit
         self.closing = anyio.Event()
         """Set when the broker goes down: streams that wait for changes end well."""
 
@@ -89,13 +94,27 @@ class Engine:
         caller, where that is possible.
         """
         assert incoming.id is not None
+        trail = self._trail(incoming, who)
         try:
-            result = await self._result(incoming, who, emit, channel)
-            return Answer(result_bytes(incoming.id, result))
+            result = await self._result(incoming, who, emit, channel, trail)
+            answer = Answer(result_bytes(incoming.id, result))
+            trail.ended(result, len(answer.body))
+            return answer
         except BrokerError as error:
+            trail.failed(error)
             return refused(incoming.id, error)
+        except asyncio.CancelledError:
+            trail.cancelled()
+            raise
         except Exception as fault:
-            return refused(incoming.id, self.internal_error(fault))
+            error = self.internal_error(fault)
+            trail.failed(error)
+            return refused(incoming.id, error)
+
+    def _trail(self, incoming: Incoming, who: Who) -> Trail:
+        return self.audit.begin(
+            lambda: Asked(who.caller, who.front, who.version, incoming.method, who.view, incoming.params, incoming.size)
+        )
 
     def internal_error(self, fault: Exception) -> InternalError:
         """The answer for a fault of ours; its cause goes to the log."""
@@ -108,8 +127,10 @@ class Engine:
 
         Raises: BrokerError, and nothing else.
         """
+        trail = self._trail(Incoming(None, "initialize", params), who)
         try:
-            result = await self.router.greeting(who.view, who.caller, who.version)
+            result = await self.router.greeting(who.view, who.caller, who.version, trail)
+            trail.ended(result, 0)
         except BrokerError:
             raise
         except Exception as fault:
@@ -127,12 +148,14 @@ class Engine:
         """A legacy session is over: what was kept for it alone ends with it."""
         self.router.served.pool.end_session(session)
 
-    async def _result(self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None) -> dict[str, Any]:
+    async def _result(
+        self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None, trail: Trail
+    ) -> dict[str, Any]:
         if incoming.method == "subscriptions/listen" and is_modern(who.version):
             return await self._listen(incoming, who, emit)
         request = Request(incoming.method, incoming.params, who.version, who.view)
         if incoming.method in ("resources/subscribe", "resources/unsubscribe") and who.watches is not None:
-            return await self._watch(request, who, who.watches)
+            return await self._watch(request, who, who.watches, trail)
         exchange = Exchange(
             self.clock,
             emit,
@@ -142,10 +165,11 @@ class Engine:
             log_level=who.log_level,
             owner=who.session,
             is_legacy=not is_modern(who.version),
+            trail=trail,
         )
         return await self.router.answer(request, who.caller, exchange)
 
-    async def _watch(self, request: Request, who: Who, watches: Watches) -> dict[str, Any]:
+    async def _watch(self, request: Request, who: Who, watches: Watches, trail: Trail) -> dict[str, Any]:
         """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""
         if not self.router.subscribes(request.view, who.caller):
             raise MethodNotFound(request.method)
@@ -153,9 +177,9 @@ class Engine:
         if not isinstance(uri, str):
             raise InvalidParams("params.uri must be a string")
         if request.method == "resources/subscribe":
-            await self.router.watch(uri, request, who.caller, who.asker, watches)
+            await self.router.watch(uri, request, who.caller, who.asker, watches, trail)
         else:
-            await self.router.unwatch(uri, request, who.caller, watches)
+            await self.router.unwatch(uri, request, who.caller, watches, trail)
         return {}
 
     async def _listen(self, incoming: Incoming, who: Who, emit: Emit) -> dict[str, Any]:
@@ -204,11 +228,24 @@ class Engine:
         for uri in uris if is_array(uris) else []:
             try:
                 if isinstance(uri, str):
-                    await self.router.watch(uri, request, who.caller, who.asker, watches)
+                    await self._watch_one(uri, request, who, watches)
                     watched.append(uri)
             except BrokerError as error:
                 log.debug("not watched: %s", error.message)
         return watched
+
+    async def _watch_one(self, uri: str, request: Request, who: Who, watches: Watches) -> None:
+        """A decision of its own, with a record of its own: the stream itself ends much later. Raises: BrokerError."""
+        trail = self._trail(Incoming(None, "subscriptions/listen", request.params), who)
+        try:
+            await self.router.watch(uri, request, who.caller, who.asker, watches, trail)
+            trail.ended({}, 0)
+        except BrokerError as error:
+            trail.failed(error)
+            raise
+        except asyncio.CancelledError:
+            trail.cancelled()
+            raise
 
     def _watch_tasks(self, ids: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
         """Those of `ids` that are tasks of the caller's."""

@@ -29,7 +29,7 @@ _REFERENCE_KEYS: Final = frozenset({"type", "name", "uri"})
 
 @dataclass(slots=True)
 class Incoming:
-    """One message of a caller, never changed (a frozen one takes three times as long to make).
+    """One message of a caller, never changed once it is read (a frozen one takes three times as long to make).
 
     `id` is None for a notification; a posted response has an `answer` and no method.
     """
@@ -39,6 +39,8 @@ class Incoming:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     answer: Mapping[str, Any] | None = None
     """Of a posted response: the message, with its `result` or `error`."""
+    size: int = 0
+    """Bytes that it came in."""
 
     @property
     def is_request(self) -> bool:
@@ -85,7 +87,9 @@ def parse(data: bytes) -> Incoming:
     if not is_object(value):
         what = "batches are not served" if is_array(value) else "not an object"
         raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
-    return judge(value)
+    incoming = judge(value)
+    incoming.size = len(data)
+    return incoming
 
 
 def judge(message: Mapping[str, Any]) -> Incoming:

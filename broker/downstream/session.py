@@ -54,6 +54,8 @@ class LegacySession:
     is_initialized: bool = False
     """Whether its caller has said that the handshake is complete."""
     is_closed: bool = False
+    front: str = "http"
+    """By which it came, as the audit has it."""
 
     @property
     def can_resume(self) -> bool:
@@ -67,7 +69,16 @@ class LegacySession:
     @property
     def who(self) -> Who:
         """Who asks in it."""
-        return Who(self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches, self.id)
+        return Who(
+            self.caller,
+            self.version,
+            self.view,
+            self.capabilities,
+            self.log_level,
+            self.watches,
+            self.id,
+            self.front,
+        )
 
     def is_of(self, admission: Admission) -> bool:
         """Whether the session belongs to whoever was admitted, who then is the one that asks in it (SP-80)."""

@@ -58,7 +58,7 @@ class SseFront:
         if len(self._streams) >= MAX_STREAMS:
             return await _refuse(http, 503, "too many streams are open")
         await http.body(0)
-        session = LegacySession(self._engine.clock.token(), admission.caller, "", LATEST_LEGACY)
+        session = LegacySession(self._engine.clock.token(), admission.caller, "", LATEST_LEGACY, front="sse")
         outbox = Outbox()
 
         await http.start(200, STREAM_HEADERS)

@@ -55,7 +55,7 @@ class StdioFront:
         self._session: LegacySession | None = None
         self._subscriber = Subscriber(LOCAL, "", self._emit)
         # Requests of both eras, by id: the pipe is one id space. Its version is that of no request.
-        self._pipe = LegacySession("stdio", LOCAL, "", agreed_version({}))
+        self._pipe = LegacySession("stdio", LOCAL, "", agreed_version({}), front="stdio")
         self._writer = _Writer()
         self._request_ended = anyio.Event()
 
@@ -123,7 +123,15 @@ class StdioFront:
             if incoming.has_envelope:
                 envelope = envelope_of(incoming)
                 self._learn(envelope.capabilities)
-                who = Who(LOCAL, envelope.version, "", envelope.capabilities, envelope.log_level, session=self._pipe.id)
+                who = Who(
+                    LOCAL,
+                    envelope.version,
+                    "",
+                    envelope.capabilities,
+                    envelope.log_level,
+                    session=self._pipe.id,
+                    front="stdio",
+                )
                 return await self._engine.answer(incoming, who, self._emit)
             if incoming.method == "initialize":
                 return await self._initialize(incoming)
@@ -143,7 +151,7 @@ class StdioFront:
         capabilities = incoming.params.get("capabilities")
         self._learn(capabilities)
         offered = capabilities if is_object(capabilities) else dict[str, Any]()
-        session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered)
+        session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered, front="stdio")
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
         if self._session is not None:
             # One pipe, one caller: what it was asked, and what it watches, go on.

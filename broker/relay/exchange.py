@@ -17,6 +17,7 @@ from broker.core.progress import ProgressGate
 from broker.core.questions import ASKABLE, Question, unanswerable
 from broker.errors import CannotAsk
 from broker.relay.backchannel import BackChannel, NoBackChannel
+from broker.usage.audit import NO_TRAIL, Trail
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Send a notification to the caller of this request, ahead of its result: method, parameters. Never blocks."""
@@ -42,7 +43,10 @@ class Exchange:
         log_level: str | None = None,
         owner: str = "",
         is_legacy: bool = False,
+        trail: Trail = NO_TRAIL,
     ) -> None:
+        self.trail = trail
+        """What is recorded of the request."""
         self._clock = clock
         self._emit = emit
         self._token = progress_token
@@ -127,6 +131,7 @@ class Exchange:
             log_level=self.log_level,
             owner=self.owner,
             is_legacy=self._is_legacy,
+            trail=self.trail,
         )
 
     def relay(self, method: str, params: dict[str, Any]) -> None:

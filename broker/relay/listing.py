@@ -19,6 +19,8 @@ from broker.core.policy import Policy, view_entries
 from broker.core.request import LISTS, Kind, Request
 from broker.core.standing import Standing
 from broker.errors import BrokerError, InvalidParams
+from broker.usage.marks import Marks
+from broker.usage.records import Mark
 
 PAGE_SIZE: Final = 1000
 """Entries a page: many hosts ignore `nextCursor`, so the first page holds what most people have."""
@@ -52,6 +54,7 @@ class _View:
     """None until they are made."""
     servers: Mapping[str, Entry] | None = None
     """Likewise."""
+    marks: dict[tuple[Kind, ...], Mark] = field(default_factory=dict[tuple[Kind, ...], Mark])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Views:
         self._texts = texts
         self._cursor_key = cursor_key
         self._catalog: Catalog | None = None
+        self._marks = Marks()
         self._kept: dict[tuple[Standing, str, frozenset[str]], _View] = {}
 
     def adopt(self, policy: Policy) -> None:
@@ -115,6 +119,14 @@ class Views:
             result["nextCursor"] = cursor.seal(self._cursor_key, bound, entries[start + PAGE_SIZE - 1].public)
         return result
 
+    def mark(self, catalog: Catalog, scope: Scope, kinds: tuple[Kind, ...]) -> Mark:
+        """What the audit says of a view: made once, like the lists."""
+        view = self._view(catalog, scope)
+        if kinds not in view.marks:
+            entries = [entry for kind in kinds for entry in self.entries(catalog, scope, kind)]
+            view.marks[kinds] = self._marks.of(entries)
+        return view.marks[kinds]
+
     def instructions(self, catalog: Catalog, scope: Scope) -> str | None:
         """The merged instructions of the servers of which the caller sees something."""
         view = self._view(catalog, scope)
@@ -144,6 +156,8 @@ class Views:
         raise InvalidParams("Invalid cursor: list again from the beginning")
 
     def _view(self, catalog: Catalog, scope: Scope) -> _View:
+        if catalog is not self._catalog:
+            self._marks.forget()
         if catalog is not self._catalog or len(self._kept) >= MAX_KEPT:
             self._catalog, self._kept = catalog, {}
         # All callers of one standing see the same.

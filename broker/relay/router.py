@@ -34,6 +34,7 @@ from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks
 from broker.upstream.isolated import Asker
+from broker.usage.audit import NO_TRAIL, Trail
 
 _WORD: Final = {
     Kind.TOOL: "tool",
@@ -65,13 +66,19 @@ class Router:
         public = _text(request.params, key)
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
-            permit = await self._permit(kind, public, request, caller, arguments)
+            permit = await self._permit(kind, public, request, caller, arguments, exchange.trail)
         except Refused as refusal:
             return _as_result(refusal, request, now=self.served)
         return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
 
     async def _permit(
-        self, kind: Kind, public: str, request: Request, caller: Caller, arguments: object = ANY
+        self,
+        kind: Kind,
+        public: str,
+        request: Request,
+        caller: Caller,
+        arguments: object = ANY,
+        trail: Trail = NO_TRAIL,
     ) -> Permit:
         """The decision on one entry, for every method that names one, also for a retry.
 
@@ -87,6 +94,8 @@ class Router:
         if entry is not None and entry.needs_task and not knows_tasks(request.version):
             entry = None  # hidden from who cannot use it, whatever the rules say
         decision = decide(now.policy, caller, request.view, entry, arguments)
+        trail.named(public)
+        trail.decided(decision, entry, now.policy)
         if isinstance(decision, Denied):
             raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
         if not entry_is_known(decision.entry, now):
@@ -107,6 +116,9 @@ class Router:
         server = permit.entry.server
         principal = permit.caller.principal
         guarded = now.guards.around(permit.caller, permit.entry, request.method, is_foreign=is_foreign)
+        exchange.trail.decided(permit, permit.entry, now.policy)
+        if exchange.trail.must_wait:
+            await exchange.trail.recorded()
 
         async def send(judged: Mapping[str, Any]) -> dict[str, Any]:
             if judged is not params:
@@ -130,18 +142,19 @@ class Router:
         except (Blocked, Refused) as refusal:
             if request.method != "tools/call":
                 raise
+            exchange.trail.refused(refusal)
             return _as_result(refusal, request, now)
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
-            return await self._list(KIND_OF_LIST[request.method], request, caller)
+            return await self._list(KIND_OF_LIST[request.method], request, caller, exchange.trail)
         if request.method.startswith("tasks/"):
             return await self._task(request, caller, exchange)
         match request.method:
             case "completion/complete":
                 return await self._complete(request, caller, exchange)
             case "server/discover" if is_modern(request.version):
-                return await self.discover(request, caller)
+                return await self.discover(request, caller, exchange.trail)
             case "ping" if not is_modern(request.version):
                 return {}
             case "logging/setLevel" if not is_modern(request.version):
@@ -149,7 +162,7 @@ class Router:
             case _:
                 return await self._foreign(request, caller, exchange)
 
-    async def _list(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
+    async def _list(self, kind: Kind, request: Request, caller: Caller, trail: Trail) -> dict[str, Any]:
         now = self.served
         await now.pool.seen(now.shown(request.view, caller), now.first_wait)
         now = self.served
@@ -160,6 +173,7 @@ class Router:
         self._refuse_if_nothing_is_known(shown, missing)
         result = now.views.page(now.catalog, self._scope(request.view, caller), kind, request)
         ttl = self._ttl(shown, kind)
+        self._show(trail, request.view, caller, (kind,))
         return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
 
     async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
@@ -167,11 +181,12 @@ class Router:
         reference = request.params.get("ref")
         match reference:
             case {"type": "ref/prompt", "name": str(name)}:
-                permit = await self._permit(Kind.PROMPT, name, request, caller)
+                permit = await self._permit(Kind.PROMPT, name, request, caller, trail=exchange.trail)
                 own = {**reference, "name": permit.entry.own}
             case {"type": "ref/resource", "uri": str(uri)}:
                 is_template = self.served.catalog.lookup(Kind.TEMPLATE, uri) is not None
-                permit = await self._permit(Kind.TEMPLATE if is_template else Kind.RESOURCE, uri, request, caller)
+                kind = Kind.TEMPLATE if is_template else Kind.RESOURCE
+                permit = await self._permit(kind, uri, request, caller, trail=exchange.trail)
                 own = {**reference, "uri": permit.entry.own}
             case _:
                 raise InvalidParams("ref must be a ref/prompt with a name or a ref/resource with a uri")
@@ -220,19 +235,29 @@ class Router:
         )
         return watches.add_task(task, self.served.pool.watching(permit.entry.server, asker))
 
-    async def discover(self, request: Request, caller: Caller) -> dict[str, Any]:
+    async def discover(self, request: Request, caller: Caller, trail: Trail = NO_TRAIL) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""
         now = self.served
-        result = await self.greeting(request.view, caller, request.version)
+        result = await self.greeting(request.view, caller, request.version, trail)
         result["supportedVersions"] = list(MODERN_VERSIONS)
         shown = now.shown(request.view, caller)
         ttl = min(self._ttl(shown, kind) for kind in Kind)
         missing = self._missing(shown)
         return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
 
-    async def greeting(self, view: str, caller: Caller, version: str = LATEST_LEGACY) -> dict[str, Any]:
+    async def greeting(
+        self, view: str, caller: Caller, version: str = LATEST_LEGACY, trail: Trail = NO_TRAIL
+    ) -> dict[str, Any]:
         """The body of `initialize` and of `server/discover`, for a caller of that version."""
-        return await greeting(self.served, view, caller, version)
+        result = await greeting(self.served, view, caller, version)
+        self._show(trail, view, caller, tuple(Kind))
+        return result
+
+    def _show(self, trail: Trail, view: str, caller: Caller, kinds: tuple[Kind, ...]) -> None:
+        """The one place where it is recorded what a caller was shown."""
+        if trail.is_kept:
+            now = self.served
+            trail.showed(now.views.mark(now.catalog, self._scope(view, caller), kinds), now.policy)
 
     def _set_level(self, request: Request, caller: Caller, session: str) -> dict[str, Any]:
         """What a session wants to read. The front keeps it; upstreams that are quieter are asked to say more."""
@@ -245,17 +270,21 @@ class Router:
             self.served.pool.want_logs(key, Asker(caller.principal, session), level)
         return {}
 
-    async def watch(self, uri: str, who: Request, caller: Caller, asker: Asker, watches: Watches) -> None:
+    async def watch(
+        self, uri: str, who: Request, caller: Caller, asker: Asker, watches: Watches, trail: Trail = NO_TRAIL
+    ) -> None:
         """Let `watches` hear of changes of a resource that the caller may read. Raises: BrokerError."""
-        permit = await self._permit(Kind.RESOURCE, uri, who, caller)
+        permit = await self._permit(Kind.RESOURCE, uri, who, caller, trail=trail)
+        if trail.must_wait:
+            await trail.recorded()
         await watches.add(self.served.pool.watching(permit.entry.server, asker), permit.entry.own)
 
-    async def unwatch(self, uri: str, who: Request, caller: Caller, watches: Watches) -> None:
+    async def unwatch(self, uri: str, who: Request, caller: Caller, watches: Watches, trail: Trail = NO_TRAIL) -> None:
         """No more; also of what the caller may not read any more. Raises: BrokerError, for what it cannot read."""
         entry = self.served.catalog.lookup(Kind.RESOURCE, uri)
         if entry is not None and entry.server in self.served.pool.upstreams:
             await watches.remove(entry.server, entry.own)
-        await self._permit(Kind.RESOURCE, uri, who, caller)
+        await self._permit(Kind.RESOURCE, uri, who, caller, trail=trail)
 
     def subscribes(self, view: str, caller: Caller) -> bool:
         """Whether any server that the caller sees in a view lets resources be watched."""

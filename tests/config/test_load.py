@@ -306,38 +306,3 @@ def test_the_texts_of_guardrails_are_read_with_the_file_that_names_them(tmp_path
     assert text.sha256 == hashlib.sha256(text.text).hexdigest()
     settings = loaded.config.guardrails["one"]
     assert (settings.timeout, settings.memory, settings.max_size, settings.servers) == (0.25, 64, 1024, None)
-
-
-def test_organizations_that_only_a_guardrail_names_are_said(tmp_path: Path, load_text: Load) -> None:
-    (tmp_path / "one.py").write_text("def check(ctx): ...", encoding="utf-8")
-    loaded = load_text(
-        "servers: {a: {command: x}}\n"
-        "organizations: {acme: {allow: [{servers: [a]}], keys: {k: {hash: '" + "0" * 64 + "'}}}}\n"
-        "guardrails:\n"
-        "  one: {file: one.py, phases: [request], organizations: [acme, amce, '*'], teams: [acme/x, other/x, '*/x']}\n"
-    )
-    assert [(one.key, one.message, one.remedy) for one in loaded.warnings] == [
-        ("guardrails.one.organizations.1", 'there is no organization "amce" in this file', 'Did you mean "acme"?'),
-        (
-            "guardrails.one.teams.1",
-            'there is no organization "other" in this file',
-            "One that is made at run time may have that name.",
-        ),
-    ]
-
-
-def test_the_store_s_url_is_checked_masked_and_asks_for_a_key_secret_of_its_own(tmp_path: Path) -> None:
-    def loaded(url: str, rest: str = "") -> Loaded:
-        path = tmp_path / "servers.yaml"
-        path.write_text(f"{ONE}store: {{url: '{url}'}}\n{rest}", encoding="utf-8")
-        return load(path, PLANTED)
-
-    known = loaded("postgresql://me:${env:S}@db.example/broker")
-    assert known.config.store.url == Secret("postgresql://me:hunter2@db.example/broker")
-    assert "hunter2" not in repr(known) and "hunter2" not in str(known.config.model_dump())
-    assert ["key secret that only this one has" in problem.message for problem in known.warnings] == [True]
-    assert not loaded("postgres://db.example/broker", f"identity: {{key_secret: {'k' * 32}}}\n").warnings
-    for url in ("mysql://db.example/broker", "postgresql://db.example", "postgresql:///broker", "x"):
-        with pytest.raises(ConfigError, match=r"servers\.yaml:3: store\.url: ") as refused:
-            loaded(url)
-        assert url not in str(refused.value) or url == "x"

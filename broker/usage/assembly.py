@@ -1,0 +1,66 @@
+"""From the configuration to the one `Audit` of a broker."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from broker.clock import Clock
+from broker.config import Config, reveal
+from broker.identity.key_secret import NoKeySecret, make_key_secret
+from broker.stores.location import Location
+from broker.usage.audit import NO_AUDIT, Audit, LineAudit
+from broker.usage.excerpt import Excerpts
+from broker.usage.files import Bounds, Files
+from broker.usage.writer import Writer
+
+log = logging.getLogger(__name__)
+
+DIRECTORY: Final = "audit"
+"""In the state directory."""
+
+
+def is_audited(config: Config, state: Path) -> bool:
+    """Whether anything is recorded: unless it is said, where callers have credentials."""
+    if config.audit.enabled is not None:
+        return config.audit.enabled
+    if config.organizations or config.identity.jwt or config.audit.required:
+        return True
+    return Location.of(config.store, state).holds_something()
+
+
+def audit_of(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]]) -> Audit:
+    """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
+    return _audit(config, state, clock, hashes) if is_audited(config, state) else NO_AUDIT
+
+
+def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:
+    """For who changes who may do what: recorded unless the file says no, since the first key is made by nobody."""
+    return NO_AUDIT if config.audit.enabled is False else _audit(config, state, clock, dict)
+
+
+def _audit(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]]) -> LineAudit:
+    settings = config.audit
+    bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
+    writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
+    secret = _secret(config, state, clock) if settings.arguments or settings.results else b""
+    return LineAudit(
+        writer,
+        clock,
+        is_required=settings.required,
+        arguments=Excerpts(settings.arguments, secret) if settings.arguments else None,
+        results=Excerpts(settings.results, secret) if settings.results else None,
+        hashes=hashes,
+    )
+
+
+def _secret(config: Config, state: Path, clock: Clock) -> bytes:
+    """What values are hashed with: made from the secret of keys, so that brokers that share that can be compared."""
+    try:
+        base = config.identity.key_secret or make_key_secret(state, clock.random_bytes)
+    except NoKeySecret as error:
+        log.warning("hashes in the audit can be compared until the next start only: %s", error)
+        return clock.random_bytes(32)
+    return hmac.new(reveal(base).encode(), b"audit", hashlib.sha256).digest()

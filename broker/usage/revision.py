@@ -1,0 +1,42 @@
+"""Which policy: a short hash that is the same for the same rules, whoever computes it."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from broker.core.policy import Policy
+
+
+def revision_of(policy: Policy) -> str:
+    """16 hexadecimal digits over the rules of servers, the views and the directory."""
+    digest = hashlib.sha256()
+    for part in _parts((policy.rules, policy.views, policy.directory)):
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _parts(value: Any) -> Iterator[str]:
+    """A value as texts, in an order that does not depend on the process."""
+    if isinstance(value, Mapping):
+        yield "{"
+        for key in sorted(value, key=str):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            yield str(key)  # pyright: ignore[reportUnknownArgumentType]
+            yield from _parts(value[key])
+        yield "}"
+    elif isinstance(value, AbstractSet):
+        yield from sorted(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, tuple | list):
+        yield "["
+        for item in value:  # pyright: ignore[reportUnknownVariableType]
+            yield from _parts(item)
+        yield "]"
+    elif is_dataclass(value):
+        for one in fields(value):
+            if one.compare:
+                yield one.name
+                yield from _parts(getattr(value, one.name))
+    else:
+        yield repr(value)

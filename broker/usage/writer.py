@@ -1,0 +1,173 @@
+"""One thread that writes what the event loop hands it: the loop never waits for a disk.
+
+What cannot be written stays in a bounded queue, is tried again every second, and what does not fit is counted. It is
+said once that the audit fails, and once that it is well again (F-92).
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from broker.clock import Clock
+from broker.errors import MAX_FOREIGN_TEXT, printable
+from broker.usage.files import Files
+from broker.usage.records import DiscoveryRecord, Record, gap_line, line_of, view_line
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 10_000
+"""Records that wait for the disk; past that they are dropped. Without it a full disk would fill the memory."""
+BATCH: Final = 500
+"""Records of one write."""
+GATHER: Final = 0.02
+"""Seconds that records are gathered where nobody waits for them: a write for each would cost the loop its turn."""
+RETRY: Final = 1.0
+"""Seconds between attempts while the disk refuses."""
+CLOSES_WITHIN: Final = 2.0
+"""Seconds that the end of the broker waits for the disk."""
+MAX_SHOWN: Final = 10_000
+"""Hashes of views that are remembered as explained in the current file; then each is explained again."""
+
+
+class Writer:
+    """See the module. `put` and `written` are called on the loop, everything else happens in the thread."""
+
+    def __init__(self, files: Files, clock: Clock, *, gather: float = GATHER, retry: float = RETRY) -> None:
+        self._files = files
+        self._clock = clock
+        self._gather = gather
+        self._retry = retry
+        self._waiting: deque[Record] = deque()
+        self._signals: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = {}
+        self._wake = threading.Event()
+        self._pause = threading.Event()
+        self._is_over = False
+        self._shown: set[str] = set()
+        self._seq = 0
+        self._said = 0
+        self.lost = 0
+        """Records that were dropped since the start; `_said` of them stand in the files as gaps."""
+        self.is_failing = False
+        """Whether the last attempt to write failed."""
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, record: Record) -> bool:
+        """Hand a record over; whether there was room. Never blocks."""
+        self._seq += 1
+        record.seq, record.time = self._seq, self._clock.wall()
+        if len(self._waiting) >= MAX_WAITING:
+            self.lost += 1
+            return False
+        self._waiting.append(record)
+        if not self._wake.is_set():
+            self._wake.set()
+        return True
+
+    async def written(self, record: Record, seconds: float) -> bool:
+        """Hand a record over, and wait until it is written; whether it was, within `seconds`."""
+        if self.is_failing or not self._thread.is_alive():
+            self.put(record)
+            return False
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._signals[id(record)] = loop, done
+        try:
+            if not self.put(record):
+                return False
+            self._pause.set()
+            async with asyncio.timeout(seconds):
+                await done
+        except TimeoutError:
+            return False
+        finally:
+            self._signals.pop(id(record), None)
+        return True
+
+    def close(self) -> None:
+        """Write what waits, and end. Blocks, for `CLOSES_WITHIN` at most."""
+        self._is_over = True
+        self._wake.set()
+        self._pause.set()
+        self._thread.join(CLOSES_WITHIN)
+        if self._waiting:
+            log.error("%d audit records could not be written before the end", len(self._waiting))
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if not self._is_over and not self._signals:
+                self._pause.wait(self._gather)
+            self._pause.clear()
+            self._wake.clear()
+            while self._waiting:
+                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
+                if not self._wrote(batch):
+                    if self._is_over:
+                        break
+                    self._pause.wait(self._retry)
+                    self._pause.clear()
+                    continue
+                for record in batch:
+                    self._waiting.popleft()
+                    self._tell(record)
+            if self._is_over:
+                self._files.close()
+                return
+
+    def _wrote(self, batch: Sequence[Record]) -> bool:
+        unsaid = self.lost - self._said
+        try:
+            lines, shown = self._lines(batch, unsaid)
+            if self._files.turn(len(lines)):
+                self._shown.clear()
+                lines, shown = self._lines(batch, unsaid)
+            self._files.append(lines)
+        except OSError as error:
+            self._alarm(error.strerror or type(error).__name__)
+            return False
+        self._shown |= shown
+        self._said += unsaid
+        if self.is_failing:
+            self.is_failing = False
+            log.warning("the audit is written again; %d records are lost since the start", self.lost)
+        return True
+
+    def _lines(self, batch: Sequence[Record], unsaid: int) -> tuple[bytes, set[str]]:
+        if len(self._shown) > MAX_SHOWN:
+            self._shown.clear()
+        parts = [gap_line(unsaid, self._clock.wall())] if unsaid else []
+        shown: set[str] = set()
+        for record in batch:
+            if isinstance(record, DiscoveryRecord) and record.mark.hash not in self._shown | shown:
+                shown.add(record.mark.hash)
+                parts.append(view_line(record.mark))
+            try:
+                parts.append(line_of(record))
+            except (TypeError, ValueError) as error:  # it must not stand in the way of the others
+                log.error("an audit record cannot be written: %s", type(error).__name__)
+                parts.append(gap_line(1, record.time))
+        return b"".join(parts), shown
+
+    def _alarm(self, why: str) -> None:
+        if not self.is_failing:
+            self.is_failing = True
+            where = self._files.directory
+            log.error("the audit cannot be written to %s: %s", where, printable(why, MAX_FOREIGN_TEXT))
+
+    def _tell(self, record: Record) -> None:
+        found = self._signals.pop(id(record), None)
+        if found is not None and not found[0].is_closed():
+            loop, done = found
+            loop.call_soon_threadsafe(_settle, done)
+
+
+def _settle(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)

@@ -1,0 +1,44 @@
+"""`mcp-broker audit`, of what real calls have left, while no broker runs."""
+
+import json
+from datetime import datetime
+
+import pytest
+
+from tests.cli.conftest import Program
+
+
+@pytest.fixture
+def used(program: Program) -> Program:
+    path = program.configure(one=program.probe("--name", "one"))
+    path.write_text(path.read_text(encoding="utf-8") + "audit: {enabled: true}\n", encoding="utf-8")
+    assert program.run("call", "one__echo", "text=hunter2").code == 0
+    assert program.run("call", "one__fail").code == 1
+    assert program.run("catalog").code == 0
+    return program
+
+
+def test_who_called_what_and_who_could_see_it(used: Program) -> None:
+    done = used.run("audit", "--since", "1h", "--json", "--event", "call")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [(one["public"], one["outcome"], one["front"]) for one in found] == [
+        ("one__echo", "done", "cli"),
+        ("one__fail", "failed", "cli"),
+    ]
+    assert "hunter2" not in done.out
+    today = datetime.now().astimezone().strftime("%Y-%m-%d")
+    seen = json.loads(used.run("audit", "--who-saw", "one__echo", "--on", today, "--json").out)["seen"]
+    assert {one["principal"] for one in seen} == {"local"} and "tools/list" in seen[0]["methods"]
+    table = used.run("audit", "--tool", "one__fail")
+    assert (table.code, table.err) == (0, "1 record\n")
+    header, row = (line.split("\t") for line in table.out.splitlines())
+    assert header[:5] == ["time", "event", "who", "what", "outcome"]
+    assert row[1:5] == ["call", "local", "tools/call one__fail", "failed"]
+    assert datetime.strptime(row[0], "%Y-%m-%d %H:%M:%S%z")
+    assert used.run("org", "create", "acme").code == 0
+    (made,) = (json.loads(one) for one in used.run("audit", "--event", "admin", "--json").out.splitlines())
+    assert (made["principal"], made["outcome"], made["target"]) == ("local", "done", "org:acme")
+    nobody = used.run("audit", "--who-saw", "one__echo", "--on", "2020-01-01")
+    assert (nobody.code, nobody.out) == (0, "") and "nobody was shown one__echo on 2020-01-01" in nobody.err
+    for option in (("--since", "soon"), ("--on", "Tuesday"), ("--on", today, "--since", "2h")):
+        assert used.run("audit", *option).code == 2
