@@ -3,9 +3,10 @@
 Whoever can run this can read the store's file: the actor is the operator of this machine, who may do everything.
 """
 
+import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +30,7 @@ from broker.core.shape import is_array, is_object
 from broker.generation import state_directory
 from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.errors import StoreError
+from broker.stores.glance import glance
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.usage.assembly import audit_of_administration
@@ -62,8 +64,13 @@ def do(config: Path | None, level: str, action: Do[Result], show: Callable[[Scre
 
 def key_secret_of(loaded: Loaded) -> Secret:
     """What keys are hashed with; made, if there is none yet. Raises: NoKeySecret."""
-    configured = loaded.config.identity.key_secret
-    return configured or make_key_secret(state_directory(loaded.config), SystemClock().random_bytes)
+    if loaded.config.identity.key_secret is not None:
+        return loaded.config.identity.key_secret
+    state = state_directory(loaded.config)
+    has_keys = False
+    with suppress(sqlite3.Error):  # a store without tables
+        has_keys = bool(glance(Location.of(loaded.config.store, state), "keys"))
+    return make_key_secret(state, SystemClock().random_bytes, has_keys=has_keys)
 
 
 @asynccontextmanager

@@ -58,15 +58,20 @@ def read_key_secret(directory: Path) -> Secret | None:
     return Secret(text)
 
 
-def make_key_secret(directory: Path, random_bytes: Callable[[int], bytes]) -> Secret:
+def make_key_secret(directory: Path, random_bytes: Callable[[int], bytes], *, has_keys: bool = False) -> Secret:
     """What the file in the state directory holds; made now if there is none. Several processes that come at once all
     get the same one: it is written aside, and the first to link it into place has made it.
 
-    Raises: NoKeySecret.
+    `has_keys`: whether the store has keys, which only the secret that is missing could verify. Raises: NoKeySecret.
     """
     known = read_key_secret(directory)
     if known is not None:
         return known
+    if has_keys:
+        raise NoKeySecret(
+            f"{directory / FILE} is missing, and the store has keys that were hashed with it. Restore it from a "
+            "backup; if there is none, set identity.key_secret, and rotate every key."
+        )
     text = base64.urlsafe_b64encode(random_bytes(SIZE)).decode().rstrip("=")
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

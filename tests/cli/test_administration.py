@@ -230,6 +230,17 @@ def test_a_store_that_cannot_be_used_is_said(house: Program) -> None:
     assert (done.code, done.out) == (1, "") and "is no SQLite database. Restore it from a backup" in done.err
 
 
+def test_a_key_secret_that_is_lost_is_not_made_anew_in_silence(house: Program, inside: Inside) -> None:
+    first = str(run_json(inside, "key", "create", "--org", "acme", "--name", "ci")["id"])
+    (state(house) / "key_secret").unlink()
+    for args in (["key", "create", "--org", "acme", "--name", "other"], ["key", "rotate", first]):
+        done = inside.run(*args)
+        assert (done.code, done.out) == (1, "") and "Restore it from a backup" in done.err
+    assert not (state(house) / "key_secret").exists()
+    assert inside.run("key", "delete", first, "--yes").code == 0
+    assert KEY.fullmatch(inside.run("key", "create", "--org", "acme", "--name", "ci").out.strip())
+
+
 def test_names_and_ids_are_completed(house: Program, inside: Inside) -> None:
     assert complete(house, "team show ac") == ["acme/ops"], "before there is a store"
     assert inside.run("team", "create", "acme/data").code == 0
