@@ -303,7 +303,8 @@ def public_url(text: str) -> str:
         raise Fault("must have no path", "Write it as in https://broker.example.com.")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise Fault("must begin with https://: credentials would be readable on the way")
-    return text.rstrip("/").lower()
+    default = {"https": ":443", "http": ":80"}[parts.scheme]
+    return text.rstrip("/").lower().removesuffix(default)
 
 
 def key_secret(value: Secret) -> Secret:

@@ -13,10 +13,11 @@ from broker.clock import Clock
 from broker.core.caller import Caller
 from broker.core.directory import Directory
 from broker.errors import printable
-from broker.identity.admission import Admission, Forbidden, Unauthorized
+from broker.identity.admission import Admission, Forbidden, Unauthorized, Unverifiable
 from broker.identity.credential import Credential
 from broker.identity.key_sets import Keys
 from broker.identity.placing import ClaimRules, place
+from broker.identity.supplies import Supplies
 from broker.identity.token import BadToken, Expired, check_claims, check_signature, read, scopes_of
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,13 @@ class Trust:
 class TokenAuthenticator:
     """See the module."""
 
-    def __init__(self, trust: Trust, keys: Keys, directory: Callable[[], Directory], clock: Clock) -> None:
+    def __init__(self, trust: Trust, keys: Keys, supplies: Supplies) -> None:
         self._trust = trust
         self._issuer = trust.rules.issuer
         self._keys = keys
-        self._directory = directory
-        self._clock = clock
+        self._directory = supplies.directory
+        self._silence = supplies.silence
+        self._clock = supplies.clock
 
     @property
     def is_source(self) -> bool:
@@ -62,6 +64,8 @@ class TokenAuthenticator:
             return None
         standing = _Standing.of(claims, self._trust.rules, self._directory, self._clock)
         if standing is None:
+            if self._silence() > 0:
+                raise Unverifiable  # the store may know the place (F-94)
             log.info("%s has no place here: %s", self._issuer, printable(str(claims["sub"]), 100))
             raise Forbidden("this user has no place here")
         if not scopes_of(claims).issuperset(self._trust.required_scopes):

@@ -29,7 +29,7 @@ def _authenticator(issuer: JwtIssuer, supplies: Supplies, outbound: Outbound) ->
         {value: Role(role) for value, role in issuer.roles.items()},
     )
     trust = Trust(rules, frozenset(issuer.audience), issuer.required_scopes)
-    return TokenAuthenticator(trust, _keys(issuer, supplies, outbound), supplies.directory, supplies.clock)
+    return TokenAuthenticator(trust, _keys(issuer, supplies, outbound), supplies)
 
 
 def _keys(issuer: JwtIssuer, supplies: Supplies, outbound: Outbound) -> Keys:

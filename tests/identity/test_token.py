@@ -13,12 +13,13 @@ from broker.clock import FakeClock
 from broker.core.caller import Caller, Role
 from broker.core.directory import Directory, Membership, Organization, Team
 from broker.core.grants import organization_level, team_level
-from broker.identity.admission import Admission, Forbidden, Unauthorized
+from broker.identity.admission import Admission, Forbidden, Unauthorized, Unverifiable
 from broker.identity.credential import Credential, credential_of
 from broker.identity.issuer import TokenAuthenticator, Trust
 from broker.identity.jwk import KeySet
 from broker.identity.key_sets import StaticKeys
-from broker.identity.placing import ClaimRules
+from broker.identity.placing import ClaimRules, place
+from broker.identity.supplies import Supplies
 from broker.identity.token import read, scopes_of, texts
 from tests.identity.asking import Ask
 from tests.identity.issuer import AUDIENCE, NOW, Issuer, jwk_of, new_key, pem_of, segment
@@ -41,11 +42,13 @@ def authenticator(
     clock: FakeClock | None = None,
     scopes: tuple[str, ...] = (),
     allowed: tuple[str, ...] = ALGORITHMS,
+    silence: float = 0.0,
 ) -> TokenAuthenticator:
     keys = StaticKeys(KeySet.of(issuer.jwks if jwks is None else jwks, allowed))
     everybody = directory("data", "ops") if found is None else found
     trust = Trust(rules, frozenset({AUDIENCE}), scopes)
-    return TokenAuthenticator(trust, keys, lambda: everybody, clock or FakeClock(NOW))
+    supplies = Supplies(clock or FakeClock(NOW), lambda: everybody, lambda: None, lambda: silence)
+    return TokenAuthenticator(trust, keys, supplies)
 
 
 async def admitted(text: str, **how: Any) -> Admission | None:
@@ -291,6 +294,42 @@ async def test_who_has_no_team_where_teams_are_claimed_has_no_place(claim: Any) 
         await admitted(ISSUER.token(groups=claim), rules=rules)
 
 
+async def test_F94_a_place_that_only_the_store_could_know_is_503_while_it_is_down() -> None:
+    rules = ClaimRules(ISSUER.url, organization_claim="org", team_claim="groups")
+    good, unknown = ISSUER.token(org="acme", groups="data"), ISSUER.token(org="made-at-run-time", groups="data")
+    assert (await caller_of(good, rules=rules, silence=5.0)).team == "data"
+    with pytest.raises(Unverifiable):
+        await admitted(unknown, rules=rules, silence=5.0)
+    with pytest.raises(Forbidden):
+        await admitted(unknown, rules=rules)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["acme", "data", "ops", "other", "", "admin"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["data", "a", "roles"]), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    claims=st.dictionaries(st.sampled_from(["org", "groups", "roles", "a"]), _JSON),
+    path=st.sampled_from(["groups", "a.data", "a"]),
+)
+def test_a_token_never_places_anybody_where_the_directory_has_no_place(claims: dict[str, Any], path: str) -> None:
+    """Nor, where teams are claimed, outside of them; nor in a role that the configuration does not map."""
+    found = directory("data", "ops")
+    rules = ClaimRules(
+        ISSUER.url, organization_claim="org", team_claim=path, role_claim="roles", roles={"data": Role.TEAM_ADMIN}
+    )
+    caller = place({**claims, "sub": "ada", "exp": NOW + 9}, rules, found)
+    if caller is not None:
+        assert caller.organization == "acme"
+        assert caller.team in ("data", "ops")
+        assert caller.team in texts(claims, path)
+        assert caller.role in (Role.MEMBER, Role.TEAM_ADMIN)
+        assert caller.principal == "jwt:https://login.example ada"
+
+
 async def test_a_claim_is_found_by_its_name_or_by_its_path() -> None:
     claims = {
         "realm_access": {"roles": ["a", "b"]},
@@ -342,7 +381,8 @@ async def test_I08_what_was_admitted_ends_with_the_token_and_with_its_place() ->
     clock, found = FakeClock(NOW), [directory("data")]
     rules = ClaimRules(ISSUER.url, "acme", team_claim="groups")
     keys = StaticKeys(KeySet.of(ISSUER.jwks, ALGORITHMS))
-    made = TokenAuthenticator(Trust(rules, frozenset({AUDIENCE})), keys, lambda: found[0], clock)
+    supplies = Supplies(clock, lambda: found[0], lambda: None)
+    made = TokenAuthenticator(Trust(rules, frozenset({AUDIENCE})), keys, supplies)
 
     async def admit() -> Admission:
         credential = credential_of(Ask.bearer(ISSUER.token(groups="data")))
