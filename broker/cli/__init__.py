@@ -15,6 +15,7 @@ from broker import __version__
 from broker.cli.administration import GROUPS
 from broker.cli.exits import BAD_INPUT, EPILOG, FAILED, INTERRUPTED, Stop
 from broker.cli.options import (
+    AnyName,
     Arguments,
     AsJson,
     Config,
@@ -22,10 +23,12 @@ from broker.cli.options import (
     Host,
     Level,
     LogLevel,
+    OfKind,
     Port,
     PromptArguments,
     PromptName,
     ResourceUri,
+    ShownAs,
     ToolName,
     View,
     Wait,
@@ -98,6 +101,7 @@ def check(
 @app.command(epilog=EPILOG)
 def catalog(
     config: Config = None,
+    who: ShownAs = None,
     view: View = "",
     wait: Wait = None,
     json: AsJson = False,
@@ -106,7 +110,41 @@ def catalog(
     """Show what callers are served, and about how many tokens it costs them."""
     from broker.cli import cataloging
 
-    raise typer.Exit(cataloging.catalog(config, view=view, wait=wait, as_json=json, level=log_level))
+    raise typer.Exit(cataloging.catalog(config, who=who, view=view, wait=wait, as_json=json, level=log_level))
+
+
+@app.command(epilog=EPILOG)
+def explain(
+    name: AnyName,
+    arguments: Arguments = None,
+    config: Config = None,
+    who: ShownAs = None,
+    view: View = "",
+    kind: OfKind = None,
+    wait: Wait = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Every rung that the decision passed.")] = False,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Name the rule by which a caller may, or may not, use something."""
+    from broker.cli import explaining
+    from broker.cli.arguments import parse
+
+    given = parse(arguments, values_are_text=False) if arguments else None
+    raise typer.Exit(
+        explaining.explain(
+            config,
+            name,
+            given,
+            who=who,
+            view=view,
+            kind=kind,
+            wait=wait,
+            show_all=show_all,
+            as_json=json,
+            level=log_level,
+        )
+    )
 
 
 @app.command(epilog=EPILOG)

@@ -1,11 +1,14 @@
 """`mcp-broker catalog`: what is served, under which names, and what it costs a model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from broker.admin.insight import seen
 from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
-from broker.cli.local import Local, Refused
+from broker.cli.guise import put_on
+from broker.cli.local import Local
 from broker.cli.screen import Node, Screen, count, line
 from broker.cli.survey import Row, dropped, isolated, survey
 from broker.config import Loaded
@@ -26,15 +29,20 @@ _WORDS: Final = {
 Document = dict[str, Any]
 
 
-def catalog(config: Path | None, *, view: str, wait: float | None, as_json: bool, level: str) -> int:
-    """The exit code. Raises: Stop."""
+def catalog(config: Path | None, *, who: str | None, view: str, wait: float | None, as_json: bool, level: str) -> int:
+    """The exit code. `who`: the caller whose catalog it is, as `guise` has it. Raises: Stop."""
     screen = begin(level)
     loaded = read_config(config)
-    only = _members(loaded, view)
-    return run_to_end(lambda: _catalog(Local(loaded, only), view, screen, wait, as_json=as_json))
+    local = Local(loaded, members(loaded, view))
+
+    async def main() -> int:
+        local.caller = await put_on(local, who)
+        return await _catalog(local, view, screen, wait, as_json=as_json)
+
+    return run_to_end(main)
 
 
-def _members(loaded: Loaded, view: str) -> frozenset[str] | None:
+def members(loaded: Loaded, view: str) -> frozenset[str] | None:
     """The servers of a view. Raises: Stop, if there is no such view."""
     if not view:
         return None
@@ -48,11 +56,9 @@ def _members(loaded: Loaded, view: str) -> frozenset[str] | None:
 async def _catalog(local: Local, view: str, screen: Screen, wait: float | None, *, as_json: bool) -> int:
     async with local.running():
         rows = await survey(local, screen, wait)
-        shown = {key: row for key, row in rows.items() if local.generation.policy.shows(view, key)}
-        try:
-            document = await _document(local, view, shown)
-        except Refused:  # of no server anything is known
-            document = _empty(shown)
+        visible = local.generation.shown(view, local.caller)
+        shown = {key: row for key, row in rows.items() if key in visible}
+        document = await _document(local, view, shown)
         if as_json:
             screen.json(document)
         else:
@@ -62,17 +68,17 @@ async def _catalog(local: Local, view: str, screen: Screen, wait: float | None, 
 
 
 async def _document(local: Local, view: str, rows: dict[str, Row]) -> Document:
-    items = {kind: await local.items(kind, view) for kind in Kind}
+    found = await seen(local.generation, local.caller, view)
+    items, instructions = found.items, found.instructions
     servers = {key: {**row, **_share(local, key, items), "dropped": dropped(local, key)} for key, row in rows.items()}
     costs: dict[str, int] = {}
     for key, row in rows.items():
         known = row["version"] is not None
         costs[key] = await local.tokens(_of_server(local, key, items), key) if known else 0
-    instructions: str | None = (await local.ask("server/discover", {}, view=view)).get("instructions")
-    everything = sum(len(wire.encode(item)) for found in items.values() for item in found)
+    everything = sum(len(wire.encode(item)) for those in items.values() for item in those)
     return {
         "servers": servers,
-        **{LISTS[kind].member: found for kind, found in items.items()},
+        **{LISTS[kind].member: those for kind, those in items.items()},
         "instructions": instructions,
         "tokens": {
             "total": estimate_tokens(everything + len(instructions or "")),
@@ -83,19 +89,11 @@ async def _document(local: Local, view: str, rows: dict[str, Row]) -> Document:
     }
 
 
-def _empty(rows: dict[str, Row]) -> Document:
-    tokens = {"total": 0, "instructions": 0, "servers": dict.fromkeys(rows, 0)}
-    nothing = {listed.member: list[Any]() for listed in LISTS.values()}
-    share = {**nothing, "own": dict[str, str](), "dropped": list[Any]()}
-    servers = {key: {**row, **share} for key, row in rows.items()}
-    return {"servers": servers, **nothing, "instructions": None, "tokens": tokens, "missing": _missing(rows)}
-
-
 def _missing(rows: dict[str, Row]) -> dict[str, str]:
     return {key: row["reason"] for key, row in rows.items() if row["state"] != "ready"}
 
 
-def _share(local: Local, key: str, items: dict[Kind, list[dict[str, Any]]]) -> dict[str, Any]:
+def _share(local: Local, key: str, items: Mapping[Kind, list[dict[str, Any]]]) -> dict[str, Any]:
     """A server's part: its public names by list, and the own names that differ from them."""
     share: dict[str, Any] = {}
     own: dict[str, str] = {}
@@ -108,7 +106,7 @@ def _share(local: Local, key: str, items: dict[Kind, list[dict[str, Any]]]) -> d
     return {**share, "own": own}
 
 
-def _of_server(local: Local, key: str, items: dict[Kind, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _of_server(local: Local, key: str, items: Mapping[Kind, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     mine = {kind: set(_share(local, key, items)[LISTS[kind].member]) for kind in Kind}
     return [item for kind in Kind for item in items[kind] if item[LISTS[kind].name_key] in mine[kind]]
 

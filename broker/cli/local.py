@@ -12,7 +12,7 @@ import anyio
 from broker.app import Broker
 from broker.config import Loaded
 from broker.core import wire
-from broker.core.caller import LOCAL
+from broker.core.caller import LOCAL, Caller
 from broker.core.era import LATEST_MODERN, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROGRESS, META_VERSION
 from broker.core.instructions import estimate_tokens
 from broker.core.request import LISTS, Kind
@@ -36,6 +36,8 @@ class Local:
     """See the module. `only`: the servers to start, None for all; names do not depend on it."""
 
     def __init__(self, loaded: Loaded, only: Collection[str] | None = None) -> None:
+        self.caller: Caller = LOCAL
+        """Who asks."""
         self.broker = Broker(narrowed(loaded, only), has_one_caller=True)
         self.generation = self.broker.generation
 
@@ -57,7 +59,7 @@ class Local:
         """
         envelope = {META_VERSION: LATEST_MODERN, META_CLIENT_INFO: ME, META_CLIENT_CAPABILITIES: {}, META_PROGRESS: 1}
         incoming = Incoming(1, method, {**params, "_meta": envelope})
-        answer = await self.broker.engine.answer(incoming, Who(LOCAL, LATEST_MODERN, view, front="cli"), emit)
+        answer = await self.broker.engine.answer(incoming, Who(self.caller, LATEST_MODERN, view, front="cli"), emit)
         response = json.loads(answer.body)
         if "error" in response:
             raise Refused(response["error"])

@@ -64,6 +64,16 @@ LogLevel = Annotated[
     Level, typer.Option("--log-level", case_sensitive=False, help="The least important log lines to show, on stderr.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+ShownAs = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="KEY",
+        show_default=False,
+        help="Whose: a key id, ORGANIZATION/TEAM or ORGANIZATION/TEAM/KEY; - for the key whose text is in "
+        "$MCP_BROKER_KEY, or on stdin. Left out: the local user.",
+    ),
+]
 Wait = Annotated[
     float | None,
     typer.Option(
@@ -79,6 +89,24 @@ ARGUMENTS_HELP = (
     "A value that is JSON is taken as JSON, any other as text."
 )
 Arguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", show_default=False, help=ARGUMENTS_HELP)]
+AnyName = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=tool_names, help="A public name, or a public URI.")
+]
+
+
+class KindName(StrEnum):
+    """What a name may stand for, in the words of the file."""
+
+    TOOLS = "tools"
+    PROMPTS = "prompts"
+    RESOURCES = "resources"
+    TEMPLATES = "templates"
+
+
+OfKind = Annotated[
+    KindName | None,
+    typer.Option("--kind", show_default=False, help="What the name stands for. Left out: whatever has that name."),
+]
 PromptArguments = Annotated[
     list[str] | None,
     typer.Argument(
