@@ -1,8 +1,10 @@
 """`mcp-broker serve`: the broker over HTTP, until somebody ends it."""
 
+import gc
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import anyio
 
@@ -26,11 +28,16 @@ from broker.stores.watch import Watch
 
 log = logging.getLogger(__name__)
 
+YOUNG: Final = 20_000
+"""Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
+makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
+
 
 def serve(config: Path | None, host: str, port: int, level: str) -> int:
     """The exit code. Raises: Stop."""
     begin(level)
     loaded = with_advice(read_config(config))
+    _spare_the_collector()
     broker = Broker(loaded)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
@@ -57,6 +64,13 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     run_async(lambda: run(broker, front))
     log.info("stopped")
     return OK
+
+
+def _spare_the_collector() -> None:
+    """What is loaded by now stays until the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def _adopt(broker: Broker) -> Callable[[Directory], None]:

@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, http: Http) -> None:
         self._current = http
         self._deadline = float("inf")
-        self._task = self._loop.create_task(self._run(http))
+        http.task = self._task = self._loop.create_task(self._run(http))
 
     async def _run(self, http: Http) -> None:
         try:

@@ -4,7 +4,6 @@ Every other path is 404 before anything else happens. Paths are compared as they
 taken from `Host` (I-02, I-24).
 """
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -150,9 +149,8 @@ class HttpFront:
         who = Who(admission.caller, envelope.version, view, envelope.capabilities, envelope.log_level)
         assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
-        task = asyncio.current_task()
-        assert task is not None
-        http.on_gone = task.cancel
+        assert http.task is not None
+        http.on_gone = http.task.cancel
         response = Response(http, self._tasks, _modern_status)
         with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
             await response.send(lambda emit: self._engine.answer(incoming, who, emit))

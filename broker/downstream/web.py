@@ -120,7 +120,7 @@ class Http:
     """One request: the connection feeds it, a front answers it."""
 
     __slots__ = (
-        *("method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size"),
+        *("method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size", "task"),
         *("_gone", "_is_chunked", "_is_old", "_is_whole", "_may_go_on", "_more", "_parts", "_wire"),
     )
 
@@ -153,6 +153,8 @@ class Http:
         """Whether the response is complete."""
         self.on_gone: Callable[[], object] | None = None
         """Called when the caller closes the connection before the response is complete."""
+        self.task: asyncio.Task[None] | None = None
+        """What answers it."""
         self.size = 0
         """Bytes of the body that wait here."""
         self._parts: list[bytes] = []

@@ -52,7 +52,7 @@ class WireResponse:
         """0 until its head is there."""
         self.headers: dict[str, str] = {}
         """By lower-case name; the first of several."""
-        self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.head: asyncio.Future[None] = connection.loop.create_future()
         self.is_complete = False
         self._parts: list[bytes] = []
         self._was_read = False
@@ -78,7 +78,7 @@ class WireResponse:
         Raises: WireFault.
         """
         if not self._parts and not self.is_complete and self._fault is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._connection.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -128,6 +128,8 @@ class _Connection(asyncio.Protocol):
     """One connection, and the callbacks of its parser."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        """Asked for once: each time it costs a system call."""
         self.response: WireResponse | None = None
         self.idle_since = 0.0
         self._is_open = False
@@ -333,7 +335,7 @@ class HttpWire:
         if connection not in self._busy:
             return
         self._busy.remove(connection)
-        now = asyncio.get_running_loop().time()
+        now = connection.loop.time()
         if connection.may_be_kept and not self._is_closed:
             connection.response = None
             connection.idle_since = now
