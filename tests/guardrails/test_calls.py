@@ -16,6 +16,7 @@ from broker.core.conditions import Condition, Op
 from broker.core.directory import Directory, Organization
 from broker.core.grants import Rule, organization_level
 from broker.core.match import Pattern
+from broker.core.questions import Question
 from broker.core.request import Kind
 from broker.errors import Blocked, BrokerError
 from broker.guardrails.chain import GuardrailRecord
@@ -483,3 +484,23 @@ async def test_I17_what_a_task_brings_is_judged_as_what_its_tool_says(tmp_path: 
         else:
             assert await call == json.loads(json.dumps(result).replace("secret", "***"))
         assert generation.guards.around(LOCAL, entry, "tasks/cancel") is UNGUARDED
+
+
+async def test_I17_what_belongs_to_no_entry_meets_every_guardrail_of_its_server_and_caller(tmp_path: Path) -> None:
+    narrow = {"phases": ["question", "request", "result"], "kinds": ["prompts"], "names": ["one__other"]}
+    async with guarded(tmp_path, fake(), fake(), redact=(MARK, {**narrow, "servers": ["one"]})) as place:
+        generation = place.broker.generation
+        entry = generation.catalog.lookup(Kind.TOOL, "one__echo")
+        assert entry is not None and isinstance(generation.guards, Guards)
+        asked = Question("elicitation/create", {"message": "a secret"})
+        assert (await generation.guards.outside(LOCAL, "one").question(asked)).params == {"message": "a ***"}
+        assert (await generation.guards.outside(LOCAL, "two").question(asked)).params == {"message": "a secret"}
+
+        async def send(params: Any) -> Json:
+            return {"said": "a secret", "_meta": {}}
+
+        call = generation.guards.around(LOCAL, entry, "x/y", is_foreign=True)
+        assert await call.call({"plain": 1, "_meta": {"k": "secret"}}, send) == {"said": "a ***", "_meta": {}}
+        with pytest.raises(Blocked):
+            await call.call({"text": "secret"}, send)  # what it would be rewritten to is another request
+        assert generation.guards.around(LOCAL, entry, "tools/call") is UNGUARDED

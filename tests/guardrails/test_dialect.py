@@ -24,7 +24,7 @@ def flaws(text: str | bytes) -> list[Flaw]:
 
 def test_every_flaw_is_said_with_its_line_and_in_their_order() -> None:
     text = "import os\n" + HEAD + "    x = ctx.arguments\n    y = misspelt\n    _z = 1\n" + END
-    assert [flaw.line for flaw in flaws(text)] == [1, 1, 3, 4, 5]
+    assert [flaw.line for flaw in flaws(text)] == [1, 3, 4, 5]
 
 
 def test_a_million_flaws_are_twenty() -> None:
