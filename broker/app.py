@@ -16,13 +16,16 @@ from anyio.abc import TaskStatus
 from broker.clock import Clock, SystemClock
 from broker.config import ConfigError, Loaded
 from broker.core.era import LATEST_LEGACY, declared_upstream
+from broker.core.lifecycle import Phase
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
 from broker.generation import Generation, OnlyCaller, problems_of, state_directory
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
-from broker.usage.assembly import audit_of
+from broker.usage.assembly import audit_of, meter_of
+from broker.usage.audit import LineAudit
+from broker.usage.gauges import Gauge
 
 Front = Callable[["Broker"], Awaitable[None]]
 """Serves callers until it is done: the host has closed the pipe, or `broker.engine.closing` is set."""
@@ -71,10 +74,39 @@ class Broker:
         is_only = waits_for_caller or has_one_caller
         self.generation = Generation.build(loaded, self.clock, hub, only if is_only else None)
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
+        self.meter = meter_of(loaded.config)
+        """What is counted of calls."""
         self.audit = audit_of(
-            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes
+            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes, self.meter
         )
         self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock, self.audit)
+
+    def gauges(self) -> list[Gauge]:
+        """How it is doing at this moment."""
+        pool, views = self.generation.pool, self.generation.views
+        found = [Gauge("streams", "Open streams that are told of changes.", len(self.engine.hub))]
+        for key, upstream in pool.upstreams.items():
+            links = len(pool.isolated[key]) if key in pool.isolated else int(upstream.is_ready)
+            found += [
+                Gauge("upstream_up", "1: it is ready.", int(upstream.is_ready), {"upstream": key}),
+                Gauge("links", "Links that carry calls.", links, {"upstream": key}),
+                *(
+                    Gauge(
+                        "upstream_state",
+                        "1: it is in this state.",
+                        int(upstream.state.phase is phase),
+                        {"upstream": key, "state": phase.value},
+                    )
+                    for phase in Phase
+                ),
+            ]
+        for word, number in (("hit", views.hits), ("miss", views.misses)):
+            found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
+        if isinstance(self.audit, LineAudit):
+            writer = self.audit.writer
+            found.append(Gauge("audit_lost", "Audit records that were dropped.", writer.lost, is_counter=True))
+            found.append(Gauge("audit_failing", "1: the audit cannot be written.", int(writer.is_failing)))
+        return found
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:

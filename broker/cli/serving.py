@@ -17,6 +17,7 @@ from broker.config import Loaded, Secret
 from broker.core.directory import Directory
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
+from broker.downstream.metrics import Metrics
 from broker.downstream.server import bind, is_loopback, serve_http
 from broker.generation import state_directory
 from broker.identity.assembly import identity_of, resource_of
@@ -25,6 +26,7 @@ from broker.identity.supplies import Supplies
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.watch import Watch
+from broker.usage.meter import Counts
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
         raise Stop(
             f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
         ) from None
+    metrics = metrics_of(broker)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
@@ -58,7 +61,7 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
-            await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source))
+            await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics)
             tasks.cancel_scope.cancel()
 
     run_async(lambda: run(broker, front))
@@ -103,6 +106,14 @@ def _door(broker: Broker, host: str, watch: Watch, *, may_have_keys: bool) -> Do
     public_url = config.identity.public_url
     guard = Guard(config.server.allowed_hosts, config.server.allowed_origins, public_url)
     return Door(guard, identity, resource_of(config.identity, config.broker.name), broker.audit)
+
+
+def metrics_of(broker: Broker) -> Metrics | None:
+    """The page of `/metrics`, if it is served."""
+    access = broker.loaded.config.metrics.access
+    if access == "off" or not isinstance(broker.meter, Counts):
+        return None
+    return Metrics(broker.meter, broker.gauges, access)
 
 
 def _announce(loaded: Loaded, url: str, has_source: bool) -> None:

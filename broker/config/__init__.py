@@ -8,7 +8,7 @@ from broker.config.access import (
     RuleSettings,
     TeamSettings,
 )
-from broker.config.audit import AuditSettings
+from broker.config.audit import AuditSettings, MetricsSettings
 from broker.config.directory import directory_of, rule_of
 from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -48,6 +48,7 @@ __all__ = [
     "KeySettings",
     "LevelSettings",
     "Loaded",
+    "MetricsSettings",
     "NameRules",
     "NamingSettings",
     "OrganizationSettings",

@@ -13,6 +13,12 @@ _Paths = Annotated[Mapping[Annotated[str, AfterValidator(rules.value_path)], _Fo
 _Allowed = Annotated[Mapping[Annotated[str, AfterValidator(rules.tool_name)], _Paths], *Freeze]
 
 
+class MetricsSettings(Strictest):
+    access: Literal["off", "admin", "public"] = Field(
+        default="off", description="Who may read /metrics: nobody, keys with the role admin, or everybody."
+    )
+
+
 class AuditSettings(Strictest):
     enabled: bool | None = Field(
         default=None, description="Whether calls and discoveries are recorded. null: where callers have credentials."

@@ -17,7 +17,7 @@ from pydantic import (
 
 from broker.config import rules
 from broker.config.access import OrganizationSettings
-from broker.config.audit import AuditSettings
+from broker.config.audit import AuditSettings, MetricsSettings
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import dotted
 from broker.config.grants import grant_conflicts, scope_conflicts
@@ -232,6 +232,7 @@ class Config(Strictest):
     audit: AuditSettings = Field(
         default_factory=AuditSettings, description="What is recorded of calls and discoveries."
     )
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is counted, and who may read it.")
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )

@@ -16,6 +16,7 @@ import anyio.abc
 from broker.core import wire
 from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, is_modern
 from broker.core.shape import is_object
+from broker.downstream import metrics
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope
@@ -44,6 +45,7 @@ from broker.identity.admission import Admission
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
+from broker.usage.gauges import Gauge
 
 ENDPOINT: Final = "/mcp"
 _ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
@@ -56,7 +58,8 @@ LAST_EVENT_HEADER: Final = "last-event-id"
 class HttpFront:
     """Serves HTTP requests; `running` must be entered around it."""
 
-    def __init__(self, engine: Engine, door: Door) -> None:
+    def __init__(self, engine: Engine, door: Door, page: metrics.Metrics | None = None) -> None:
+        self._metrics = page
         self._engine = engine
         self._door = door
         self._sessions = Sessions(engine.session_ended)
@@ -89,6 +92,8 @@ class HttpFront:
     async def _route(self, path: str, http: Http) -> None:
         if path in ("/healthz", "/readyz"):
             return await self._health(path, http)
+        if path == metrics.PATH and self._metrics is not None:
+            return await self._metrics.serve(http, self._door, self._gauges())
         is_sse = path in ("/sse", "/messages")
         if not is_sse and not _ENDPOINT.fullmatch(path):
             return await self._door.describe(http, path)
@@ -110,6 +115,10 @@ class HttpFront:
                 await http.respond(200)
             case _:
                 raise HttpError.not_allowed("GET, POST, DELETE")
+
+    def _gauges(self) -> list[Gauge]:
+        """What only the front knows."""
+        return [Gauge("sessions", "Open legacy sessions over HTTP.", len(self._sessions))]
 
     async def _health(self, path: str, http: Http) -> None:
         if http.method not in ("GET", "HEAD"):

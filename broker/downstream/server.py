@@ -14,6 +14,7 @@ from broker.downstream.connection import Connection
 from broker.downstream.door import Door
 from broker.downstream.engine import Engine
 from broker.downstream.http import HttpFront
+from broker.downstream.metrics import Metrics
 from broker.downstream.web import Http
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,15 @@ class HttpServer:
                 await asyncio.wait(left)
 
 
-async def serve_http(engine: Engine, door: Door, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+async def serve_http(
+    engine: Engine,
+    door: Door,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    metrics: Metrics | None = None,
+) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
-    front = HttpFront(engine, door)
+    front = HttpFront(engine, door, metrics)
     async with front.running():
         on_ready()
         await HttpServer(front.serve).run(listener, engine.closing)

@@ -76,6 +76,9 @@ class Views:
         self._cursor_key = cursor_key
         self._catalog: Catalog | None = None
         self._marks = Marks()
+        self.hits = 0
+        self.misses = 0
+        """Pages that were there already, and pages that had to be made."""
         self._kept: dict[tuple[Standing, str, frozenset[str]], _View] = {}
 
     def adopt(self, policy: Policy) -> None:
@@ -112,7 +115,10 @@ class Views:
         start = self._start(entries, bound, request.params)
         pages = self._view(catalog, scope).pages
         key = (kind, (is_modern(request.version), knows_tasks(request.version)), start)
-        if key not in pages:
+        if key in pages:
+            self.hits += 1
+        else:
+            self.misses += 1
             pages[key] = _encoded(catalog, entries[start : start + PAGE_SIZE], kind, request)
         result: dict[str, Any] = {LISTS[kind].member: orjson.Fragment(pages[key])}
         if start + PAGE_SIZE < len(entries):

@@ -14,7 +14,8 @@ from broker.stores.location import Location
 from broker.usage.audit import NO_AUDIT, Audit, LineAudit
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
-from broker.usage.writer import Writer
+from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
+from broker.usage.writer import NO_WRITER, Writer
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,28 @@ def is_audited(config: Config, state: Path) -> bool:
     return Location.of(config.store, state).holds_something()
 
 
-def audit_of(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]]) -> Audit:
+def meter_of(config: Config) -> Counts | NoMeter:
+    """Where is counted, if `/metrics` is served."""
+    return NO_METER if config.metrics.access == "off" else Counts(config.servers)
+
+
+def audit_of(
+    config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter = NO_METER
+) -> Audit:
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
-    return _audit(config, state, clock, hashes) if is_audited(config, state) else NO_AUDIT
+    if is_audited(config, state):
+        return _audit(config, state, clock, hashes, meter)
+    return LineAudit(NO_WRITER, clock, meter=meter) if meter.is_on else NO_AUDIT
 
 
 def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:
     """For who changes who may do what: recorded unless the file says no, since the first key is made by nobody."""
-    return NO_AUDIT if config.audit.enabled is False else _audit(config, state, clock, dict)
+    return NO_AUDIT if config.audit.enabled is False else _audit(config, state, clock, dict, NO_METER)
 
 
-def _audit(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]]) -> LineAudit:
+def _audit(
+    config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter
+) -> LineAudit:
     settings = config.audit
     bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
@@ -49,6 +61,7 @@ def _audit(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mappi
     return LineAudit(
         writer,
         clock,
+        meter=meter,
         is_required=settings.required,
         arguments=Excerpts(settings.arguments, secret) if settings.arguments else None,
         results=Excerpts(settings.results, secret) if settings.results else None,

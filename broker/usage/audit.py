@@ -22,9 +22,10 @@ from broker.core.policy import Decision, Denied, Policy
 from broker.core.shape import is_object
 from broker.errors import Blocked, BrokerError, Refused, Unrecorded, UpstreamTimedOut
 from broker.usage.excerpt import Excerpts
+from broker.usage.meter import NO_METER, Meter
 from broker.usage.records import AdminRecord, AuthRecord, CallRecord, DiscoveryRecord, Mark, Outcome, Record
 from broker.usage.revision import revision_of
-from broker.usage.writer import Writer
+from broker.usage.writer import NoWriter, Writer
 
 log = logging.getLogger(__name__)
 
@@ -173,19 +174,21 @@ NO_AUDIT: Final = NoAudit()
 
 
 class LineAudit:
-    """Lines in files. `hashes`: name -> hash of the guardrails in force."""
+    """Lines in files, and counts. `hashes`: name -> hash of the guardrails in force."""
 
     def __init__(
         self,
-        writer: Writer,
+        writer: Writer | NoWriter,
         clock: Clock,
         *,
+        meter: Meter = NO_METER,
         is_required: bool = False,
         arguments: Excerpts | None = None,
         results: Excerpts | None = None,
         hashes: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.writer = writer
+        self.meter = meter
         self.clock = clock
         self.is_required = is_required
         self.arguments = arguments
@@ -211,6 +214,7 @@ class LineAudit:
 
     def admitted_not(self, peer: str, status: int, reason: str) -> None:
         """See `Audit`."""
+        self.meter.refused(status)
         since, count, more = self._auth
         now = self.clock.now()
         if not count or now - since >= 60:
@@ -231,6 +235,8 @@ class LineAudit:
 
     def policy_mark(self, policy: Policy) -> str:
         """Which policy it was: the same for the same rules, also in another broker."""
+        if not self.writer.is_on:
+            return ""
         if self._policy is None or self._policy[0] is not policy:
             self._policy = policy, revision_of(policy)
         return self._policy[1]
@@ -247,9 +253,8 @@ class LineAudit:
 class LineTrail:
     """See `Trail`."""
 
-    is_kept: bool = True
-
     def __init__(self, audit: LineAudit, asked: Asked) -> None:
+        audit.meter.began()
         self._audit = audit
         self._asked = asked
         self._began = audit.clock.now()
@@ -269,6 +274,11 @@ class LineTrail:
             request_bytes=asked.size,
             trace=trace_of(asked.params),
         )
+
+    @property
+    def is_kept(self) -> bool:
+        """See `Trail`."""
+        return self._audit.writer.is_on
 
     @property
     def must_wait(self) -> bool:
@@ -361,14 +371,19 @@ class LineTrail:
         if self._is_over:
             return
         self._is_over = True
-        asked, record = self._asked, self._record
+        asked, record, meter = self._asked, self._record, self._audit.meter
+        meter.ended()
+        if self._shown is not None or (asked.method in DISCOVERIES and outcome == "done"):
+            meter.discovered(asked.method)
         if self._shown is not None:
             shown = DiscoveryRecord(
                 asked.caller, asked.front, asked.era, asked.method, self._shown, asked.view, record.policy, record.trace
             )
             self._audit.writer.put(shown)
         elif asked.method not in SILENT:
-            self._audit.writer.put(self._filled(record, outcome))
+            self._filled(record, outcome)
+            meter.called(record)
+            self._audit.writer.put(record)
 
     def _filled(self, record: CallRecord, outcome: Outcome) -> Record:
         record.outcome = outcome
@@ -397,18 +412,10 @@ class LineTrail:
         )
 
 
-SILENT: Final = frozenset(
-    {
-        "ping",
-        "logging/setLevel",
-        "initialize",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-    }
+DISCOVERIES: Final = frozenset(
+    {"initialize", "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list"}
 )
+SILENT: Final = DISCOVERIES | {"ping", "logging/setLevel"}
 """Requests that are no use of an entry: those that showed a view have a record of that."""
 
 

@@ -35,6 +35,8 @@ MAX_SHOWN: Final = 10_000
 class Writer:
     """See the module. `put` and `written` are called on the loop, everything else happens in the thread."""
 
+    is_on: bool = True
+
     def __init__(self, files: Files, clock: Clock, *, gather: float = GATHER, retry: float = RETRY) -> None:
         self._files = files
         self._clock = clock
@@ -166,6 +168,31 @@ class Writer:
         if found is not None and not found[0].is_closed():
             loop, done = found
             loop.call_soon_threadsafe(_settle, done)
+
+
+class NoWriter:
+    """For who counts, and records nothing."""
+
+    is_on: bool = False
+    lost: int = 0
+    is_failing: bool = False
+
+    def start(self) -> None:
+        """See `Writer`."""
+
+    def put(self, record: Record) -> bool:
+        """See `Writer`."""
+        return True
+
+    async def written(self, record: Record, seconds: float) -> bool:
+        """See `Writer`."""
+        return True
+
+    def close(self) -> None:
+        """See `Writer`."""
+
+
+NO_WRITER: Final = NoWriter()
 
 
 def _settle(done: "asyncio.Future[None]") -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from broker.app import Broker
+from broker.cli.serving import metrics_of
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.server import bind, serve_http
@@ -57,8 +58,8 @@ async def serving(
         port = listener.getsockname()[1]
         ready = anyio.Event()
         identity = (make_identity or nobody)(found.broker)
-        door = Door(guard or Guard(), identity, resource)
-        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set))
+        door = Door(guard or Guard(), identity, resource, found.broker.audit)
+        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, metrics_of(found.broker)))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:
