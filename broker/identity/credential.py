@@ -40,13 +40,18 @@ class Credential:
         """SHA-256 of the whole text: what anything that is remembered of it stands under (I-04)."""
 
 
+def check_query(asking: Asking) -> None:
+    """Raises: Ambiguous, for a credential in the query string (SP-75)."""
+    if asking.query:
+        _refuse_parameters(asking.query)
+
+
 def credential_of(asking: Asking) -> Credential | None:
     """The credential of a request; None if it has none.
 
-    Raises: Ambiguous, for more than one, or for one in the query string (SP-75); Unauthorized, for what can be none.
+    Raises: Ambiguous, for more than one, or for one in the query string; Unauthorized, for what can be none.
     """
-    if asking.query:
-        _refuse_parameters(asking.query)
+    check_query(asking)
     headers = asking.headers
     authorization, key = headers.get("authorization"), headers.get("x-api-key")
     if authorization is None and key is None:

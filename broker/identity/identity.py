@@ -2,9 +2,9 @@
 
 In order, first failure wins:
 
-1. more than one credential, or one in the query string: 400;
+1. one in the query string: 400;
 2. no credential source at all, on a listener that only this machine reaches: the caller is `local`;
-3. no credential: 401;
+3. more than one credential: 400; none, or what can be none: 401;
 4. a credential that was verified before, under the hash of all of it, and is still in force: its caller;
 5. too many bad ones from there: 429, unread;
 6. the authenticators, in order: the first that says it is its own decides; none does: 401.
@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from broker.clock import Clock
 from broker.core.caller import LOCAL
 from broker.identity.admission import Admission, Asking, Refusal, TooManyFailures, Unauthorized, Unverifiable
-from broker.identity.credential import Credential, credential_of
+from broker.identity.credential import Credential, check_query, credential_of
 from broker.identity.failures import Failures
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,11 @@ class Identity:
     def known(self, asking: Asking) -> Admission | None:
         """Who asks, if that is known without waiting; None: `admit` finds out. Raises: Refusal, and nothing else."""
         try:
-            credential = credential_of(asking)
             if not self.has_source:
+                # Whatever a host was told to send: there is nobody who could verify it.
+                check_query(asking)
                 return self._local
+            credential = credential_of(asking)
             if credential is None:
                 raise Unauthorized(has_credential=False)
             return self._remembered(credential.digest)

@@ -203,7 +203,15 @@ def test_any_other_query_is_none_of_our_business(query: bytes) -> None:
 
 
 async def test_without_a_source_a_private_listener_has_one_caller_and_another_has_none() -> None:
-    assert (await admitted(Identity(FakeClock(), [], is_private=True), Ask.of())).caller is LOCAL
+    for ask in (
+        Ask.of(),
+        Ask.of(("Authorization", "Basic x")),
+        Ask.key("x"),
+        Ask.of(("X-API-Key", ""), ("x-api-key", "y")),
+    ):
+        assert (await admitted(Identity(FakeClock(), [], is_private=True), ask)).caller is LOCAL
+    with pytest.raises(Ambiguous):
+        await admitted(Identity(FakeClock(), [], is_private=True), Ask.of(query=b"api_key=x"))
     with pytest.raises(Unauthorized):
         await admitted(Identity(FakeClock(), [], is_private=False), Ask.of())
 
