@@ -76,9 +76,10 @@ class Generation:
     def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None) -> None:
         config = loaded.config
         self.config = config
-        self._file = directory_of(config.organizations, config.identity.jwt)
+        self.file = directory_of(config.organizations, config.identity.jwt)
+        """What the file says of organizations; the policy has that of the store too."""
         self.naming = naming_of(config)
-        self.policy = policy_of(config, merge(self._file, NOBODY)[0])
+        self.policy = policy_of(config, merge(self.file, NOBODY)[0])
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
@@ -127,7 +128,7 @@ class Generation:
 
         Returns what of the database is not in force, as sentences.
         """
-        directory, said = merge(self._file, database)
+        directory, said = merge(self.file, database)
         before, policy = self.policy, self.policy.with_directory(directory)
         self.policy = policy
         self.views.adopt(policy)

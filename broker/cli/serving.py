@@ -8,10 +8,15 @@ from typing import Final
 
 import anyio
 
+from broker.admin.api import Api
+from broker.admin.desk import Office
+from broker.admin.journal import AuditJournal
+from broker.admin.premises import Premises
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.callers import with_advice
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
+from broker.cli.office import key_secret_of
 from broker.cli.screen import count, line
 from broker.config import Loaded, Secret
 from broker.core.directory import Directory
@@ -43,6 +48,7 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     broker = Broker(loaded)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
+    premises = _premises(broker, location)
     may_have_keys = location.holds_something()
     door = _door(broker, host, watch, may_have_keys=may_have_keys)
     try:
@@ -56,12 +62,15 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
-        async with anyio.create_task_group() as tasks:
+        async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
-            await serve_http(broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics)
+            api = Api(premises, lambda: broker.generation)
+            await serve_http(
+                broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics, api
+            )
             tasks.cancel_scope.cancel()
 
     run_async(lambda: run(broker, front))
@@ -74,6 +83,20 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+def _premises(broker: Broker, location: Location) -> Premises:
+    async def furnish() -> Office:
+        return Office(
+            await open_store(location),
+            lambda: broker.generation.file,
+            lambda: tuple(broker.generation.config.servers),
+            broker.clock,
+            lambda: key_secret_of(broker.loaded),
+            AuditJournal(broker.audit),
+        )
+
+    return Premises(furnish)
 
 
 def _adopt(broker: Broker) -> Callable[[Directory], None]:

@@ -1,14 +1,14 @@
-"""The HTTP front: `/mcp` and `/mcp/<view>` for both eras, `/sse` and `/messages` for the oldest one, and health.
+"""The HTTP front: `/mcp` and `/mcp/<view>` for both eras, `/sse` and `/messages` for the oldest, `/api`, and health.
 
 Every other path is 404 before anything else happens. Paths are compared as they were sent, never decoded, and never
 taken from `Host` (I-02, I-24).
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.abc
@@ -53,15 +53,25 @@ _ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
+_API: Final = "/api/"
+
+
+class Api(Protocol):
+    """What answers below `/api/`, if anything does."""
+
+    async def serve(self, http: Http, admission: Admission, front: "HttpFront") -> None:
+        """One request of somebody who was let in. Raises: HttpError, BodyRefused, Disconnected."""
+        ...
 
 
 class HttpFront:
     """Serves HTTP requests; `running` must be entered around it."""
 
-    def __init__(self, engine: Engine, door: Door, page: metrics.Metrics | None = None) -> None:
+    def __init__(self, engine: Engine, door: Door, page: metrics.Metrics | None = None, api: Api | None = None) -> None:
         self._metrics = page
         self._engine = engine
         self._door = door
+        self._api = api
         self._sessions = Sessions(engine.session_ended)
         self._vigil = Vigil()
         self._sse = SseFront(engine, self._vigil)
@@ -79,6 +89,16 @@ class HttpFront:
                 self._tasks = None
                 tasks.cancel_scope.cancel()
 
+    def sessions(self) -> Iterator[LegacySession]:
+        """All that are open, those of the old transport too."""
+        yield from self._sessions.listed()
+        yield from self._sse.sessions()
+
+    def end(self, session: LegacySession) -> None:
+        """End a session with all that is in flight in it."""
+        if not self._sse.end(session):
+            self._sessions.close(session)
+
     async def serve(self, http: Http) -> None:
         """One request."""
         with suppress(Disconnected):
@@ -94,6 +114,8 @@ class HttpFront:
             return await self._health(path, http)
         if path == metrics.PATH and self._metrics is not None:
             return await self._metrics.serve(http, self._door, self._gauges())
+        if self._api is not None and path.startswith(_API):
+            return await self._api.serve(http, await self._door.admit(http, ENDPOINT), self)
         is_sse = path in ("/sse", "/messages")
         if not is_sse and not _ENDPOINT.fullmatch(path):
             return await self._door.describe(http, path)

@@ -13,7 +13,7 @@ import anyio
 from broker.downstream.connection import Connection
 from broker.downstream.door import Door
 from broker.downstream.engine import Engine
-from broker.downstream.http import HttpFront
+from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
 from broker.downstream.web import Http
 
@@ -118,9 +118,10 @@ async def serve_http(
     listener: socket.socket,
     on_ready: Callable[[], None],
     metrics: Metrics | None = None,
+    api: Api | None = None,
 ) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
-    front = HttpFront(engine, door, metrics)
+    front = HttpFront(engine, door, metrics, api)
     async with front.running():
         on_ready()
         await HttpServer(front.serve).run(listener, engine.closing)

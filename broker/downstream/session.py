@@ -199,6 +199,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def listed(self) -> tuple[LegacySession, ...]:
+        """All of them."""
+        return tuple(self._sessions.values())
+
     def open(self, session: LegacySession) -> bool:
         """Keep a new session; an idle one of the same principal makes room if it has too many. False if none is."""
         own = [other for other in self._sessions.values() if other.caller.principal == session.caller.principal]

@@ -47,6 +47,17 @@ class SseFront:
         self._vigil = vigil
         self._streams: dict[str, _Stream] = {}
 
+    def sessions(self) -> tuple[LegacySession, ...]:
+        """All that are open."""
+        return tuple(stream.session for stream in self._streams.values())
+
+    def end(self, session: LegacySession) -> bool:
+        """End a session, if it is one of these."""
+        stream = self._streams.get(session.id)
+        if stream is not None:
+            stream.tasks.cancel_scope.cancel()
+        return stream is not None
+
     async def serve(self, path: str, admission: Admission, http: Http) -> None:
         """One request to `/sse` or `/messages`."""
         if path == "/sse":

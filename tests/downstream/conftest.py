@@ -14,6 +14,7 @@ from broker.app import Broker
 from broker.cli.serving import metrics_of
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
+from broker.downstream.http import Api
 from broker.downstream.server import bind, serve_http
 from broker.identity.identity import Identity
 from broker.identity.resource import Resource
@@ -51,6 +52,7 @@ async def serving(
     guard: Guard | None = None,
     make_identity: Callable[[Broker], Identity] | None = None,
     resource: Resource = NO_RESOURCE,
+    make_api: Callable[[Broker], Api] | None = None,
     **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
@@ -59,7 +61,9 @@ async def serving(
         ready = anyio.Event()
         identity = (make_identity or nobody)(found.broker)
         door = Door(guard or Guard(), identity, resource, found.broker.audit)
-        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, metrics_of(found.broker)))
+        api = None if make_api is None else make_api(found.broker)
+        page = metrics_of(found.broker)
+        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, page, api))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:

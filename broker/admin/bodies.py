@@ -1,0 +1,121 @@
+"""What requests of the API may say: strict, and nothing else. No field is a command, or a URL to fetch (I-01)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from broker.admin.rules import KEPT, Rules
+from broker.core.caller import Role
+from broker.core.request import Kind
+
+RoleName = Literal["member", "team-admin", "org-admin", "admin"]
+KindName = Literal["tools", "prompts", "resources", "templates"]
+Seconds = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
+"""Until the year 9999."""
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Word = Annotated[str, Field(min_length=1, max_length=512)]
+RuleList = Annotated[list[dict[str, Any]], Field(max_length=1000)] | None
+
+
+class Body(BaseModel):
+    """A field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RulesBody(Body):
+    """`allow` and `deny` in the words of servers.yaml: a list that is left out stays as it is, `null` takes it away."""
+
+    allow: RuleList = None
+    deny: RuleList = None
+
+    @property
+    def rules(self) -> Rules:
+        """See `Rules`."""
+        given = self.model_fields_set
+        return Rules(self.allow if "allow" in given else KEPT, self.deny if "deny" in given else KEPT)
+
+
+class NewPlace(RulesBody):
+    """An organization, or a team."""
+
+    name: Word
+
+
+class NewKey(RulesBody):
+    """A key. `team`: left out for one that stands directly in its organization. `expires`: seconds since 1970."""
+
+    organization: Word
+    team: Word | None = None
+    name: Word
+    role: RoleName = "member"
+    expires: Seconds | None = None
+
+
+class KeyChange(RulesBody):
+    """What is left out stays."""
+
+    role: RoleName | None = None
+    expires: Seconds | None = None
+
+    @property
+    def new_role(self) -> Role | None:
+        """None: as it is."""
+        return None if self.role is None else Role(self.role)
+
+
+class Rotation(Body):
+    """`overlap`: seconds for which the old text stays good."""
+
+    overlap: Seconds | None = None
+
+
+class Move(Body):
+    """Where a key goes. `team`: left out for the organization itself."""
+
+    organization: Word
+    team: Word | None = None
+
+
+class NewMember(Body):
+    """`principal`: `jwt:<issuer> <subject>` or `key:<id>`."""
+
+    principal: Word
+    role: RoleName
+
+
+class Question(Body):
+    """May `as` use `name`? With `arguments`: may it make this call of a tool?"""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    who: Text = Field(alias="as")
+    name: Text
+    kind: KindName | None = None
+    view: str = Field("", max_length=64)
+    arguments: dict[str, Any] | None = None
+
+    @property
+    def of_kind(self) -> Kind | None:
+        """None: whatever has that name."""
+        return None if self.kind is None else Kind(self.kind)
+
+
+class ViewQuery(Body):
+    """Whose view, and which."""
+
+    who: Text = Field(alias="as")
+    view: str = Field("", max_length=64)
+
+
+class PlaceQuery(Body):
+    """Of one place only."""
+
+    organization: str = Field("", max_length=64)
+    team: str = Field("", max_length=64)
+
+
+class MemberQuery(Body):
+    """Whose role."""
+
+    principal: Word
