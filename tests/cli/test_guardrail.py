@@ -1,13 +1,16 @@
 """`mcp-broker guardrail`, and what the other commands say of a guardrail that cannot be used."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cli.conftest import Program
+from tests.cli.conftest import LIMIT, Program, children_of, wait_until
 from tests.guardrails.corpus import CANARY
+from tests.peers import is_alive
 
 RULE = """\
 def check(ctx):
@@ -110,3 +113,28 @@ def test_a_guardrail_judges_calls_of_the_command_line_too(rule: Program) -> None
     assert rule.run("check").code == 0
     done = rule.run("call", "one__echo", "do=block", "text=x")
     assert (done.code, done.out) == (1, "blocked by guardrail rule\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux")
+@pytest.mark.parametrize("end", ["the host closes the pipe", "SIGTERM", "SIGKILL"])
+def test_no_guardrail_process_outlives_the_broker(rule: Program, end: str) -> None:
+    configure(rule, "rule.py")
+    broker = rule.start("stdio")
+    # Two processes for guardrails, and the server.
+    wait_until(lambda: len(children_of(broker.pid)) >= 3, "the processes are there")
+    children = children_of(broker.pid)
+    if end == "the host closes the pipe":
+        assert broker.stdin is not None
+        broker.stdin.close()
+    else:
+        broker.send_signal(getattr(signal, end))
+    assert broker.wait(LIMIT) == (-signal.SIGKILL if end == "SIGKILL" else 0)
+    guards = [pid for pid in children if is_guard(pid)] if end == "SIGKILL" else children
+    wait_until(lambda: not any(is_alive(pid) for pid in guards), "the processes are gone")
+
+
+def is_guard(pid: int) -> bool:
+    try:
+        return b"broker.guardrails" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
