@@ -41,6 +41,9 @@ NotReady = TimeoutError
 """What was started does not answer in time."""
 
 
+NOTHING: Final[Mapping[str, Any]] = {}
+
+
 def echo_argv(*arguments: object) -> list[str]:
     """The command line of an upstream."""
     return [sys.executable, "-m", "bench.echo", *map(str, arguments)]
@@ -76,13 +79,20 @@ class Field:
         return port
 
     async def serve(
-        self, servers: Mapping[str, Any], tools: int, wrap: Sequence[str] = ()
+        self,
+        servers: Mapping[str, Any],
+        tools: int,
+        wrap: Sequence[str] = (),
+        more: Mapping[str, Any] = NOTHING,
+        key: str = "",
     ) -> tuple[subprocess.Popen[bytes], int]:
-        """The broker in front of `servers`, which have `tools` tools in all; its process and port."""
+        """The broker in front of `servers`, which have `tools` tools in all; its process and port. `more`: further
+        sections of the file; `key`: with which it is asked whether it is ready.
+        """
         port = free_port()
-        argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers))]
+        argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers, more=more))]
         process = self.start([*argv, "--host", "127.0.0.1", "--port", str(port)], self.core)
-        await ready(process, port, tools)
+        await ready(process, port, tools, key)
         return process, port
 
     async def nginx(self, upstream: int, tools: int = 1) -> tuple[subprocess.Popen[bytes], int] | None:
@@ -119,12 +129,12 @@ class Field:
         """Stop all that stands."""
         self._stack.close()
 
-    def config(self, servers: Mapping[str, Any], state: Path | None = None) -> Path:
+    def config(self, servers: Mapping[str, Any], state: Path | None = None, more: Mapping[str, Any] = NOTHING) -> Path:
         """A configuration file with a state directory that nobody has used."""
         directory = self.fresh("broker")
         settings = {"state_dir": str(state or directory / "state")}
         file = directory / "servers.yaml"
-        file.write_text(json.dumps({"broker": settings, "servers": servers}))  # JSON is YAML
+        file.write_text(json.dumps({"broker": settings, "servers": servers, **more}))  # JSON is YAML
         return file
 
     def fresh(self, name: str) -> Path:
@@ -152,12 +162,12 @@ def stdio_server(*arguments: object, protocol: str = "auto") -> dict[str, Any]:
     return {"command": command, "args": rest, "env": {"PYTHONPATH": path}, "protocol": protocol}
 
 
-async def ready(process: subprocess.Popen[bytes], port: int, tools: int) -> None:
+async def ready(process: subprocess.Popen[bytes], port: int, tools: int, key: str = "") -> None:
     """Wait until a server lists so many tools. Raises: NotReady."""
     deadline = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if len(await asyncio.to_thread(list_tools, port)) == tools:
+            if len(await asyncio.to_thread(list_tools, port, key)) == tools:
                 return
         except (OSError, ValueError):
             pass

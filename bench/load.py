@@ -249,14 +249,15 @@ class Callers:
         self._lines: list[HttpLine | PipeLine] = list(open_lines) * (callers // len(open_lines))
 
     @classmethod
-    async def over_http(cls, port: int, ask: Ask, era: str, callers: int) -> "Callers":
-        """Each with a connection of its own; in the legacy era they share one session."""
-        session = open_session(port) if era != MODERN else None
+    async def over_http(cls, port: int, ask: Ask, era: str, callers: int, keys: Sequence[str] = ()) -> "Callers":
+        """Each with a connection of its own, and one of `keys` in turn; in the legacy era they share one session."""
+        session = open_session(port, keys[0] if keys else "") if era != MODERN else None
         parts, run = ask.parts(era), Run(ask.check)
         length = sum(map(len, parts)) + len(str(_HOLE)) * (len(parts) - 1)
         lines = []
-        for _ in range(callers):
-            head = http_head(port, headers(era, ask.method, ask.params.get("name"), session), length)
+        for number in range(callers):
+            key = keys[number % len(keys)] if keys else ""
+            head = http_head(port, headers(era, ask.method, ask.params.get("name"), session, key), length)
             _, line = await asyncio.get_running_loop().create_connection(
                 lambda head=head: HttpLine(run, head, parts), "127.0.0.1", port
             )
@@ -283,9 +284,11 @@ class Callers:
             line.close()
 
 
-def headers(era: str, method: str, name: str | None, session: str | None) -> dict[str, str]:
+def headers(era: str, method: str, name: str | None, session: str | None, key: str = "") -> dict[str, str]:
     """The headers that a client of that era sends."""
     given = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    if key:
+        given["authorization"] = f"Bearer {key}"
     if era == MODERN:
         given |= {"mcp-protocol-version": MODERN, "mcp-method": method}
         return given | ({"mcp-name": name} if name else {})
@@ -303,22 +306,22 @@ def http_head(port: int, given: dict[str, str], length: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def open_session(port: int) -> str | None:
+def open_session(port: int, key: str = "") -> str | None:
     """The legacy handshake; the id of the session."""
     params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-    session, _ = post(port, message, headers(LEGACY, "initialize", None, None))
-    post(port, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers(LEGACY, "", None, session))
+    session, _ = post(port, message, headers(LEGACY, "initialize", None, None, key))
+    post(port, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers(LEGACY, "", None, session, key))
     return session
 
 
-def list_tools(port: int) -> list[dict[str, Any]]:
+def list_tools(port: int, key: str = "") -> list[dict[str, Any]]:
     """All pages of a modern `tools/list`; none if it is refused. Raises: OSError."""
     tools: list[dict[str, Any]] = []
     params: dict[str, Any] = {"_meta": ENVELOPE}
     while True:
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": params}
-        _, answer = post(port, message, headers(MODERN, "tools/list", None, None))
+        _, answer = post(port, message, headers(MODERN, "tools/list", None, None, key))
         result = answer.get("result", {})
         tools += result.get("tools", ())
         if "nextCursor" not in result:

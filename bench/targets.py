@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import against, throughput
+from bench import access, against, throughput
 from bench.report import Table, ratio
 
 Row = Mapping[str, Any]
@@ -87,6 +87,11 @@ def goals() -> list[Goal]:
                 f"CPU of a call with {throughput.MANY_TOOLS} tools, times that with {throughput.FEW_TOOLS}, {era}",
                 *(throughput.CATALOG_TITLE, {"what": "one call", **many_callers}, cost(many, few), SAME),
                 least=False,
+            ),
+            Goal(
+                f"calls/s with keys, rules and audit, of those without, {era}",
+                *(access.TITLE, many_callers, rate(access.FULL, access.BARE), 0.8),
+                by_cpu=cost(access.BARE, access.FULL),
             ),
         ]
     return found

@@ -38,9 +38,9 @@ NOBODY: Final = Caller("")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """What is known of a request before anything is decided."""
+    """What is known of a request before anything is decided; never changed (a frozen one takes longer to make)."""
 
     caller: Caller
     front: str
@@ -260,7 +260,6 @@ class LineTrail:
         self._began = audit.clock.now()
         self._shown: Mark | None = None
         self._is_over = False
-        self._full = ""
         self._entry: Entry | None = None
         self._asks_many = False
         self._writing: anyio.Event | None = None
@@ -308,9 +307,9 @@ class LineTrail:
         record.server, record.own, record.kind = entry.server, entry.own, entry.kind.value
         if not record.public and entry.listed:
             record.public = entry.public
-        self._full = full_name(entry.kind, entry.server, entry.own)
         if self._audit.arguments is not None:
-            record.arguments = self._audit.arguments.of(self._full, self._asked.params.get("arguments"))
+            full = full_name(entry.kind, entry.server, entry.own)
+            record.arguments = self._audit.arguments.of(full, self._asked.params.get("arguments"))
 
     def refused(self, refusal: BrokerError) -> None:
         """See `Trail`."""
@@ -350,8 +349,10 @@ class LineTrail:
         elif result.get("resultType") == "input_required":
             self._end("input-required")
         else:
-            if self._audit.results is not None and self._full:
-                self._record.results = self._audit.results.of(self._full, result.get("structuredContent"))
+            entry, results = self._entry, self._audit.results
+            if results is not None and entry is not None:
+                full = full_name(entry.kind, entry.server, entry.own)
+                self._record.results = results.of(full, result.get("structuredContent"))
             self._end("done")
 
     def failed(self, error: BrokerError) -> None:

@@ -15,6 +15,7 @@ import orjson
 from broker.core.match import Pattern
 from broker.core.shape import is_array, is_object
 from broker.usage.files import paths
+from broker.usage.records import moment_text
 
 MAX_LINE: Final = 64 * 1024 * 1024
 """Bytes of one line that are read: that of a view has its names in it. A longer one is not ours."""
@@ -131,11 +132,6 @@ def moment_of(line: Mapping[str, Any]) -> float:
         return datetime.fromisoformat(str(line.get("time"))).timestamp()
     except ValueError:
         return 0.0
-
-
-def moment_text(seconds: float) -> str:
-    """The time in the words of a record."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _worth(directory: Path, question: Question) -> Iterator[Path]:

@@ -5,9 +5,11 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from broker.core import wire
@@ -30,6 +32,8 @@ Outcome = Literal[
 ]
 """`permitted`: decided, not made yet (with `audit.required`). `failed`: the tool itself says `isError`."""
 
+_SUSPECT: Final = (b"@", b"\\", b"\x7f")
+"""In an encoded line: something that had to be escaped, or should be, or what may be credentials of a URI."""
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@")
 
 
@@ -43,20 +47,32 @@ class Record:
     caller: Caller
 
     def to_json(self) -> dict[str, Any]:
-        """The line as a value: what is empty is left out."""
-        moment = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        line: dict[str, Any] = {"seq": self.seq, "time": moment, "event": self.event}
-        who = {name: getattr(self.caller, name) for name in ("principal", "organization", "team", "key")}
-        for name, value in (*who.items(), *self._own()):
-            if value not in ("", None, 0, ()):
-                line[name] = _text(value) if isinstance(value, str) else value
+        """The line as a value, its texts as they came: what is empty is left out."""
+        line: dict[str, Any] = {"seq": self.seq, "time": moment_text(self.time), "event": self.event}
+        names, values = _own_names(type(self))
+        line.update({name: value for name, value in zip(_WHO, _who(self.caller), strict=True) if value})
+        line.update({name: value for name, value in zip(names, values(self), strict=True) if value})
+        line.update(self._more())
         return line
 
-    def _own(self) -> list[tuple[str, Any]]:
-        return [(one.name, getattr(self, one.name)) for one in fields(self) if one.name not in _COMMON]
+    def _more(self) -> Mapping[str, Any]:
+        """What is not a field of its own."""
+        return _NOTHING
 
 
-_COMMON: Final = frozenset({"event", "seq", "time", "caller"})
+_COMMON: Final = frozenset({"event", "seq", "time", "caller", "mark"})
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+_WHO: Final = ("principal", "organization", "team", "key")
+_who: Final[Callable[[Caller], tuple[str, ...]]] = attrgetter(*_WHO)
+
+
+@lru_cache
+def _own_names(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]:
+    """The fields of a kind of record, and what reads them all at once: a line is made of every call."""
+    names = tuple(one.name for one in fields(kind) if one.name not in _COMMON)
+    return names, attrgetter(*names)
 
 
 @dataclass(slots=True)
@@ -115,9 +131,8 @@ class DiscoveryRecord(Record):
     def __post_init__(self) -> None:
         self.event = "discovery"
 
-    def _own(self) -> list[tuple[str, Any]]:
-        own = [(name, value) for name, value in Record._own(self) if name != "mark"]
-        return [*own, ("hash", self.mark.hash), ("size", len(self.mark.names))]
+    def _more(self) -> Mapping[str, Any]:
+        return {"hash": self.mark.hash, "size": len(self.mark.names)}
 
 
 @dataclass(slots=True)
@@ -147,8 +162,16 @@ class AuthRecord(Record):
 
 
 def line_of(record: Record) -> bytes:
-    """One whole line."""
-    return wire.encode(record.to_json()) + b"\n"
+    """One whole line. Most are harmless as they are, which is seen at a glance; of the others each text is made so."""
+    value = record.to_json()
+    try:
+        line = wire.encode(value)
+    except wire.Malformed:  # a text that is no Unicode
+        line = b"@"
+    if len(line) <= MAX_FIELD and line.isascii() and not any(one in line for one in _SUSPECT):
+        return line + b"\n"
+    harmless = {name: _text(one) if isinstance(one, str) else one for name, one in value.items()}
+    return wire.encode(harmless) + b"\n"
 
 
 def view_line(mark: Mark) -> bytes:
@@ -162,8 +185,19 @@ def view_line(mark: Mark) -> bytes:
 
 def gap_line(lost: int, time: float) -> bytes:
     """Records are missing here."""
-    moment = datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return wire.encode({"time": moment, "event": "gap", "lost": lost}) + b"\n"
+    return wire.encode({"time": moment_text(time), "event": "gap", "lost": lost}) + b"\n"
+
+
+def moment_text(seconds: float) -> str:
+    """A time as records have it: UTC, to the microsecond."""
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1_000_000):06}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    """Made once for all records of a second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _text(text: str) -> str:

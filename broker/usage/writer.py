@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.clock import Clock
+from broker.core import wire
 from broker.errors import MAX_FOREIGN_TEXT, printable
 from broker.usage.files import Files
 from broker.usage.records import DiscoveryRecord, Record, gap_line, line_of, view_line
@@ -152,7 +153,7 @@ class Writer:
                 parts.append(view_line(record.mark))
             try:
                 parts.append(line_of(record))
-            except (TypeError, ValueError) as error:  # it must not stand in the way of the others
+            except wire.Malformed as error:  # it must not stand in the way of the others
                 log.error("an audit record cannot be written: %s", type(error).__name__)
                 parts.append(gap_line(1, record.time))
         return b"".join(parts), shown

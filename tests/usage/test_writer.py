@@ -153,3 +153,11 @@ def test_F81_I45_whatever_a_name_holds_its_record_is_one_line_of_bounded_fields(
     assert raw.count(b"\n") == 2 and b"hunter2" not in raw
     assert all(character.isprintable() for character in raw.decode().replace("\n", ""))
     assert all(len(str(value).encode()) <= 1024 for one in written(tmp_path) for value in one.values())
+
+
+def test_a_name_that_is_no_unicode_is_recorded_as_what_it_is_and_stops_nobody(tmp_path: Path) -> None:
+    with writing(Disk(tmp_path)) as writer:
+        writer.put(call("one__\ud800"))
+        writer.put(call("one__grüße"))
+        writer.put(call("one__\x7f"))
+    assert [one["public"] for one in written(tmp_path)] == ["one__\\ud800", "one__grüße", "one__\\x7f"]
