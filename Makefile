@@ -88,7 +88,7 @@ bench: dev peers ## Run the benchmarks
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: soak
-soak: dev ## Look for cross-talk, a minute with 2 callers and one with 200
+soak: dev ## Look for cross-talk, a minute each: 2 callers, 200, and organizations
 	@$(VENV)/bin/python -m tests.soak --seconds 60 $(ARGS)
 
 .PHONY: lock

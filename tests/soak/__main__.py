@@ -1,6 +1,7 @@
 """`python -m tests.soak --seconds S --callers N --eras E --seed X`: cross-talk. Exit status 1 if there was any.
 
-`--callers` may be repeated: one soak after the other. Without it: 2 callers, then 200.
+`--callers` may be repeated: one soak after the other. Without it: 2 callers, then 200. At the end, organizations that
+share a broker, for as long.
 """
 
 import argparse
@@ -10,9 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak import tenants
 from tests.soak.run import ERAS, soak
 
 CALLERS = (2, 200)
+TENANTS = 4
 
 
 def main() -> int:
@@ -29,7 +32,10 @@ def main() -> int:
             report = asyncio.run(soak(Path(directory), **given))
         print(report.text(), flush=True)
         status |= bool(report.findings.broken or report.left_behind())
-    return status
+    with tempfile.TemporaryDirectory() as directory:
+        found = asyncio.run(tenants.soak(Path(directory), tenants=TENANTS, seconds=options.seconds, seed=options.seed))
+    print(f"{TENANTS} organizations: {found.text()}", *found.foreign, sep="\n", flush=True)
+    return status | bool(found.foreign)
 
 
 if __name__ == "__main__":
