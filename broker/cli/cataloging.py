@@ -10,7 +10,7 @@ from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.guise import put_on
 from broker.cli.local import Local
 from broker.cli.screen import Node, Screen, count, line
-from broker.cli.survey import Row, dropped, isolated, survey
+from broker.cli.survey import Row, cleaned, dropped, isolated, survey
 from broker.config import Loaded
 from broker.core import wire
 from broker.core.instructions import estimate_tokens
@@ -70,7 +70,10 @@ async def _catalog(local: Local, view: str, screen: Screen, wait: float | None, 
 async def _document(local: Local, view: str, rows: dict[str, Row]) -> Document:
     found = await seen(local.generation, local.caller, view)
     items, instructions = found.items, found.instructions
-    servers = {key: {**row, **_share(local, key, items), "dropped": dropped(local, key)} for key, row in rows.items()}
+    servers = {
+        key: {**row, **_share(local, key, items), "dropped": dropped(local, key), "cleaned": cleaned(local, key)}
+        for key, row in rows.items()
+    }
     costs: dict[str, int] = {}
     for key, row in rows.items():
         known = row["version"] is not None
@@ -134,6 +137,9 @@ def _server(local: Local, key: str, row: Row, document: Document) -> Node:
     if row["dropped"]:
         lost = [Node(f"{one['kind']} {line(one['name'])}", line(one["reason"])) for one in row["dropped"]]
         groups.append(Node("not served", "", "yellow", lost))
+    if row["cleaned"]:
+        told_of = [Node(f"{one['kind']} {line(one['name'])}", line(one["what"])) for one in row["cleaned"]]
+        groups.append(Node("cleaned", "", "yellow", told_of))
     return Node(key, told, "bold green" if is_ready else "bold red", groups)
 
 

@@ -111,6 +111,8 @@ def _say_servers(screen: Screen, local: Local, rows: dict[str, Row]) -> None:
             screen.say(f"{key}: {apart}")
         for one in row.get("dropped", ()):
             screen.say(f"{key}: not served: {one['kind']} {line(one['name'])}: {line(one['reason'])}", "yellow")
+        for one in row.get("cleaned", ()):
+            screen.say(f"{key}: cleaned: {one['kind']} {line(one['name'])}: {line(one['what'])}", "yellow")
 
 
 def _cells(key: str, row: Row) -> list[str]:

@@ -52,6 +52,13 @@ def dropped(local: Local, key: str) -> list[dict[str, str]]:
     return [{"kind": str(one.kind), "name": one.own, "reason": one.reason} for one in (shelf.dropped if shelf else ())]
 
 
+def cleaned(local: Local, key: str) -> list[dict[str, str]]:
+    """What callers do not get as the server wrote it: texts with invisible characters, too long ones, icons."""
+    shelf = local.generation.catalog.shelves.get(key)
+    listing = shelf.listing if shelf else None
+    return [{"kind": one.kind, "name": one.own, "what": one.what} for one in (listing.cleaned if listing else ())]
+
+
 async def counted(local: Local, key: str) -> Row:
     """How much callers get of a server that is known: items by kind, tokens, and what is dropped."""
     items = {kind: await local.items(kind, view=key) for kind in Kind}
@@ -60,6 +67,7 @@ async def counted(local: Local, key: str) -> Row:
         **{LISTS[kind].member: len(found) for kind, found in items.items()},
         "tokens": await local.tokens(everything, key),
         "dropped": dropped(local, key),
+        "cleaned": cleaned(local, key),
     }
 
 

@@ -28,6 +28,15 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What was changed in an item before it is served (`core/cleaning.py`), or in the `instructions` of its server."""
+
+    kind: str
+    own: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """What an upstream said of itself, as last known. `items` are definitions as they came, per kind."""
 
@@ -40,6 +49,8 @@ class Listing:
     """Seconds for which a list may be taken as fresh, where the upstream gave one."""
     dropped: tuple[Dropped, ...] = ()
     """Items that were malformed when they were discovered."""
+    cleaned: tuple[Cleaned, ...] = ()
+    """What of the items is not served as it came."""
 
 
 WHOLE_LIST: Final = "*"

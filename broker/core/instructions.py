@@ -11,13 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, tab and newline aside
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\ud800-\udfff"  # lone surrogates
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"  # tags and variation selectors
-)
+from broker.core.cleaning import clean, cut
+
 _DELIMITER = re.compile(r"<(?=\s*(?:/\s*)?instructions\b)", re.IGNORECASE)
 
 _QUOTED = re.compile("([`\"'\u2018\u201c])([^`\"'\u2018\u2019\u201c\u201d\n]{1,256})(?=[`\"'\u2019\u201d])")
@@ -59,34 +54,9 @@ def merge(parts: Sequence[Part], preamble: str | None, limit: int, *, visible: i
     return _join(lead, [_block(server, text) for server, text in texts], limit) or None
 
 
-def clean(text: str) -> str:
-    """`text` without control, bidi, zero-width and tag characters; line ends become newlines."""
-    return _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
 def escape(text: str) -> str:
     """`text` in which no delimiter of ours can be read."""
     return _DELIMITER.sub("&lt;", text)
-
-
-def cut(text: str, limit: int, unread: int = 0) -> str:
-    """`text` in at most `limit` characters: cut at a paragraph where one ends in the latter half, and said.
-
-    `unread` is how many characters follow that the caller left out.
-    """
-    if len(text) <= limit and not unread:
-        return text
-    note = f"[cut: {len(text) + unread} characters, {limit} shown]"
-    room = limit - len(note) - 2
-    if room <= 0:
-        return note[:limit]
-    head = text[:room]
-    for boundary in ("\n\n", "\n", " "):
-        position = head.rfind(boundary)
-        if position >= room // 2:
-            head = head[:position]
-            break
-    return f"{head.rstrip()}\n\n{note}".lstrip()
 
 
 def rename(text: str, names: Mapping[str, str]) -> str:

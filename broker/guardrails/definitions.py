@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.core.catalog import Dropped, Listing
-from broker.core.instructions import clean
+from broker.core.cleaning import clean
 from broker.core.request import LISTS, Kind
 from broker.errors import Blocked
 from broker.guardrails.chain import INSTRUCTIONS

@@ -4,13 +4,14 @@ One malformed item costs that item, not the list (F-29); a list that never ends,
 that is said, not a silently shorter list (F-28).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
 from broker.core import wire
-from broker.core.catalog import WHOLE_LIST, Dropped, Listing
+from broker.core.catalog import WHOLE_LIST, Cleaned, Dropped, Listing
+from broker.core.cleaning import clean, clean_item
 from broker.core.request import LISTS, Kind
 from broker.core.shape import is_array, is_object
 from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError, printable
@@ -24,7 +25,7 @@ MAX_DEFINITION: Final = 256 * 1024
 MAX_LIST: Final = 32 * 1024 * 1024
 """Bytes of all definitions of one list together: each may be as large as it may, but not all of them."""
 MAX_DROPPED: Final = 100
-"""Items of one list that are reported one by one; of the rest, their number."""
+"""Items of one list that are reported one by one, and as many that were cleaned; of the former's rest, their number."""
 MAX_NAME: Final = 1024
 """Characters of an own name or URI."""
 MAX_CURSOR: Final = 64 * 1024
@@ -37,6 +38,9 @@ _CAPABILITY: Final = {
 }
 
 
+_INSTRUCTIONS: Final = Cleaned("instructions", "", "invisible characters taken out")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One list of one upstream. `ttl` is in seconds, where the upstream gave one."""
@@ -44,6 +48,7 @@ class Found:
     items: tuple[dict[str, Any], ...]
     dropped: tuple[Dropped, ...]
     ttl: float | None = None
+    cleaned: tuple[Cleaned, ...] = ()
 
 
 async def discover(link: Link, timeout: float, known: Listing | None) -> Listing:
@@ -73,7 +78,8 @@ async def discover(link: Link, timeout: float, known: Listing | None) -> Listing
     if failures and (len(failures) == len(kinds) or link.lost is not None):
         raise failures[0]
     peer = link.peer
-    listing = Listing(peer.version, peer.info, peer.capabilities, peer.instructions)
+    told = () if peer.instructions is None or clean(peer.instructions) == peer.instructions else (_INSTRUCTIONS,)
+    listing = Listing(peer.version, peer.info, peer.capabilities, peer.instructions, cleaned=told)
     for kind in kinds:
         listing = with_list(listing, kind, found[kind])
     return listing
@@ -85,15 +91,8 @@ def with_list(listing: Listing, kind: Kind, found: Found) -> Listing:
     ttl = {other: seconds for other, seconds in listing.ttl.items() if other is not kind}
     if found.ttl is not None:
         ttl[kind] = found.ttl
-    return Listing(
-        listing.version,
-        listing.info,
-        listing.capabilities,
-        listing.instructions,
-        {**listing.items, kind: found.items},
-        ttl,
-        dropped,
-    )
+    cleaned = tuple(item for item in listing.cleaned if item.kind != kind) + found.cleaned
+    return replace(listing, items={**listing.items, kind: found.items}, ttl=ttl, dropped=dropped, cleaned=cleaned)
 
 
 async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
@@ -137,6 +136,7 @@ class _Sieve:
         self._link, self._kind = link, kind
         self._items: list[dict[str, Any]] = []
         self._dropped: list[Dropped] = []
+        self._cleaned: list[Cleaned] = []
         self._unsaid = 0
         self._size = 0
 
@@ -144,7 +144,7 @@ class _Sieve:
         """Judge one item."""
         fault = self._fault(item)
         if fault is None and is_object(item):
-            self._items.append(item)
+            self._items.append(self._shown(item))
         elif len(self._dropped) < MAX_DROPPED:
             self._dropped.append(Dropped(self._kind, _name_of(self._kind, item), printable(fault or "")))
         else:
@@ -153,7 +153,15 @@ class _Sieve:
     def found(self, ttl: float | None) -> Found:
         """What is left."""
         rest = (Dropped(self._kind, "*", f"{self._unsaid} more are not served"),) if self._unsaid else ()
-        return Found(tuple(self._items), (*self._dropped, *rest), ttl)
+        return Found(tuple(self._items), (*self._dropped, *rest), ttl, tuple(self._cleaned))
+
+    def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item as it may be read by models and people."""
+        own = item[LISTS[self._kind].name_key]
+        shown, said = clean_item(item, has_own_name=LISTS[self._kind].name_key != "name")
+        for what in said[: MAX_DROPPED - len(self._cleaned)]:
+            self._cleaned.append(Cleaned(self._kind, own, what))
+        return shown
 
     def _fault(self, item: object) -> str | None:
         """Why an item cannot be served, or None."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.core import wire
-from broker.core.catalog import Dropped, Listing
+from broker.core.catalog import Cleaned, Dropped, Listing
 from broker.core.era import ALL_VERSIONS
 from broker.core.request import LISTS, Kind
 from broker.core.shape import is_object
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the file. Another number is another broker's file: not read."""
 LIMITS: Final = wire.Limits(size=64 * 1024 * 1024, nodes=2_000_000)
 
@@ -81,6 +81,7 @@ def _document(listing: Listing) -> dict[str, Any]:
         "items": {kind: listing.items[kind] for kind in listing.items},
         "ttl": {kind: listing.ttl[kind] for kind in listing.ttl},
         "dropped": [[item.kind, item.own, item.reason] for item in listing.dropped],
+        "cleaned": [[item.kind, item.own, item.what] for item in listing.cleaned],
     }
 
 
@@ -108,4 +109,5 @@ def _listing(document: Mapping[str, Any]) -> Listing:
         items,
         {Kind(kind): float(seconds) for kind, seconds in document["ttl"].items()},
         tuple(Dropped(Kind(kind), own, reason) for kind, own, reason in document["dropped"]),
+        tuple(Cleaned(kind, own, what) for kind, own, what in document["cleaned"]),
     )

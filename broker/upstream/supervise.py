@@ -316,6 +316,8 @@ class Upstream:
         if before != listing:
             for item in listing.dropped:
                 log.warning("%s: not served: %s %r: %s", self.key, item.kind, item.own, item.reason)
+            for item in listing.cleaned:
+                log.info("%s: cleaned: %s %r: %s", self.key, item.kind, item.own, item.what)
             await anyio.to_thread.run_sync(self._supplies.snapshots.save, self._fingerprint, listing)
 
     async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:

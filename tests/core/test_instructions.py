@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.instructions import MAX_READ, Part, clean, cut, escape, estimate_tokens, merge, rename
+from broker.core.cleaning import clean, cut
+from broker.core.instructions import MAX_READ, Part, escape, estimate_tokens, merge, rename
 
 SERVERS = ["github", "time", "a-b"]
 HOSTILE_TEXTS = st.lists(

@@ -14,7 +14,9 @@ ICONS: list[Json] = [
 ]
 NOTES: Json = {"audience": ["user", "assistant"], "priority": 0.5, "lastModified": "2026-01-02T03:04:05Z", "x": [0]}
 UNKNOWN: Json = {"probeUnknown": {"list": [1.5, 1e300, -0.0, None], "uri": "probe://static/readme", "name": "plain"}}
-COMMON: Json = {"title": "A title", "description": f"See probe://static/readme. {ODD}", "icons": ICONS, "_meta": META}
+SEEN = 'grüß \U0001f600 \\ "'
+"""The like of it for texts that are read: what nobody sees is taken out of those (`core/cleaning.py`)."""
+COMMON: Json = {"title": "A title", "description": f"See probe://static/readme. {SEEN}", "icons": ICONS, "_meta": META}
 README, BLOB, OPAQUE, WIDGET = "probe://static/readme", "probe://static/blob", "mailto:a@b.c", "ui://widget/main.html"
 TEMPLATE, UNLISTED, FOREIGN = "probe://docs/{id}{?q*}", "probe://docs/alpha?q=1", "https://example.com/not-ours"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core.catalog import Listing
+from broker.core.catalog import Cleaned, Listing
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.core.request import Kind
 from broker.errors import BrokerError, MalformedAnswer
@@ -161,3 +161,15 @@ def test_SP22_no_schema_breaks_the_reading_of_header_annotations(schema: dict[st
         fault = link.tool_fault({"name": "t", "inputSchema": schema})
         assert fault is None or version == LATEST_MODERN
         link.learn_tools(({"name": "t", "inputSchema": schema},))
+
+
+async def test_I39_items_are_cleaned_when_they_are_discovered_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await fetch_list(paged([tool("a", description="x\u202ey"), tool("b", description="fine")]), Kind.TOOL, 1)
+    assert [item.get("description") for item in found.items] == ["xy", "fine"]
+    assert found.cleaned == (Cleaned("tools", "a", "description: invisible characters taken out"),)
+    many = await fetch_list(paged([tool(f"t{n}", title="\u200b") for n in range(500)]), Kind.TOOL, 1)
+    assert len(many.cleaned) == module.MAX_DROPPED and all(item["title"] == "" for item in many.items)
+    link = ScriptedLink({TOOLS: lambda params: {"tools": [tool("a", title="\x1b[1mA")]}})
+    link.peer = Peer(LATEST_LEGACY, capabilities={"tools": {}}, instructions="use\u200b a")
+    listing = await discover(link, 1, None)
+    assert [(one.kind, one.own) for one in listing.cleaned] == [("instructions", ""), ("tools", "a")]

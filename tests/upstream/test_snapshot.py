@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.catalog import Dropped, Listing
+from broker.core.catalog import Cleaned, Dropped, Listing
 from broker.core.era import LATEST_MODERN
 from broker.core.request import Kind
 from broker.upstream.snapshot import Snapshots
@@ -25,6 +25,7 @@ LISTING = Listing(
     {Kind.TOOL: (tool("a", unknown={"kept": 2**70}),), Kind.RESOURCE: ({"uri": "a:b"},)},
     {Kind.TOOL: 1.5},
     (Dropped(Kind.TOOL, "b", "why"),),
+    (Cleaned("tools", "a", "what"),),
 )
 
 
@@ -38,8 +39,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def changed(**changes: Any) -> bytes:
-    document: dict[str, Any] = {"format": 1, "version": "2025-11-25", "info": {}, "capabilities": {}}
-    document |= {"instructions": None, "items": {}, "ttl": {}, "dropped": [], **changes}
+    document: dict[str, Any] = {"format": 2, "version": "2025-11-25", "info": {}, "capabilities": {}}
+    document |= {"instructions": None, "items": {}, "ttl": {}, "dropped": [], "cleaned": [], **changes}
     return json.dumps({name: value for name, value in document.items() if value != "absent"}).encode()
 
 
@@ -50,7 +51,7 @@ CORRUPT: dict[str, bytes] = {
     "a list": b"[]",
     "a number": b"7",
     "deep": b"[" * 10_000,
-    "another format": changed(format=2),
+    "another format": changed(format=1),
     "no format": changed(format="absent"),
     "an unknown version": changed(version="2099-01-01"),
     "no version": changed(version=None),
