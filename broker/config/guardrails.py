@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from broker.config import rules
-from broker.config.checks import CALLERS, SelectorFacts
-from broker.config.document import Data, Finding
+from broker.config.checks import CALLERS, SelectorFacts, did_you_mean
+from broker.config.document import Data, Finding, shown
 from broker.config.strict import Lists, Strictest
 
 MAX_TEXT: int = 64 * 1024
@@ -122,16 +122,32 @@ def selector_facts(guardrails: Mapping[str, GuardrailSettings]) -> dict[str, Sel
     }
 
 
+def guardrail_advice(section: Data, organizations: Data) -> list[Finding]:
+    """Organizations that a selector names and the file does not know: they may be made at run time, or be misspelt."""
+    known = tuple(organizations) if isinstance(organizations, dict) else ()
+    found: list[Finding] = []
+    for name, entry in section.items() if isinstance(section, dict) else ():
+        for word in ("organizations", "teams") if isinstance(entry, dict) else ():
+            for index, pattern in enumerate(_listed(entry, word)):
+                organization = str(pattern).partition("/")[0]
+                if "*" not in organization and organization not in known:
+                    message = f'there is no organization "{shown(organization)}" in this file'
+                    remedy = did_you_mean(organization, known) or "One that is made at run time may have that name."
+                    found.append(Finding(("guardrails", name, word, index), message, remedy))
+    return found
+
+
 def selectors(section: Data) -> dict[str, SelectorFacts]:
     """What the cross checks read, of a section that may hold anything."""
     entries = section.items() if isinstance(section, dict) else ()
     return {name: _facts(entry) for name, entry in entries if isinstance(entry, dict)}
 
 
-def _facts(entry: Mapping[str, Data]) -> SelectorFacts:
-    def listed(key: str) -> list[Data]:
-        value = entry.get(key)
-        return value if isinstance(value, list) else []
-
+def _facts(entry: dict[str, Data]) -> SelectorFacts:
     callers = [word for word in CALLERS if entry.get(word) is not None]
-    return SelectorFacts(listed("phases"), listed("servers"), listed("kinds"), callers)
+    return SelectorFacts(_listed(entry, "phases"), _listed(entry, "servers"), _listed(entry, "kinds"), callers)
+
+
+def _listed(entry: Data, key: str) -> list[Data]:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, list) else []

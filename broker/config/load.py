@@ -21,7 +21,7 @@ from broker.config.advice import advise
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
 from broker.config.grants import grant_advice, grant_conflicts, identity_advice, scope_conflicts
-from broker.config.guardrails import GuardrailText, read_guardrails, selectors
+from broker.config.guardrails import GuardrailText, guardrail_advice, read_guardrails, selectors
 from broker.config.model import Config
 from broker.config.problem import ConfigError, Problem
 from broker.config.read_json import read_json
@@ -84,6 +84,7 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
         raise ConfigError(document.problems(str(path), found))
     advice = [*advise(config, unresolved), *grant_advice(unresolved.get("organizations"), now)]
     advice += identity_advice(unresolved.get("identity"), unresolved.get("organizations"))
+    advice += guardrail_advice(unresolved.get("guardrails"), unresolved.get("organizations"))
     warnings = document.problems(str(path), [*document.warnings, *advice])
     return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts)
 

@@ -306,3 +306,21 @@ def test_the_texts_of_guardrails_are_read_with_the_file_that_names_them(tmp_path
     assert text.sha256 == hashlib.sha256(text.text).hexdigest()
     settings = loaded.config.guardrails["one"]
     assert (settings.timeout, settings.memory, settings.max_size, settings.servers) == (0.25, 64, 1024, None)
+
+
+def test_organizations_that_only_a_guardrail_names_are_said(tmp_path: Path, load_text: Load) -> None:
+    (tmp_path / "one.py").write_text("def check(ctx): ...", encoding="utf-8")
+    loaded = load_text(
+        "servers: {a: {command: x}}\n"
+        "organizations: {acme: {allow: [{servers: [a]}], keys: {k: {hash: '" + "0" * 64 + "'}}}}\n"
+        "guardrails:\n"
+        "  one: {file: one.py, phases: [request], organizations: [acme, amce, '*'], teams: [acme/x, other/x, '*/x']}\n"
+    )
+    assert [(one.key, one.message, one.remedy) for one in loaded.warnings] == [
+        ("guardrails.one.organizations.1", 'there is no organization "amce" in this file', 'Did you mean "acme"?'),
+        (
+            "guardrails.one.teams.1",
+            'there is no organization "other" in this file',
+            "One that is made at run time may have that name.",
+        ),
+    ]
