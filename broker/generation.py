@@ -78,6 +78,7 @@ class Generation:
         self.config = config
         self.file = directory_of(config.organizations, config.identity.jwt)
         """What the file says of organizations; the policy has that of the store too."""
+        self._database = NOBODY
         self.naming = naming_of(config)
         self.policy = policy_of(config, merge(self.file, NOBODY)[0])
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
@@ -128,6 +129,7 @@ class Generation:
 
         Returns what of the database is not in force, as sentences.
         """
+        self._database = database
         directory, said = merge(self.file, database)
         before, policy = self.policy, self.policy.with_directory(directory)
         self.policy = policy
@@ -137,6 +139,15 @@ class Generation:
         for sentence in said:
             log.warning("%s", sentence)
         return said
+
+    def adopt_file(self, file: Directory) -> tuple[str, ...]:
+        """Put what the file says now in force, beside what the database says. See `adopt`."""
+        before, self.file = self.file, file
+        try:
+            return self.adopt(self._database)
+        except BaseException:
+            self.file = before
+            raise
 
     @property
     def cache_scope(self) -> str:

@@ -1,7 +1,7 @@
 """Every route of the API, in one table: what answers it, and what the document says of it. There is no other route."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker.admin import keys, members, organizations, oversight, sessions, teams
@@ -249,7 +249,17 @@ async def _explain(asked: Asked) -> Explanation:
         view=body.view,
         arguments=arguments,
     )
-    return Explanation(**{"caller": caller.principal, **asdict(found)})
+    return Explanation(
+        caller.principal,
+        found.name,
+        found.kind,
+        found.is_permitted,
+        found.is_hidden,
+        found.rule,
+        found.reason,
+        found.argument,
+        [Rung(step.rule, step.passed, step.reason) for step in found.steps],
+    )
 
 
 async def _list_upstreams(asked: Asked) -> list[UpstreamView]:

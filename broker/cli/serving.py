@@ -17,6 +17,7 @@ from broker.cli.begin import begin, read_config, warn
 from broker.cli.callers import with_advice
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.office import key_secret_of
+from broker.cli.reloading import serve_reloads
 from broker.cli.screen import count, line
 from broker.config import Loaded, Secret
 from broker.core.directory import Directory
@@ -64,6 +65,7 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     async def front(broker: Broker) -> None:
         async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
+            tasks.start_soon(serve_reloads, broker.generation, loaded.path)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
