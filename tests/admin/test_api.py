@@ -365,6 +365,24 @@ async def test_a_session_that_is_ended_is_gone_and_its_id_is_not_told(world: Wor
     assert session not in [one["id"] for one in (await world.ask("admin", "GET", "/sessions")).json["items"]]
 
 
+async def test_a_session_of_the_old_transport_ends_with_its_stream(world: World) -> None:
+    await world.ensure()
+    client = world.front.client
+    async with client.connection() as stream:
+        await stream.send(
+            client.request("GET", "/sse", None, [("Authorization", f"Bearer {world.texts['target'][1]}")])
+        )
+        assert (await stream.head()).status == 200
+        principal = f"key:{world.texts['target'][0]}"
+        listed = (await world.ask("admin", "GET", "/sessions")).json["items"]
+        [session] = [one["id"] for one in listed if one["principal"] == principal]
+        assert (await world.ask("neighbour", "DELETE", f"/sessions/{session}")).body == NOT_FOUND
+        assert (await world.ask("org-admin", "DELETE", f"/sessions/{session}")).status == 200
+        while await stream.chunk():
+            pass
+    assert session not in (await world.ask("admin", "GET", "/sessions")).body.decode()
+
+
 async def test_the_document_has_every_route_and_no_other(world: World) -> None:
     await world.ensure()
     document = (await world.ask("member", "GET", "/openapi.json")).json
