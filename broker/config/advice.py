@@ -31,7 +31,14 @@ def advise(config: Config, unresolved: dict[str, Data]) -> list[Finding]:
             found += _plain_http(key, server)
         else:
             found += _unpinned(key, server)
-    return found + _visible_secrets(unresolved)
+    return found + _visible_secrets(unresolved) + _own_key_secret(config)
+
+
+def _own_key_secret(config: Config) -> list[Finding]:
+    if config.store.url is None or config.identity.key_secret is not None:
+        return []
+    message = "a store that several machines share, and a key secret that only this one has"
+    return [Finding(("store", "url"), message, "Set identity.key_secret, the same on every machine.")]
 
 
 def _plain_http(key: str, server: HttpServer) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""An office over a real store (both kinds), a file that defines a team, and actors of every role."""
+"""An office over a real store, a file that defines a team, and actors of every role."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -16,9 +16,10 @@ from broker.core.directory import Directory, Key, Organization, Team
 from broker.core.grants import Rule, key_level, organization_level, team_level
 from broker.core.match import Pattern
 from broker.identity.keys import KeyTable
-from tests.stores.conftest import Open, at_file, location, opened, postgresql
+from broker.stores.location import Location
+from tests.stores.conftest import Open, at_file, opened
 
-__all__ = ["at_file", "location", "opened", "postgresql"]
+__all__ = ["at_file", "opened"]
 
 SECRET = Secret("k" * 40)
 START = 1_000_000.0
@@ -70,6 +71,12 @@ class World:
             self.office, LOCAL, organization, team, name or f"{role}-{len(self.notes.deeds)}", role=role, rules=rules
         )
         return (await self.table()).verify(made.text.reveal(), self.clock.wall()).caller
+
+
+@pytest.fixture
+def location(at_file: Location) -> Location:
+    """SQLite, which is quick; who may do what does not depend on it. test_keys.py has both."""
+    return at_file
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from broker.core.caller import LOCAL, Role
 from broker.core.directory import Directory
 from broker.identity.keys import BadKey
 from tests.admin.conftest import START, World
+from tests.stores.conftest import location, postgresql
+
+__all__ = ["location", "postgresql"]
 
 SQL = [{"servers": ["sql"]}]
 HR = [{"servers": ["hr"]}]

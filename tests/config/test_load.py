@@ -324,3 +324,20 @@ def test_organizations_that_only_a_guardrail_names_are_said(tmp_path: Path, load
             "One that is made at run time may have that name.",
         ),
     ]
+
+
+def test_the_store_s_url_is_checked_masked_and_asks_for_a_key_secret_of_its_own(tmp_path: Path) -> None:
+    def loaded(url: str, rest: str = "") -> Loaded:
+        path = tmp_path / "servers.yaml"
+        path.write_text(f"{ONE}store: {{url: '{url}'}}\n{rest}", encoding="utf-8")
+        return load(path, PLANTED)
+
+    known = loaded("postgresql://me:${env:S}@db.example/broker")
+    assert known.config.store.url == Secret("postgresql://me:hunter2@db.example/broker")
+    assert "hunter2" not in repr(known) and "hunter2" not in str(known.config.model_dump())
+    assert ["key secret that only this one has" in problem.message for problem in known.warnings] == [True]
+    assert not loaded("postgres://db.example/broker", f"identity: {{key_secret: {'k' * 32}}}\n").warnings
+    for url in ("mysql://db.example/broker", "postgresql://db.example", "postgresql:///broker", "x"):
+        with pytest.raises(ConfigError, match=r"servers\.yaml:3: store\.url: ") as refused:
+            loaded(url)
+        assert url not in str(refused.value) or url == "x"
