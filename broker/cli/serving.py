@@ -29,6 +29,7 @@ from broker.generation import state_directory
 from broker.identity.assembly import identity_of, resource_of
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 from broker.identity.supplies import Supplies
+from broker.stores.errors import StoreError, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.watch import Watch
@@ -51,6 +52,8 @@ def serve(config: Path | None, host: str, port: int, level: str) -> int:
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
     premises = _premises(broker, location)
     may_have_keys = location.holds_something()
+    if may_have_keys:
+        _refuse_unusable(location)
     door = _door(broker, host, watch, may_have_keys=may_have_keys)
     try:
         listener = bind(host, port)
@@ -99,6 +102,24 @@ def _premises(broker: Broker, location: Location) -> Premises:
         )
 
     return Premises(furnish)
+
+
+def _refuse_unusable(location: Location) -> None:
+    """Raises: Stop, for a store that somebody has to mend first (F-93). One that is down may come back."""
+    trouble = ""
+
+    async def look() -> None:
+        nonlocal trouble
+        try:
+            await (await open_store(location)).aclose()
+        except StoreUnusable as error:
+            trouble = str(error)
+        except StoreError as error:
+            log.warning("%s", error)
+
+    run_async(look)
+    if trouble:
+        raise Stop(line(trouble, 1000), FAILED)
 
 
 def _adopt(broker: Broker) -> Callable[[Directory], None]:

@@ -156,9 +156,11 @@ async def test_SP74_a_token_of_an_issuer_behind_https_and_the_way_to_it(configur
         )
         now = time.time()
         times = {"iat": now - 1, "exp": now + 60}
-        port = await anyio.to_thread.run_sync(serve, configured)
+        port = await anyio.to_thread.run_sync(serve, configured, "--log-level", "debug")
+        shown: list[str] = []
 
         async def ask(credential: str | None) -> tuple[int, str, Any]:
+            shown.append(credential or "-" * 40)
             return await anyio.to_thread.run_sync(exchange, port, credential)
 
         assert (await ask(issuer.token(**times, groups=["data"])))[0] == 200
@@ -172,6 +174,10 @@ async def test_SP74_a_token_of_an_issuer_behind_https_and_the_way_to_it(configur
         metadata = await anyio.to_thread.run_sync(exchange, port, None, "GET", found[1])
         assert metadata[2]["authorization_servers"] == [issuer.url]
         assert started.asked.count("/keys") == 1
+        said = configured.errors.read_text(encoding="utf-8")
+        assert "has no place here: ada" in said
+        for token in shown:  # SP-82: no part of a token that could be used
+            assert not [part for part in token.split(".") if part in said]
 
 
 def test_SP71_SP72_nothing_of_a_caller_but_its_message_reaches_an_upstream(program: Program, tmp_path: Path) -> None:
@@ -218,3 +224,29 @@ def test_SP71_SP72_nothing_of_a_caller_but_its_message_reaches_an_upstream(progr
     assert "canary" not in text
     for secret in (made["key"], made["hash"], found[1], made["key"].rpartition("_")[2]):
         assert secret not in text
+
+
+def test_F93_a_store_that_is_no_database_is_refused_at_the_start(configured: Program, tmp_path: Path) -> None:
+    state = tmp_path / "state" / "mcp-broker"
+    state.mkdir(parents=True)
+    (state / "broker.db").write_text("this is no database at all" * 100)
+    done = configured.run("serve", "--port", "0")
+    assert done.code == 1
+    assert "broker.db" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_I08_a_stream_of_a_real_program_ends_within_30_seconds(configured: Program) -> None:
+    for command in (["org", "create", "acme", "--allow", '[{"servers": ["*"]}]'], ["team", "create", "acme/data"]):
+        assert configured.run(*command).code == 0
+    key = made_key(configured, "--team", "acme/data", "--name", "ci")
+    port = serve(configured)
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=LIMIT)) as connection:
+        head = f"GET /sse HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key['key']}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        assert configured.run("key", "revoke", key["id"], "--yes").code == 0
+        revoked = time.monotonic()
+        while not connection.recv(65536).endswith(b"0\r\n\r\n"):
+            assert time.monotonic() - revoked < 30
+    assert status(port, key["key"]) == 401
