@@ -4,9 +4,13 @@ Lines for a pipe are plain, those for a terminal are coloured and stand above a 
 is part of many of them, so control characters are escaped whatever the message is (I-40, I-45): one record, one line.
 """
 
+import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
@@ -19,7 +23,11 @@ MAX_LINE: Final = 4000
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
-def configure(level: str, console: Console | None = None) -> None:
+_request: ContextVar[str] = ContextVar("request", default="")
+"""The id of the request that this task works for, where lines are JSON."""
+
+
+def configure(level: str, console: Console | None = None, *, as_json: bool = False) -> None:
     """Log the broker's records from `level` on to stderr, and of everybody else's no less than warnings.
 
     `console`: the one that draws on stderr, so that lines and a progress bar do not overwrite each other.
@@ -27,9 +35,9 @@ def configure(level: str, console: Console | None = None) -> None:
     # A host that closed our stderr must not stop us.
     logging.raiseExceptions = False
     shown = console or Console(stderr=True)
-    handler = _Terminal(shown) if shown.is_terminal else logging.StreamHandler(sys.stderr)
+    handler = _Terminal(shown) if shown.is_terminal and not as_json else logging.StreamHandler(sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler.setFormatter(_OneLine(with_traces=number <= logging.DEBUG))
+    handler.setFormatter((_Json if as_json else _OneLine)(with_traces=number <= logging.DEBUG))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
@@ -39,6 +47,13 @@ def configure(level: str, console: Console | None = None) -> None:
 def is_debugging() -> bool:
     """Whether traces are wanted."""
     return logging.getLogger("broker").isEnabledFor(logging.DEBUG)
+
+
+def begin_request(make_id: Callable[[], str]) -> None:
+    """From here on, lines of this task are about one request; costs next to nothing where they do not say which."""
+    handlers = logging.getLogger().handlers
+    if handlers and isinstance(handlers[0].formatter, _Json):
+        _request.set(make_id())
 
 
 def escaped(text: str, limit: int = MAX_LINE) -> str:
@@ -75,6 +90,22 @@ class _OneLine(logging.Formatter):
             return f"{message}: {escaped(fault_place(fault))}"
         lines = "".join(traceback.format_exception(fault)).splitlines()
         return "\n".join([message, *(f"  {escaped(line)}" for line in lines)])
+
+
+class _Json(_OneLine):
+    """One object a line: `time`, `level`, `logger`, `message`, and `request` while one is under way; in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self.message_of(record),
+        }
+        if request := _request.get():
+            line["request"] = request
+        return json.dumps(line)
 
 
 class _Terminal(logging.Handler):

@@ -19,9 +19,11 @@ from broker.cli.options import (
     Arguments,
     AsJson,
     Config,
+    Format,
     GuardrailFile,
     Host,
     Level,
+    LogFormat,
     LogLevel,
     OfKind,
     Port,
@@ -69,19 +71,20 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8787,
     log_level: LogLevel = Level.INFO,
+    log_format: LogFormat = Format.TEXT,
 ) -> None:
     """Serve over HTTP, for hosts that connect to a URL."""
     from broker.cli import serving
 
-    raise typer.Exit(serving.serve(config, host, port, log_level))
+    raise typer.Exit(serving.serve(config, host, port, log_level, logs_json=log_format is Format.JSON))
 
 
 @app.command(epilog=EPILOG)
-def stdio(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
+def stdio(config: Config = None, log_level: LogLevel = Level.INFO, log_format: LogFormat = Format.TEXT) -> None:
     """Serve over standard input and output, for hosts that start a command."""
     from broker.cli import piping
 
-    raise typer.Exit(piping.stdio(config, log_level))
+    raise typer.Exit(piping.stdio(config, log_level, logs_json=log_format is Format.JSON))
 
 
 @app.command(epilog=EPILOG)

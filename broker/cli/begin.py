@@ -22,10 +22,10 @@ DEFAULT_FILE: Final = "servers.yaml"
 VARIABLE: Final = "MCP_BROKER_CONFIG"
 
 
-def begin(level: str) -> Screen:
+def begin(level: str, *, as_json: bool = False) -> Screen:
     """The screen, with logs above its progress bars."""
     screen = Screen()
-    logs.configure(level, screen.err)
+    logs.configure(level, screen.err, as_json=as_json)
     return screen
 
 

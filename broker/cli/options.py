@@ -63,6 +63,16 @@ Config = Annotated[
 LogLevel = Annotated[
     Level, typer.Option("--log-level", case_sensitive=False, help="The least important log lines to show, on stderr.")
 ]
+
+
+class Format(StrEnum):
+    """What log lines look like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+LogFormat = Annotated[Format, typer.Option("--log-format", help="json: each log line is an object, for collectors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 ShownAs = Annotated[
     str | None,

@@ -15,9 +15,9 @@ from broker.downstream.stdio import StdioFront
 log = logging.getLogger(__name__)
 
 
-def stdio(config: Path | None, level: str) -> int:
+def stdio(config: Path | None, level: str, *, logs_json: bool = False) -> int:
     """The exit code. Raises: Stop."""
-    begin(level)
+    begin(level, as_json=logs_json)
     loaded = read_config(config)
     warn(loaded)
     if sys.stdin.isatty():

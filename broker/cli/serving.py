@@ -42,9 +42,9 @@ YOUNG: Final = 20_000
 makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
 
 
-def serve(config: Path | None, host: str, port: int, level: str) -> int:
+def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: bool = False) -> int:
     """The exit code. Raises: Stop."""
-    begin(level)
+    begin(level, as_json=logs_json)
     loaded = with_advice(read_config(config))
     _spare_the_collector()
     broker = Broker(loaded)

@@ -21,6 +21,7 @@ from broker.core.request import Request
 from broker.core.shape import is_array, is_object
 from broker.downstream.message import Incoming, error_bytes, result_bytes
 from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
+from broker.logs import begin_request
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
@@ -94,6 +95,7 @@ class Engine:
         caller, where that is possible.
         """
         assert incoming.id is not None
+        begin_request(self.clock.token)
         trail = self._trail(incoming, who)
         try:
             result = await self._result(incoming, who, emit, channel, trail)
