@@ -145,7 +145,7 @@ class Shelf:
     entries: Mapping[Kind, tuple[Entry, ...]]
     dropped: tuple[Dropped, ...] = ()
     public_of_own: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Own name of a tool or prompt -> public name, for the rewriting of instructions."""
+    """Own name of a tool or prompt -> public name, for the rewriting of what extensions say."""
 
 
 def shelve(naming: Naming, mount: Mount, listing: Listing) -> Shelf:

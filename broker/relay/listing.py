@@ -143,12 +143,17 @@ class Views:
         return view.instructions[0]
 
     def _parts(self, catalog: Catalog, scope: Scope) -> Iterator[Part]:
+        """What a caller may not use gets no public name in a text: nothing says that there is such an entry."""
         seen = self.servers(catalog, scope)
+        names: dict[str, dict[str, str]] = {key: {} for key in seen}
+        for kind in (Kind.PROMPT, Kind.TOOL):
+            for entry in self.entries(catalog, scope, kind):
+                names[entry.server][entry.own] = entry.public
         for key, shelf in catalog.shelves.items():
             if key in seen:
                 replacement = self._texts.replacements.get(key)
                 text = (shelf.listing.instructions or "") if replacement is None else replacement
-                yield Part(key, text, shelf.public_of_own, self._texts.limits[key])
+                yield Part(key, text, names[key], self._texts.limits[key])
 
     def _start(self, entries: tuple[Entry, ...], bound: str, params: Mapping[str, Any]) -> int:
         given = params.get("cursor")

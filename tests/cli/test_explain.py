@@ -68,7 +68,7 @@ def test_the_catalog_of_a_key_is_its_view_and_nothing_else(house: Program) -> No
     assert [tool["name"] for tool in document["tools"]] == ["one__echo"]
     assert list(document["servers"]) == ["one"]
     assert document["prompts"] == document["resources"] == document["resourceTemplates"] == []
-    assert document["instructions"] and "two__" not in done.out
+    assert document["instructions"] and "two__" not in done.out and "one__add" not in done.out
     assert len(json.loads(house.run("catalog", "--json").out)["tools"]) > 2
 
 

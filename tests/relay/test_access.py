@@ -159,6 +159,15 @@ async def test_no_list_greeting_or_error_names_a_server_of_which_a_caller_sees_n
         router.roots_changed("", ANN, "")
 
 
+async def test_instructions_give_no_public_name_to_what_a_caller_may_not_use(tmp_path: Path) -> None:
+    fakes = {"one": Fake(instructions="Use `echo`, then `slow`.", tools=[tool("echo"), tool("slow")])}
+    only_echo = acme({"allow": [{"tools": ["one__echo"]}]})
+    async with house(tmp_path, fakes, organizations=only_echo) as place:
+        router = place.broker.engine.router
+        assert (await router.greeting("", ANN))["instructions"] == "Use `one__echo`, then `slow`."
+        assert (await router.greeting("", LOCAL))["instructions"] == "Use `one__echo`, then `one__slow`."
+
+
 async def test_who_may_see_nothing_gets_empty_lists_and_is_not_told_that_anything_is_missing(tmp_path: Path) -> None:
     fakes = {"one": Fake(), "bad": Fake(state="down")}
     nobody = [Caller("x", "gone"), Caller("x"), Caller("x", "acme", "data", "gone")]
