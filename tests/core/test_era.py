@@ -58,6 +58,7 @@ def test_only_what_the_broker_can_carry_back_is_declared(monkeypatch: pytest.Mon
     assert set(era.declared_upstream(capabilities, LATEST_MODERN)) <= era.CARRIED_CAPABILITIES
     monkeypatch.setattr(era, "CARRIED_CAPABILITIES", frozenset({"roots"}))
     assert era.declared_upstream(capabilities, LATEST_MODERN) == {"roots": {"listChanged": True}}
+    assert era.declared_upstream({}, LATEST_MODERN) == {}, "who offers nothing can be asked nothing"
 
 
 @pytest.mark.parametrize("extensions", [{"a/b": {"x": 1}}, {era.TASKS: {}, "a/b": {"x": 1}}, {}, None, [1]])
