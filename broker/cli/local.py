@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import anyio
 
+from broker.admin.insight import seen
 from broker.app import Broker
 from broker.config import Loaded
 from broker.core import wire
@@ -80,8 +81,8 @@ class Local:
 
     async def tokens(self, items: Collection[dict[str, Any]], server: str) -> int:
         """About what a server costs a model: its definitions and its instructions."""
-        discovered = await self.ask("server/discover", {}, view=server)
-        return estimate_tokens(sum(len(wire.encode(item)) for item in items) + len(discovered.get("instructions", "")))
+        found = await seen(self.generation, self.caller, server)  # looked at, not asked for: no discovery of the caller
+        return estimate_tokens(sum(len(wire.encode(item)) for item in items) + len(found.instructions or ""))
 
 
 def narrowed(loaded: Loaded, only: Collection[str] | None) -> Loaded:

@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 
 from tests.cli.conftest import Program
+from tests.cli.test_fronts import ENVELOPE
 
 
 @pytest.fixture
@@ -14,6 +15,8 @@ def used(program: Program) -> Program:
     path.write_text(path.read_text(encoding="utf-8") + "audit: {enabled: true}\n", encoding="utf-8")
     assert program.run("call", "one__echo", "text=hunter2").code == 0
     assert program.run("call", "one__fail").code == 1
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": ENVELOPE}}
+    assert "one__echo" in program.run("stdio", stdin=json.dumps(listing) + "\n").out
     assert program.run("catalog").code == 0
     return program
 
@@ -28,7 +31,9 @@ def test_who_called_what_and_who_could_see_it(used: Program) -> None:
     assert "hunter2" not in done.out
     today = datetime.now().astimezone().strftime("%Y-%m-%d")
     seen = json.loads(used.run("audit", "--who-saw", "one__echo", "--on", today, "--json").out)["seen"]
-    assert {one["principal"] for one in seen} == {"local"} and "tools/list" in seen[0]["methods"]
+    assert [(one["principal"], one["methods"], one["times"]) for one in seen] == [("local", ["tools/list"], 1)], (
+        "an operator that looks at a catalog is no caller to whom it was shown"
+    )
     table = used.run("audit", "--tool", "one__fail")
     assert (table.code, table.err) == (0, "1 record\n")
     header, row = (line.split("\t") for line in table.out.splitlines())
