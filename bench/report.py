@@ -82,6 +82,7 @@ def ratio(value: float) -> str:
 
 def write(directory: Path, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, list[dict[str, Any]]]:
     """RESULTS.md for people, results.json for machines; what is in the latter, by the titles of the tables."""
+    directory.mkdir(parents=True, exist_ok=True)  # before anything else: minutes of measuring must not be lost
     lines = [
         "# Results of the benchmarks",
         "",
