@@ -11,40 +11,21 @@ A question in the middle of a call takes one of four ways:
 | modern | the call is parked until the retry brings the answer | passes, its state inside a sealed one of ours |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
 
 from broker.core.catalog import Shelf
-from broker.core.era import (
-    TASKS,
-    Version,
-    declared_upstream,
-    error_for_caller,
-    is_modern,
-    knows_tasks,
-    question_for_caller,
-    result_for_caller,
-)
-from broker.core.extensions import is_foreign, share
-from broker.core.policy import Permit
-from broker.core.questions import Question, labelled, questions_of, requests_of, unanswerable, url_questions
+from broker.core.era import declared_upstream, error_for_caller, is_modern, result_for_caller
+from broker.core.extensions import is_foreign
+from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind
-from broker.core.rewrite import rewrite_error_data, rewrite_foreign, rewrite_result
-from broker.core.seal import Claims, digest_of
+from broker.core.rewrite import rewrite_error_data, rewrite_result
+from broker.core.seal import Claims
 from broker.core.shape import is_object
-from broker.core.tasks import (
-    TASK_METHODS,
-    created_task,
-    is_task_id,
-    listed_tasks,
-    own_related,
-    publish_related,
-    publish_task,
-    publish_task_content,
-)
+from broker.core.tasks import TASK_METHODS, own_related, publish_related
 from broker.errors import (
     REFUSED,
     URL_ELICITATION_REQUIRED,
@@ -54,10 +35,11 @@ from broker.errors import (
     MalformedAnswer,
     UpstreamAnsweredError,
 )
-from broker.guardrails.guards import UNGUARDED, Guarded
+from broker.relay.agreed import Agreed
+from broker.relay.call import Call
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
-from broker.relay.tasks import Task, Tasks
+from broker.relay.tasks import Tasks
 from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.pool import Pool
@@ -66,83 +48,6 @@ INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
-RETRY_FIELDS: Final = ("inputResponses", "requestState")
-"""Parameters of a modern caller's retry. Nobody else may send them: a state is opened here first."""
-
-
-@dataclass(slots=True)
-class Call:
-    """A permitted request, on its way: `params` already name the entry as its upstream does. Never changed."""
-
-    permit: Permit
-    method: str
-    params: Mapping[str, Any]
-    version: Version
-    """The caller's."""
-    patience: float = 0.0
-    """Seconds to wait for an upstream that is connecting for the first time."""
-    is_one_of_many: Callable[[], bool] = lambda: False
-    """Whether the caller sees more than one server, so that a question must say which one asks."""
-    cache_scope: str = "private"
-    """The widest `cacheScope` that a result may have."""
-    is_foreign: bool = False
-    """Whether the method is of an extension."""
-    task: Task | None = None
-    """The task that is asked about, if the method is one of tasks."""
-    guarded: Guarded = UNGUARDED
-    """What judges its questions. Its arguments and its result are judged around all this."""
-
-    @property
-    def server(self) -> str:
-        """The upstream's key."""
-        return self.permit.entry.server
-
-    def claims(self) -> Claims:
-        """What a state of this call is bound to."""
-        arguments = self.params.get("arguments")
-        return Claims(
-            principal=self.permit.caller.principal,
-            server=self.server,
-            method=self.method,
-            name=self.permit.entry.own,
-            digest=digest_of(arguments if is_object(arguments) else None),
-            expires=0.0,
-            serial="",
-        )
-
-    @property
-    def awaited(self) -> Task | None:
-        """The task whose end is waited for."""
-        return self.task if self.method == "tasks/result" else None
-
-    def timeout(self, usual: float, now: float) -> float:
-        """Seconds that an answer may take: that to `tasks/result` comes when the task ends, at most after its time."""
-        return usual if self.awaited is None else max(usual, self.awaited.expires - now)
-
-    def own_params(self) -> dict[str, Any]:
-        """The parameters less what only a retry of a modern caller may carry, and `task` of who knows none."""
-        dropped = RETRY_FIELDS if knows_tasks(self.version) else (*RETRY_FIELDS, "task")
-        return {name: value for name, value in self.params.items() if name not in dropped}
-
-    def outgoing_params(self, state: Claims | None, upstream: Version) -> dict[str, Any]:
-        """The parameters as they go upstream: of a retry, with the state that the upstream itself gave.
-
-        No `task` of a modern caller goes to a legacy upstream, which would take it for the wish of 2025-11-25 and make
-        a task that is nobody's.
-        """
-        if not is_modern(self.version):
-            return self.own_params()
-        dropped = ("requestState",) if is_modern(upstream) else ("requestState", "task")
-        params = {name: value for name, value in self.params.items() if name not in dropped}
-        return params if state is None or state.inner is None else {**params, "requestState": state.inner}
-
-    async def question(self, question: Question, mint: str) -> Question:
-        """A question of the upstream, judged, as this caller's era has it, with the server's name if it needs one.
-
-        Raises: Blocked.
-        """
-        question = question_for_caller(await self.guarded.question(question), self.version, mint)
-        return labelled(question, self.server) if self.is_one_of_many() else question
 
 
 class Forwarder:
@@ -178,7 +83,8 @@ class Forwarder:
             try:
                 params = call.outgoing_params(state, lease.link.version)
                 timeout = call.timeout(upstream.server.timeout, exchange.now)
-                way = _Way(call, lease.link, timeout, shelf, self._me, self._parking, self._tasks)
+                agreed = Agreed(call, lease.link, shelf, self._tasks)
+                way = _Way(call, lease.link, timeout, agreed, self._me, self._parking)
                 if not is_modern(call.version) or is_modern(lease.link.version) or not exchange.can_be_asked:
                     return await way.run(params, exchange)
                 return await self._park(call, way, lease, exchange)
@@ -231,10 +137,9 @@ class _Way:
     call: Call
     link: Link
     timeout: float
-    shelf: Shelf | None
+    agreed: Agreed
     me: Mapping[str, Any]
     parking: Parking
-    tasks: Tasks
 
     async def run(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
@@ -260,14 +165,14 @@ class _Way:
                 judged = await self.call.question(question, self.parking.mint())
             except Blocked:  # by whom is not the upstream's affair
                 raise CannotAsk("the question is refused", code=REFUSED) from None
-            return own_related(await exchange.ask(judged), self._own_task)
+            return own_related(await exchange.ask(judged), self.agreed.own_task)
 
         def notice(method: str, params: dict[str, Any]) -> None:
             params = publish_related(params, self.call.server)
             if not is_foreign(method):
                 exchange.notice(method, params)
-            elif self._extends(exchange):
-                exchange.pass_on(method, self._foreign(params))
+            elif self.agreed.extends(exchange):
+                exchange.pass_on(method, self.agreed.foreign(params))
 
         try:
             return await self.link.request(
@@ -292,7 +197,7 @@ class _Way:
     def _error_for_caller(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
         entry = self.call.permit.entry
         uri = entry.public if entry.kind is Kind.RESOURCE else None
-        data = rewrite_error_data(error.data, self._publish)
+        data = rewrite_error_data(error.data, self.agreed.publish)
         code, data = error_for_caller(error.code, data, upstream=self.link.version, caller=self.call.version, uri=uri)
         return UpstreamAnsweredError(error.message, data, code=code)
 
@@ -339,16 +244,17 @@ class _Way:
         return answers
 
     async def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
-        if not self._takes_task(result, exchange):
-            if result.get("resultType") not in COMPLETE and not self._is_of_extension(result, exchange):
+        if not self.agreed.takes_task(result, exchange):
+            if result.get("resultType") not in COMPLETE and not self.agreed.knows_kind(result, exchange):
                 raise _unexpected(self.call.server)
-            rewrite_result(
-                "tools/call" if self.call.method == "tasks/result" else self.call.method, result, self._publish
-            )
+            method = "tools/call" if self.call.method == "tasks/result" else self.call.method
+            rewrite_result(method, result, self.agreed.publish)
         if self.call.is_foreign:
-            result = self._foreign(result)
+            result = self.agreed.foreign(result)
         if self.call.method in TASK_METHODS:
-            await self._about_task(result, exchange)
+            self.agreed.about_task(result, exchange)
+            if is_modern(self.call.version) and "inputRequests" in result:
+                result["inputRequests"] = requests_of(await self._questions(result, exchange))
         result = publish_related(result, self.call.server)
         return result_for_caller(
             self.call.method,
@@ -358,78 +264,6 @@ class _Way:
             server=self.me,
             scope=self.call.cache_scope,
         )
-
-    def _extends(self, exchange: Exchange) -> bool:
-        """Whether the caller and the upstream have declared an extension that both know."""
-        return self.shelf is not None and share(self.shelf.listing, exchange.capabilities, self.call.version)
-
-    def _is_of_extension(self, result: Mapping[str, Any], exchange: Exchange) -> bool:
-        """Whether a kind of result that the core does not know may pass. Spec: 2026-07-28 basic, "Result Type"."""
-        kind = result.get("resultType")
-        is_known = not isinstance(kind, str) or kind == "task"
-        return (
-            not is_known and is_modern(self.link.version) and is_modern(self.call.version) and self._extends(exchange)
-        )
-
-    def _foreign(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What is of an extension, with what the broker knows in it under public names."""
-        if self.shelf is not None:
-            rewrite_foreign(params, self.shelf.publish, self.shelf.public_of_own)
-        return params
-
-    def _takes_task(self, result: dict[str, Any], exchange: Exchange) -> bool:
-        """Whether a result is a task that both sides know of: then it is the caller's from here on.
-
-        Raises: MalformedAnswer, if it has no id that can be kept.
-        """
-        if self.call.method != "tools/call" or is_modern(self.link.version) != is_modern(self.call.version):
-            return False
-        created = created_task(result, self.link.version)
-        if created is None or not self._may_create(exchange):
-            return False
-        if not is_task_id(created.get("taskId")):
-            raise MalformedAnswer(self.call.server, "a task without an id")
-        task = self.tasks.bind(
-            created,
-            self.call.permit.entry,
-            self.call.permit.caller.principal,
-            is_modern=is_modern(self.call.version),
-            link=self.link,
-            session=exchange.owner,
-            token=exchange.token,
-            now=exchange.now,
-        )
-        (result if task.is_modern else result["task"])["taskId"] = task.public
-        return True
-
-    def _may_create(self, exchange: Exchange) -> bool:
-        """Whether the caller has said that it can take a task for an answer."""
-        if not is_modern(self.call.version):
-            return knows_tasks(self.call.version) and is_object(self.call.params.get("task"))
-        extensions = exchange.capabilities.get("extensions")
-        return is_object(extensions) and TASKS in extensions
-
-    async def _about_task(self, result: dict[str, Any], exchange: Exchange) -> None:
-        """The result of a request about tasks, under public ids; a look at a task renews its time. In place."""
-        if self.call.method == "tasks/list":
-            server = self.call.server
-            listed = [{**one, "taskId": publish_task(server, one["taskId"])} for one in listed_tasks(result)]
-            result["tasks"] = [one for one in listed if self._own_task(one["taskId"]) is not None]
-            return
-        assert self.call.task is not None
-        self.tasks.renew(self.call.task, result, self.link, exchange.owner, exchange.now)
-        if "taskId" in result:
-            result["taskId"] = self.call.task.public
-        if is_modern(self.call.version):
-            publish_task_content(result, self._publish)
-            if "inputRequests" in result:
-                result["inputRequests"] = requests_of(await self._questions(result, exchange))
-
-    def _own_task(self, public: str) -> str | None:
-        return self.tasks.own_id(self.call.permit.caller.principal, self.call.server, public)
-
-    def _publish(self, uri: str) -> str:
-        return uri if self.shelf is None else self.shelf.publish(uri)
 
 
 def _unexpected(server: str) -> BrokerError:

@@ -23,9 +23,10 @@ from broker.errors import (
     UnknownResource,
     UpstreamUnavailable,
 )
+from broker.relay.call import Call
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import extended_server, own_params
-from broker.relay.forward import Call, Forwarder
+from broker.relay.forward import Forwarder
 from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.notify import Watches
