@@ -225,6 +225,11 @@ def test_a_caller_stands_where_the_policy_knows_its_place(caller: Caller, expect
     assert decide(policy_of(ALL), caller, "", TOOL).rule == expected
 
 
+def test_levels_stand_above_everybody_but_the_local_user() -> None:
+    policy = policy_of(ALL)
+    assert policy.has_levels(ANN) and policy.has_levels(Caller("x", "gone")) and not policy.has_levels(LOCAL)
+
+
 def test_a_revoked_key_and_a_place_without_a_definition_are_denied() -> None:
     key = Key("ci", "ci", key_level("acme", "data", "ci"), revoked=True)
     acme = Organization(
@@ -527,3 +532,10 @@ def test_explain_says_why_at_every_rung() -> None:
     assert told(ANN, "", None) == [("unknown", False)]
     assert told(Caller("x", "gone"), "", TOOL) == [("entry", True), ("org:gone/unknown", False)]
     assert "no levels" in explain(policy, LOCAL, "", TOOL)[1].reason
+    elsewhere = policy_of(organization_level("acme", (rule("two"),))).directory
+    assert told(ANN, "", TOOL)[-1][1]
+    *_, level, last = explain(Policy({}, {}, elsewhere), ANN, "", TOOL)
+    assert not level.passed and not last.passed and level.rule == last.rule
+    unserved = Policy({"one": {Kind.TOOL: Rules((), ())}}, {}, policy.directory)
+    *_, place, last = explain(unserved, ANN, "", TOOL)
+    assert place.rule == "place" and not last.passed and last.rule.startswith("server:one")

@@ -124,6 +124,18 @@ def test_every_text_for_reading_in_a_definition_is_cleaned_and_said() -> None:
     )
 
 
+def test_what_only_looks_like_a_definition_passes_as_it_is() -> None:
+    tool = {
+        "name": "t",
+        "description": 7,
+        "arguments": ["a", {"name": "b", "description": None}],
+        "icons": [{"src": 7}],
+    }
+    cleaned, said = clean_item(tool, has_own_name=False)
+    assert cleaned == {**tool, "icons": []}
+    assert said == ("icons: 1 left out, which are neither https: nor an image",)
+
+
 def test_a_name_is_for_reading_only_where_a_uri_identifies() -> None:
     item = {"uri": "x\u202e", "name": EVIL}
     assert clean_item(item, has_own_name=True)[0] == {"uri": "x\u202e", "name": "good"}
@@ -178,5 +190,7 @@ def test_any_definition_can_be_cleaned_and_only_what_is_said_changes(item: dict[
 
 
 def test_what_is_fine_is_the_same_object() -> None:
-    tool = {"name": "t", "description": "fine", "inputSchema": {"type": "object", "properties": {"a": {"title": "A"}}}}
+    icons = [{"src": "https://example.com/a.png"}]
+    schema = {"type": "object", "properties": {"a": {"title": "A"}}}
+    tool = {"name": "t", "description": "fine", "inputSchema": schema, "icons": icons}
     assert clean_item(tool, has_own_name=False)[0] is tool

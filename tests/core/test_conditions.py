@@ -296,3 +296,39 @@ def test_any_number_of_rules_without_a_choice_is_no_search() -> None:
     assert can_all_hold(clauses) and can_all_hold([])
     assert not can_all_hold([*clauses, [flag(3, False)]])
     assert not can_all_hold([[]])
+
+
+VALUES = [Plain.ABSENT, None, True, "prod", "production", "dev", 0, 1, 5, 9, {}, []]
+SPARED = [
+    (Condition(("a",), Op.EXISTS, True), [Plain.ABSENT]),
+    (Condition(("a",), Op.EXISTS, False), [True, "prod", "production", "dev", 0, 1, 5, 9, {}, []]),
+    (Condition(("a",), Op.EQUALS, "prod"), [Plain.ABSENT, "production", "dev"]),
+    (Condition(("a",), Op.IN, ("prod", 1)), [Plain.ABSENT, "production", "dev", 0, 5, 9]),
+    (Condition(("a",), Op.NOT_IN, ("prod", 1)), ["prod", 1]),
+    (Condition(("a",), Op.PREFIX, "prod"), [Plain.ABSENT, "dev"]),
+    (Condition(("a",), Op.MIN, 5), [Plain.ABSENT, 0, 1]),
+    (Condition(("a",), Op.MAX, 5), [Plain.ABSENT, 9]),
+]
+ALLOWED = [
+    (Condition(("a",), Op.PREFIX, "prod"), ["prod", "production"]),
+    (Condition(("a",), Op.MIN, 5), [5, 9]),
+    (Condition(("a",), Op.MAX, 5), [0, 1, 5]),
+]
+
+
+@pytest.mark.parametrize(("condition", "expected"), SPARED)
+def test_a_deny_rule_surely_spares_these(condition: Condition, expected: list[Any]) -> None:
+    assert [value for value in VALUES if condition.spared.has(value)] == expected
+
+
+@pytest.mark.parametrize(("condition", "expected"), ALLOWED)
+def test_an_allow_rule_surely_lets_these_through(condition: Condition, expected: list[Any]) -> None:
+    assert [value for value in VALUES if condition.allowed.has(value)] == expected
+
+
+def test_a_list_is_cut_by_a_range_from_either_side() -> None:
+    few, begins = Texts(frozenset({"ab", "b"})), Texts(prefix="a")
+    assert few & begins == begins & few == Texts(frozenset({"ab"}))
+    some, low = Numbers(frozenset({1, 7})), Numbers(high=5)
+    assert some & low == low & some == Numbers(frozenset({1}))
+    assert low & Numbers(low=3, but=frozenset({4})) == Numbers(None, 3, 5, frozenset({4}))

@@ -156,3 +156,15 @@ def test_the_limit_is_one_of_each_event_not_of_the_stream(size: int) -> None:
     stream = (b"data: " + b"x" * 40 + b"\ndata: " + b"y" * 48 + b"\n\n: comment\n\n") * 20
     chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert events_of(chunks, 100) == [Event(b"x" * 40 + b"\n" + b"y" * 48)] * 20
+
+
+def test_a_stream_that_comes_byte_by_byte_is_read_as_it_was_sent() -> None:
+    stream = frame(b"a") + frame(b"b", event="ping", id="7")
+    assert events_of([b"", *(stream[at : at + 1] for at in range(len(stream)))]) == [
+        Event(b"a"),
+        Event(b"b", "ping", "7"),
+    ]
+
+
+def test_half_an_ending_of_a_line_waits_for_the_other_half() -> None:
+    assert events_of([b"data: a\r", b"\n\r", b"\n"]) == [Event(b"a")]
