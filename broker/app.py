@@ -26,6 +26,7 @@ from broker.relay.router import Router
 from broker.usage.assembly import audit_of, meter_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
+from broker.usage.quotas import Quotas
 
 Front = Callable[["Broker"], Awaitable[None]]
 """Serves callers until it is done: the host has closed the pipe, or `broker.engine.closing` is set."""
@@ -79,7 +80,10 @@ class Broker:
         self.audit = audit_of(
             loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes, self.meter
         )
-        self.engine = Engine(Router(self.generation, self.parking, hub.tasks), hub, self.clock, self.audit)
+        self.quotas = Quotas()
+        """What is counted against limits: it outlives a configuration."""
+        router = Router(self.generation, self.parking, hub.tasks, self.quotas)
+        self.engine = Engine(router, hub, self.clock, self.audit)
 
     def gauges(self) -> list[Gauge]:
         """How it is doing at this moment."""

@@ -10,6 +10,7 @@ its response; `downstream/connection.py` for whatever else answers an HTTP reque
 `isolated.py` for a connection.
 """
 
+from math import ceil
 from typing import Any, Final
 
 PARSE_ERROR: Final = -32700
@@ -26,6 +27,8 @@ MISSING_CLIENT_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 REFUSED: Final = 4030
 """A rule or a guardrail refuses what was asked of a visible entry."""
+LIMITED: Final = 4290
+"""A limit is reached: of calls in a time, of calls at a time, or of what they cost."""
 UNRECORDED: Final = 5030
 """The audit is required, and cannot be written."""
 
@@ -198,6 +201,24 @@ class Blocked(BrokerError):
 
     def __init__(self, guardrail: str) -> None:
         super().__init__(f"blocked by guardrail {guardrail}", {"guardrail": guardrail})
+
+
+class LimitReached(BrokerError):
+    """A limit is reached; nothing was sent, and nothing counted. A call of a tool is answered with `isError` and this
+    text instead: its model can wait.
+
+    `level`: whose limit, such as `team:acme/data`; `limit`: which, such as `100/minute`; `retry_after`: seconds.
+    """
+
+    code = LIMITED
+
+    def __init__(self, level: str, limit: str, retry_after: float) -> None:
+        self.level, self.limit = level, limit
+        seconds = max(1, ceil(retry_after))
+        super().__init__(
+            f"{level.replace(':', ' ', 1)} has reached its limit of {limit}: try again in {seconds} s",
+            {"level": level, "limit": limit, "retryAfter": seconds},
+        )
 
 
 class Unrecorded(BrokerError):

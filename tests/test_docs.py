@@ -55,7 +55,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
 SETTINGS = sorted(
     {f"{prefix}{field.alias or name}" for prefix, model in SECTIONS for name, field in model.model_fields.items()}
 )
-POSITIVE = {errors.REFUSED, errors.UNRECORDED}
+POSITIVE = {errors.REFUSED, errors.LIMITED, errors.UNRECORDED}
 CODES = sorted({one for one in vars(errors).values() if type(one) is int and (one < -32000 or one in POSITIVE)})
 
 

@@ -16,6 +16,12 @@ RETRY_FIELDS: Final = ("inputResponses", "requestState")
 """Parameters of a modern caller's retry. Nobody else may send them: a state is opened here first."""
 
 
+def claims_of(permit: Permit, method: str, digest: str) -> Claims:
+    """Of a state that is not made yet. `digest`: of the arguments."""
+    principal, entry = permit.caller.principal, permit.entry
+    return Claims(principal, entry.server, method, entry.own, digest, expires=0.0, serial="")
+
+
 @dataclass(slots=True)
 class Call:
     """A permitted request, on its way: `params` already name the entry as its upstream does. Never changed."""
@@ -46,15 +52,7 @@ class Call:
     def claims(self) -> Claims:
         """What a state of this call is bound to."""
         arguments = self.params.get("arguments")
-        return Claims(
-            principal=self.permit.caller.principal,
-            server=self.server,
-            method=self.method,
-            name=self.permit.entry.own,
-            digest=digest_of(arguments if is_object(arguments) else None),
-            expires=0.0,
-            serial="",
-        )
+        return claims_of(self.permit, self.method, digest_of(arguments if is_object(arguments) else None))
 
     @property
     def awaited(self) -> Task | None:

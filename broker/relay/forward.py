@@ -20,8 +20,9 @@ import anyio
 from broker.core.catalog import Shelf
 from broker.core.era import declared_upstream, error_for_caller, is_modern, result_for_caller
 from broker.core.extensions import is_foreign
+from broker.core.policy import Permit
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
-from broker.core.request import Kind
+from broker.core.request import Kind, Request
 from broker.core.rewrite import rewrite_error_data, rewrite_result
 from broker.core.seal import Claims
 from broker.core.shape import is_object
@@ -36,7 +37,7 @@ from broker.errors import (
     UpstreamAnsweredError,
 )
 from broker.relay.agreed import Agreed
-from broker.relay.call import Call
+from broker.relay.call import Call, claims_of
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Tasks
@@ -97,6 +98,16 @@ class Forwarder:
             exchange.finish()
             if call.awaited is not None:
                 call.awaited.waiting.remove(exchange)
+
+    def is_continued(self, permit: Permit, request: Request, params: Mapping[str, Any]) -> bool:
+        """Whether a request goes on with one that was admitted: a retry that brings answers, or a further page of a
+        server's tasks.
+        """
+        if request.method == "tasks/list":
+            return "cursor" in params
+        if not is_modern(request.version) or "requestState" not in params:
+            return False
+        return self._parking.is_good(params["requestState"], claims_of(permit, request.method, digest=""))
 
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""

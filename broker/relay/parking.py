@@ -214,6 +214,17 @@ class Parking:
         self._spent[state.serial] = state.expires
         return state
 
+    def is_good(self, text: object, retry: Claims) -> bool:
+        """Whether a state is this caller's, for this entry, and was not used: `unseal` says if these arguments may be
+        sent with it, once guardrails have judged them.
+        """
+        try:
+            state = self._sealer.unseal(text)
+            state.refuse_other_use(replace(retry, digest=state.digest), self._clock.wall())
+        except Unsealable:
+            return False
+        return state.serial not in self._spent
+
     def take_back(self, state: Claims) -> None:
         """A state was unsealed and could not be used: nothing was done with it, so it is good once more."""
         self._spent.pop(state.serial, None)

@@ -17,6 +17,7 @@ from broker.errors import (
     Blocked,
     BrokerError,
     InvalidParams,
+    LimitReached,
     MethodNotFound,
     Refused,
     UnknownName,
@@ -36,6 +37,7 @@ from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offe
 from broker.relay.tasks import Task, Tasks
 from broker.upstream.isolated import Asker
 from broker.usage.audit import NO_TRAIL, Trail
+from broker.usage.quotas import NO_HOLD, Quotas
 
 _WORD: Final = {
     Kind.TOOL: "tool",
@@ -49,10 +51,11 @@ _NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 class Router:
     """What the fronts call; it knows the live configuration, not where a request came from."""
 
-    def __init__(self, served: Served, parking: Parking, tasks: Tasks) -> None:
+    def __init__(self, served: Served, parking: Parking, tasks: Tasks, quotas: Quotas) -> None:
         self.served = served
         """The live configuration; a reload puts another in its place."""
         self._tasks = tasks
+        self._quotas = quotas
         self._forwarder = Forwarder(served.me, parking, tasks)
 
     async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
@@ -118,8 +121,7 @@ class Router:
         principal = permit.caller.principal
         guarded = now.guards.around(permit.caller, permit.entry, request.method, is_foreign=is_foreign)
         exchange.trail.decided(permit, permit.entry, now.policy)
-        if exchange.trail.must_wait:
-            await exchange.trail.recorded()
+        hold = NO_HOLD
 
         async def send(judged: Mapping[str, Any]) -> dict[str, Any]:
             if judged is not params:
@@ -136,15 +138,24 @@ class Router:
                 task,
                 guarded,
             )
-            return await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
+            result = await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
+            hold.settle(result)
+            return result
 
         try:
+            if self._quotas.is_on:
+                is_retry = self._forwarder.is_continued(permit, request, params)
+                hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
+            if exchange.trail.must_wait:
+                await exchange.trail.recorded()
             return await guarded.call(params, send)
-        except (Blocked, Refused) as refusal:
+        except (Blocked, LimitReached, Refused) as refusal:
             if request.method != "tools/call":
                 raise
             exchange.trail.refused(refusal)
             return _as_result(refusal, request, now)
+        finally:
+            hold.release()
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:

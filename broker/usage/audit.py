@@ -20,7 +20,7 @@ from broker.core.catalog import Entry
 from broker.core.grants import full_name
 from broker.core.policy import Decision, Denied, Policy
 from broker.core.shape import is_object
-from broker.errors import Blocked, BrokerError, Refused, Unrecorded, UpstreamTimedOut
+from broker.errors import Blocked, BrokerError, LimitReached, Refused, Unrecorded, UpstreamTimedOut
 from broker.usage.excerpt import Excerpts
 from broker.usage.meter import NO_METER, Meter
 from broker.usage.records import AdminRecord, AuthRecord, CallRecord, DiscoveryRecord, Mark, Outcome, Record
@@ -73,7 +73,7 @@ class Trail(Protocol):
         ...
 
     def refused(self, refusal: BrokerError) -> None:
-        """By a guardrail, or by a rule on what a guardrail has made of it, where that is told as a result."""
+        """By a guardrail, a limit, or a rule on what a guardrail has made of it, where that is told as a result."""
         ...
 
     async def recorded(self) -> None:
@@ -318,6 +318,8 @@ class LineTrail:
             record.outcome, record.rule = "blocked", f"guardrail:{refusal.data['guardrail']}"
         elif isinstance(refusal, Refused):
             record.outcome, record.rule = "denied", refusal.data["rule"]
+        elif isinstance(refusal, LimitReached):
+            record.outcome, record.rule = "limited", f"limit:{refusal.level}/{refusal.limit}"
 
     async def recorded(self) -> None:
         """See `Trail`. Requests that ask several servers wait for the one record."""

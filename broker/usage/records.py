@@ -26,6 +26,7 @@ Outcome = Literal[
     "input-required",
     "denied",
     "blocked",
+    "limited",
     "error",
     "timed-out",
     "cancelled",
