@@ -10,7 +10,7 @@ import pytest
 BROKER = Path(__file__).resolve().parent.parent / "broker"
 
 LAYERS: list[set[str]] = [
-    {"errors", "clock", "logs"},
+    {"errors", "clock", "half_open", "logs"},
     {"core"},
     {"config"},
     {"outbound"},

@@ -16,6 +16,7 @@ from broker.downstream.engine import Engine
 from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
 from broker.downstream.web import Http
+from broker.half_open import notice_half_open
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        notice_half_open(listener)  # what it accepts inherits it
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:

@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
+from broker.half_open import notice_half_open
+
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a head; also those that may come in a row without any content (chunk extensions, trailers, 1xx): the
 parser would gather or skip them for ever."""
@@ -147,7 +149,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._is_open = True
         opened: socket.socket = transport.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a stream whose peer vanished ends (F-53)
+        notice_half_open(opened)
         self._arrived = _Arrived(opened.fileno())
 
     def connection_lost(self, exc: Exception | None) -> None:

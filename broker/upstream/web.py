@@ -7,6 +7,7 @@ TLS and proxies. Bodies are asked for without compression, so the bytes that are
 
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol
@@ -18,6 +19,7 @@ import aiohttp
 from broker.core.eventstream import Event, EventParser, TooLong
 from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable, printable
+from broker.half_open import notice_half_open
 from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
@@ -277,7 +279,7 @@ class _Aiohttp:
     def __init__(self, headers: Mapping[str, str], connect_timeout: float, proxy: str | None) -> None:
         self._proxy = proxy
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, socket_factory=_socket),
             headers=headers,
             skip_auto_headers=("Content-Type",),
             # Every request has its own deadline; a total here would cut streams that are meant to stay open.
@@ -297,6 +299,14 @@ class _Aiohttp:
     async def aclose(self) -> None:
         """See `_Client`."""
         await self._session.close()
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setblocking(False)
+    notice_half_open(opened)
+    return opened
 
 
 def describe(error: Exception) -> str:

@@ -6,6 +6,7 @@ What a test does not write is answered by tests/servers/rawhttp.py.
 import argparse
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -66,7 +67,7 @@ class Web:
 
 
 @asynccontextmanager
-async def web(era: str = "legacy", **on: Answer) -> AsyncGenerator[Web, None]:
+async def web(era: str = "legacy", tls: ssl.SSLContext | None = None, **on: Answer) -> AsyncGenerator[Web, None]:
     """The server, listening; `on` is `Web.on`, with `_` for `/` in names."""
     served = Web(era, {name.replace("_", "/"): answer for name, answer in on.items()})
     tasks: set[asyncio.Task[None]] = set()
@@ -76,8 +77,8 @@ async def web(era: str = "legacy", **on: Answer) -> AsyncGenerator[Web, None]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    served.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     try:
         yield served
     finally:

@@ -108,12 +108,12 @@ class Authority:
         return ssl.create_default_context(cafile=str(self.file))
 
 
-def authority(directory: Path) -> Authority:
+def authority(directory: Path, name: str = "test authority", *, is_expired: bool = False) -> Authority:
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = _certificate("test authority", ca_key, "test authority", ca_key, is_ca=True)
-    leaf = _certificate("localhost", key, "test authority", ca_key, is_ca=False)
+    ca = _certificate(name, ca_key, name, ca_key, is_ca=True)
+    leaf = _certificate("localhost", key, name, ca_key, is_ca=False, days=0 if is_expired else 2)
     pem = serialization.Encoding.PEM
-    ca_file, file = directory / "ca.pem", directory / "server.pem"
+    ca_file, file = directory / f"{name}-ca.pem", directory / f"{name}-server.pem"
     ca_file.write_bytes(ca.public_bytes(pem))
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file.write_bytes(secret + leaf.public_bytes(pem))
@@ -123,8 +123,15 @@ def authority(directory: Path) -> Authority:
 
 
 def _certificate(
-    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, *, is_ca: bool
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    is_ca: bool,
+    days: int = 2,
 ) -> x509.Certificate:
+    """Good from yesterday on, for so many days after this moment."""
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.NameAttribute(NameOID.COMMON_NAME, subject)], [x509.NameAttribute(NameOID.COMMON_NAME, issuer)]
     builder = (
@@ -134,7 +141,7 @@ def _certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)

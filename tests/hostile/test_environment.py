@@ -1,0 +1,198 @@
+"""F-36, F-39, F-53, F-62, F-97, F-105: what is around us fails: networks, certificates, clocks, systems."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from broker import half_open
+from broker.clock import SystemClock
+from tests.hostile.conftest import BrokerOf
+from tests.hostile.harness import MIB, memory_below
+from tests.hostile.web import says, streams, web
+from tests.outbound.site import authority
+from tests.peers import ROOT
+from tests.servers.rawhttp import Out, Request
+
+JSON = {"Content-Type": "application/json"}
+BARE = {"PATH": "/usr/bin:/bin"}
+
+
+async def test_F36_content_that_does_not_fit_its_schema_passes_as_it_came(broker_of: BrokerOf) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    offered = [{"name": "boom", "inputSchema": {"type": "object"}, "outputSchema": schema}]
+    listed = json.dumps({"jsonrpc": "2.0", "id": 0, "result": {"tools": offered}}).replace('"id": 0', '"id": $ID')
+    result = {"content": [{"type": "text", "text": "x"}], "structuredContent": {"n": "not a number", "more": []}}
+    answer = json.dumps({"jsonrpc": "2.0", "id": 0, "result": result}).replace('"id": 0', '"id": $ID')
+    boom, tools = says("200 OK", JSON, answer.encode()), says("200 OK", JSON, listed.encode())
+    async with web(boom=boom, tools_list=tools) as bad, broker_of({"bad": {"url": bad.url}}) as run:
+        await run.ready("bad")
+        assert await run.call("bad__boom") == result
+
+
+async def test_F39_a_result_just_below_the_limit_arrives_and_one_above_it_is_an_error_of_its_call(
+    broker_of: BrokerOf,
+) -> None:
+    sizes = iter([15 * MIB, 17 * MIB])
+
+    async def image(out: Out, request: Request, ident: Any) -> None:
+        item = {"type": "image", "mimeType": "image/png", "data": "A" * next(sizes)}
+        body = json.dumps({"jsonrpc": "2.0", "id": ident, "result": {"content": [item]}}).encode()
+        await says("200 OK", {**JSON, "Content-Length": str(len(body))}, body)(out, request, ident)
+
+    async with web(boom=image) as bad, broker_of({"bad": {"url": bad.url}}) as run:
+        await run.ready("bad")
+        with memory_below(160 * MIB):
+            assert len((await run.call("bad__boom"))["content"][0]["data"]) == 15 * MIB
+            error = await run.refused("bad__boom")
+        assert "larger than 16" in error["message"]
+        await run.innocent("bad")
+
+
+def patience(connection: socket.socket) -> float:
+    """Seconds until the kernel gives up a peer that is silent."""
+    ip = socket.IPPROTO_TCP
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    quiet = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE  # type: ignore[attr-defined]
+    every, times = (connection.getsockopt(ip, option) for option in (socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT))
+    return connection.getsockopt(ip, quiet) + every * times
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+async def test_F53_a_connection_to_a_peer_that_vanished_is_broken_by_the_kernel_within_a_minute(
+    broker_of: BrokerOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tls: bool
+) -> None:
+    """Over TLS the handshake fails, since nobody vouches for the peer: its socket is a socket all the same."""
+    watched: list[socket.socket] = []
+    notice = half_open.notice_half_open
+
+    def noticed(connection: socket.socket) -> None:
+        notice(connection)
+        watched.append(connection.dup())
+
+    for module in ("httpwire", "web"):
+        monkeypatch.setattr(f"broker.upstream.{module}.notice_half_open", noticed)
+    tls = authority(tmp_path).server if is_tls else None
+    async with web(tls=tls) as peer, broker_of({"bad": {"url": peer.url}}) as run:
+        assert bool(await run.trouble("bad")) is is_tls
+        assert watched and all(patience(one) <= half_open.GONE_AFTER < 60 for one in watched)
+    for one in watched:
+        one.close()
+
+
+def test_F53_what_a_front_accepts_inherits_the_same_patience() -> None:
+    from broker.downstream.server import bind
+
+    with bind("127.0.0.1", 0) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as accepted:
+            assert patience(accepted) <= half_open.GONE_AFTER
+
+
+async def test_F62_a_certificate_that_nobody_vouches_for_is_said_and_nothing_is_sent(
+    broker_of: BrokerOf, tmp_path: Path
+) -> None:
+    async with web(tls=authority(tmp_path).server) as bad, broker_of({"bad": {"url": bad.url}}) as run:
+        assert await run.trouble("bad") == "its TLS certificate is not valid"
+        await run.innocent()
+        assert bad.seen == [], "there is no way around it, and no second try without TLS"
+
+
+async def test_F62_a_certificate_of_the_systems_authorities_is_good_until_it_expires(tmp_path: Path) -> None:
+    made = [authority(tmp_path, name, is_expired=name == "expired") for name in ("good", "expired")]
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(b"".join(one.file.read_bytes() for one in made))
+    async with web(tls=made[0].server) as good, web(tls=made[1].server) as expired:
+        config = tmp_path / "servers.yaml"
+        config.write_text(json.dumps({"servers": {"good": {"url": good.url}, "expired": {"url": expired.url}}}))
+        done = await anyio.run_process(
+            [sys.executable, "-m", "broker", "check", "--connect", "--json", "--config", str(config)],
+            env={**BARE, "SSL_CERT_FILE": str(trusted), "XDG_STATE_HOME": str(tmp_path)},
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1, done.stderr
+    assert good.seen and not expired.seen
+    assert "its TLS certificate is not valid" in done.stdout.decode()
+
+
+async def test_F62_a_host_that_cannot_be_found_and_one_without_TLS_are_said(broker_of: BrokerOf) -> None:
+    def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as plain:
+        url = f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}/mcp"
+        lost = {"nowhere": {"url": "https://nowhere.invalid/mcp"}, "lost": {"url": "http://nowhere.invalid/mcp"}}
+        async with broker_of({"plain": {"url": url}, **lost}) as run:
+            assert await run.trouble("nowhere") == await run.trouble("lost") == "its host name cannot be resolved"
+            assert await run.trouble("plain") == "the TLS handshake failed"
+            await run.innocent()
+
+
+class Stepping(SystemClock):
+    """Real time, on a machine whose wall clock is set while the broker runs."""
+
+    def __init__(self) -> None:
+        self.step = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.step
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 86400.0 * 400])
+async def test_F97_a_clock_that_is_set_ends_no_call_and_no_wait(broker_of: BrokerOf, step: float) -> None:
+    clock = Stepping()
+
+    async def slow(out: Out, request: Request, ident: Any) -> None:
+        clock.step = step
+        await streams('data: {"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"in time"}]}}\n\n')(
+            out, request, ident
+        )
+
+    async with web(boom=slow) as peer, broker_of({"bad": {"url": peer.url, "timeout": 5}}, clock=clock) as run:
+        await run.ready("bad")
+        assert await run.text("bad__boom") == "in time"
+        await run.innocent("bad")
+
+
+def called(directory: Path, text: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[bytes]":
+    """`mcp-broker call`, in an environment of these variables only."""
+    config = directory / "servers.yaml"
+    good = {"command": sys.executable, "args": [str(ROOT / "tests/servers/raw.py")]}
+    config.write_text(json.dumps({"broker": {"state_dir": str(directory / "state")}, "servers": {"good": good}}))
+    arguments = json.dumps({"text": text}, ensure_ascii=False)
+    return subprocess.run(
+        [sys.executable, "-m", "broker", "call", "good__ok", arguments, "--config", str(config)],
+        env={**BARE, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def test_F105_the_broker_works_where_little_is_as_usual(tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"
+    strange = {
+        "LC_ALL": "POSIX",
+        "SSL_CERT_FILE": "nowhere.pem",
+        "HTTP_PROXY": nobody,
+        "HTTPS_PROXY": nobody,
+        "ALL_PROXY": nobody,
+        "HOME": "nowhere",
+        "XDG_STATE_HOME": "",
+    }
+    done = called(tmp_path, "größer 日本", strange)
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert "größer 日本" in done.stdout.decode("utf-8")
+
+
+def test_F105_text_that_the_locale_cannot_read_is_one_clear_line(tmp_path: Path) -> None:
+    done = called(tmp_path, "größer", {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"an argument is not UTF-8 text\n")
