@@ -73,7 +73,9 @@ class Broker:
         hub = Hub()
         only = OnlyCaller(self.caller.declare if waits_for_caller else None)
         is_only = waits_for_caller or has_one_caller
-        self.generation = Generation.build(loaded, self.clock, hub, only if is_only else None)
+        self.generation = Generation.build(
+            loaded, self.clock, hub, only if is_only else None, lambda judgement: self.audit.judged(judgement)
+        )
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
         self.meter = meter_of(loaded.config)
         """What is counted of calls."""
@@ -107,7 +109,7 @@ class Broker:
         for word, number in (("hit", views.hits), ("miss", views.misses)):
             found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
         if isinstance(self.audit, LineAudit):
-            writer = self.audit.writer
+            writer = self.audit.book.writer
             found.append(Gauge("audit_lost", "Audit records that were dropped.", writer.lost, is_counter=True))
             found.append(Gauge("audit_failing", "1: the audit cannot be written.", int(writer.is_failing)))
         return found

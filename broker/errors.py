@@ -192,7 +192,7 @@ class UpstreamAnsweredError(BrokerError):
 
 
 class Blocked(BrokerError):
-    """A guardrail refuses, or could not decide. The caller learns its name; why is in the log only.
+    """A guardrail refuses, or could not decide. The caller learns its name; why is in audit and log only.
 
     A tool call is answered with a result that says so (`isError`), everything else with this error.
     """

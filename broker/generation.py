@@ -36,7 +36,7 @@ from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
 from broker.core.request import Kind
 from broker.core.standing import Standing
-from broker.guardrails.chain import Guardrail, Phase, Selector
+from broker.guardrails.chain import Guardrail, Phase, Record, Selector, record_nothing
 from broker.guardrails.definitions import judged
 from broker.guardrails.guards import Guards, NoGuards
 from broker.guardrails.source import Flaw, Source
@@ -73,7 +73,7 @@ NOBODY: Final = Directory()
 class Generation:
     """See the module."""
 
-    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None) -> None:
+    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None, record: Record) -> None:
         config = loaded.config
         self.config = config
         self.file = directory_of(config.organizations, config.identity.jwt)
@@ -87,7 +87,7 @@ class Generation:
         self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
         self._shown: dict[tuple[Standing, str], tuple[str, ...]] = {}
         self.catalog = Catalog.empty(self.naming)
-        self.guards = guards_of(loaded, clock)
+        self.guards = guards_of(loaded, clock, record)
         self._hub = hub
         self._clock = clock
         supplies = Supplies(
@@ -117,9 +117,18 @@ class Generation:
         self._hiding = frozenset(key for key, server in _enabled(config).items() if server.when_down == "hide")
 
     @classmethod
-    def build(cls, loaded: Loaded, clock: Clock, hub: Hub, only: "OnlyCaller | None" = None) -> "Generation":
-        """The generation of a configuration; nothing is started. `only`: the front has one caller in all."""
-        return cls(loaded, clock, hub, only)
+    def build(
+        cls,
+        loaded: Loaded,
+        clock: Clock,
+        hub: Hub,
+        only: "OnlyCaller | None" = None,
+        record: Record = record_nothing,
+    ) -> "Generation":
+        """The generation of a configuration; nothing is started. `only`: the front has one caller in all; `record`:
+        takes what guardrails say of what belongs to no call.
+        """
+        return cls(loaded, clock, hub, only, record)
 
     def adopt(self, database: Directory) -> tuple[str, ...]:
         """Put what the database says in force, beside what the file says: at once, for every request and open stream.
@@ -290,10 +299,10 @@ def policy_of(config: Config, directory: Directory = NOBODY) -> Policy:
     return Policy(rules, {**views, **groups}, directory)
 
 
-def guards_of(loaded: Loaded, clock: Clock) -> Guards | NoGuards:
+def guards_of(loaded: Loaded, clock: Clock, record: Record) -> Guards | NoGuards:
     """The guardrails of a configuration, in its order; their processes start when the generation runs."""
     found = [_guardrail(name, settings, loaded.texts[name]) for name, settings in loaded.config.guardrails.items()]
-    return Guards(found, clock) if found else NoGuards()
+    return Guards(found, clock, record) if found else NoGuards()
 
 
 def problems_of(loaded: Loaded, flaws: Mapping[str, Sequence[Flaw]]) -> list[Problem]:

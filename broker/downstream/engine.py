@@ -28,7 +28,8 @@ from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
 from broker.upstream.isolated import Asker
-from broker.usage.audit import NO_AUDIT, Asked, Audit, Trail
+from broker.usage.audit import NO_AUDIT, Audit
+from broker.usage.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Engine:
 
     def _trail(self, incoming: Incoming, who: Who) -> Trail:
         return self.audit.begin(
-            lambda: Asked(who.caller, who.front, who.version, incoming.method, who.view, incoming.params, incoming.size)
+            who.caller, who.front, who.version, incoming.method, who.view, incoming.params, incoming.size
         )
 
     def internal_error(self, fault: Exception) -> InternalError:
@@ -133,10 +134,16 @@ class Engine:
         try:
             result = await self.router.greeting(who.view, who.caller, who.version, trail)
             trail.ended(result, 0)
-        except BrokerError:
+        except BrokerError as error:
+            trail.failed(error)
+            raise
+        except asyncio.CancelledError:
+            trail.cancelled()
             raise
         except Exception as fault:
-            raise self.internal_error(fault) from None
+            error = self.internal_error(fault)
+            trail.failed(error)
+            raise error from None
         return {"protocolVersion": who.version, "serverInfo": dict(self.router.served.me), **result}
 
     def note(self, incoming: Incoming, who: Who) -> None:

@@ -156,8 +156,8 @@ class Chains:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRecord:
-    """One judgement. action: `pass`, `rewrite`, `reject` or `fault`. reason: of the guardrail, or what went wrong;
-    nothing that was judged. seconds: how long it took.
+    """One judgement. caller: None for definitions. action: `pass`, `rewrite`, `reject` or `fault`. reason: of the
+    guardrail, or what went wrong; nothing that was judged. seconds: how long it took.
     """
 
     guardrail: str
@@ -166,7 +166,7 @@ class GuardrailRecord:
     server: str
     kind: str
     name: str
-    principal: str
+    caller: Caller | None
     action: str
     reason: str
     seconds: float
@@ -174,6 +174,11 @@ class GuardrailRecord:
 
 Record = Callable[[GuardrailRecord], None]
 """Takes a record: the log, and the audit. Must neither block nor raise."""
+
+
+def record_nothing(record: GuardrailRecord) -> None:
+    """For who has no audit."""
+
 
 _LEVELS: Final = {"pass": logging.DEBUG, "rewrite": logging.INFO}
 
@@ -186,7 +191,7 @@ def log_record(record: GuardrailRecord) -> None:
             level,
             "guardrail %s (%.8s): %s: %s of %s for %s in %.1f ms%s",
             *(record.guardrail, record.sha256, record.action, record.phase, printable(record.name)),
-            *(printable(record.principal or "nobody yet"), record.seconds * 1000),
+            *(printable(record.caller.principal if record.caller else "nobody yet"), record.seconds * 1000),
             f": {printable(record.reason, 1024)}" if record.reason else "",
         )
 

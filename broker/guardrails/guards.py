@@ -17,7 +17,17 @@ from broker.core.catalog import Entry
 from broker.core.questions import Question
 from broker.core.shape import is_object
 from broker.errors import INTERNAL_ERROR, Blocked, UpstreamAnsweredError
-from broker.guardrails.chain import MEMBER, Chains, Guardrail, GuardrailRecord, Phase, Record, Subject, log_record
+from broker.guardrails.chain import (
+    MEMBER,
+    Chains,
+    Guardrail,
+    GuardrailRecord,
+    Phase,
+    Record,
+    Subject,
+    log_record,
+    record_nothing,
+)
 from broker.guardrails.pool import Pool
 from broker.guardrails.run import judge, load
 from broker.guardrails.shapes import args_of, as_error, as_result, is_task, shape_fault, with_args
@@ -70,7 +80,9 @@ class NoGuards:
         """See `Guards`."""
         yield
 
-    def around(self, caller: Caller, entry: Entry, method: str, *, is_foreign: bool = False) -> Guarded:
+    def around(
+        self, caller: Caller, entry: Entry, method: str, record: Record = record_nothing, *, is_foreign: bool = False
+    ) -> Guarded:
         """See `Guards`."""
         return UNGUARDED
 
@@ -99,9 +111,12 @@ NO_GUARDS: Final = NoGuards()
 
 
 class Guards:
-    """The guardrails of one configuration, and the processes they run in while `running` is entered."""
+    """The guardrails of one configuration, and the processes they run in while `running` is entered.
 
-    def __init__(self, guardrails: Sequence[Guardrail], clock: Clock, record: Record = log_record) -> None:
+    `record` takes every judgement on what belongs to no call; those of a call go to that call's own. All are logged.
+    """
+
+    def __init__(self, guardrails: Sequence[Guardrail], clock: Clock, record: Record = record_nothing) -> None:
         self.chains = Chains(guardrails)
         self.hashes: Mapping[str, str] = {one.name: one.source.sha256 for one in guardrails}
         """Name -> the hash of the text that decides: for records, and for whoever compares generations."""
@@ -129,11 +144,13 @@ class Guards:
 
     def outside(self, caller: Caller, server: str) -> Guarded:
         """What judges the questions of a server that belong to no call: all that is for that server and caller."""
-        return _GuardedCall(self, Subject(server, "", "", "", caller))
+        return _GuardedCall(self, Subject(server, "", "", "", caller), self._record)
 
-    def around(self, caller: Caller, entry: Entry, method: str, *, is_foreign: bool = False) -> Guarded:
+    def around(
+        self, caller: Caller, entry: Entry, method: str, record: Record = record_nothing, *, is_foreign: bool = False
+    ) -> Guarded:
         """The guardrails of one call, which a `Permit` has let pass; of a look at a task, those of the tool it runs; of
-        a method of an extension, all of its server.
+        a method of an extension, all of its server. `record`: what is recorded of the call.
         """
         is_about_task = method.startswith("tasks/")
         if is_about_task and method not in TASK_RESULTS:
@@ -145,7 +162,7 @@ class Guards:
         phases = (Phase.REQUEST, Phase.RESULT, Phase.QUESTION)
         if not any(self.chains.of(phase, subject) for phase in phases):
             return UNGUARDED
-        return _GuardedTask(self, subject) if is_about_task else _GuardedCall(self, subject)
+        return _GuardedTask(self, subject, record) if is_about_task else _GuardedCall(self, subject, record)
 
     def judges_results(self, server: str) -> bool:
         """Whether results or questions of a server are judged at all."""
@@ -166,9 +183,9 @@ class Guards:
 
     async def definition(self, server: str, kind: str, own: str, value: dict[str, Any]) -> dict[str, Any]:
         """A definition, or `{"instructions": text}`, judged. Raises: Blocked."""
-        return await self.judge(Phase.DEFINITION, Subject(server, kind, own), value)
+        return await self.judge(Phase.DEFINITION, Subject(server, kind, own), value, self._record)
 
-    async def judge(self, phase: Phase, subject: Subject, value: Any) -> Any:
+    async def judge(self, phase: Phase, subject: Subject, value: Any, record: Record) -> Any:
         """`value` after all guardrails of its phase, each of which is given what the one before has left.
 
         Raises: Blocked.
@@ -176,29 +193,14 @@ class Guards:
         for guardrail in self.chains.of(phase, subject):
             began = self._clock.now()
             verdict = await verdict_on(self.pool, guardrail.source, phase, subject, subject.context(phase, value))
-            self._note(guardrail, phase, subject, verdict, self._clock.now() - began)
+            judgement = _judgement(guardrail, phase, subject, verdict, self._clock.now() - began)
+            log_record(judgement)
+            record(judgement)
             if isinstance(verdict, Rewrite):
                 value = verdict.value
             elif not isinstance(verdict, Pass):
                 raise Blocked(guardrail.name)
         return value
-
-    def _note(self, guardrail: Guardrail, phase: Phase, subject: Subject, verdict: Verdict, seconds: float) -> None:
-        reason = verdict.reason if isinstance(verdict, Reject) else verdict.why if isinstance(verdict, Fault) else ""
-        self._record(
-            GuardrailRecord(
-                guardrail.name,
-                guardrail.source.sha256,
-                phase,
-                subject.server,
-                subject.kind,
-                subject.name,
-                "" if subject.caller is None else subject.caller.principal,
-                _ACTIONS[type(verdict)],
-                reason,
-                seconds,
-            )
-        )
 
 
 async def verdict_on(pool: Pool, source: Source, phase: Phase, subject: Subject, context: Mapping[str, Any]) -> Verdict:
@@ -210,17 +212,36 @@ async def verdict_on(pool: Pool, source: Source, phase: Phase, subject: Subject,
     return verdict
 
 
+def _judgement(
+    guardrail: Guardrail, phase: Phase, subject: Subject, verdict: Verdict, seconds: float
+) -> GuardrailRecord:
+    reason = verdict.reason if isinstance(verdict, Reject) else verdict.why if isinstance(verdict, Fault) else ""
+    return GuardrailRecord(
+        guardrail.name,
+        guardrail.source.sha256,
+        phase,
+        subject.server,
+        subject.kind,
+        subject.name,
+        subject.caller,
+        _ACTIONS[type(verdict)],
+        reason,
+        seconds,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _GuardedCall:
     """See `Guarded`."""
 
     guards: Guards
     subject: Subject
+    record: Record
 
     async def call(self, params: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """See `Guarded`."""
         args = args_of(self.subject, params)
-        judged = await self.guards.judge(Phase.REQUEST, self.subject, args)
+        judged = await self._judge(Phase.REQUEST, args)
         try:
             result = await send(params if judged is args else with_args(params, judged))
         except UpstreamAnsweredError as error:
@@ -230,27 +251,30 @@ class _GuardedCall:
     async def question(self, question: Question) -> Question:
         """See `Guarded`."""
         asked = {"method": question.method, "params": question.params}
-        judged = await self.guards.judge(Phase.QUESTION, self.subject, asked)
+        judged = await self._judge(Phase.QUESTION, asked)
         return question if judged is asked else Question(question.method, judged["params"])
+
+    async def _judge(self, phase: Phase, value: Any) -> Any:
+        return await self.guards.judge(phase, self.subject, value, self.record)
 
     async def _result(self, result: dict[str, Any]) -> dict[str, Any]:
         if result.get("resultType") == INPUT_REQUIRED:
             return result  # no result yet; its questions have been judged one by one
         if is_task(result):
             return await self._task(result)
-        return await self.guards.judge(Phase.RESULT, self.subject, result)
+        return await self._judge(Phase.RESULT, result)
 
     async def _error(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
         """An upstream's error says what a result could have said, so it is judged as one (I-17)."""
         told = as_result(self.subject, error)
-        judged = await self.guards.judge(Phase.RESULT, self.subject, told)
+        judged = await self._judge(Phase.RESULT, told)
         return error if judged is told else as_error(self.subject, error, judged)
 
     async def _task(self, task: dict[str, Any]) -> dict[str, Any]:
         """A task: what it holds inside, its result or its error, is judged; a modern one holds them itself."""
         task = dict(task)
         if is_object(task.get("result")):
-            task["result"] = await self.guards.judge(Phase.RESULT, self.subject, task["result"])
+            task["result"] = await self._judge(Phase.RESULT, task["result"])
         if is_object(task.get("error")):
             inner = task["error"]
             message = inner.get("message")

@@ -25,19 +25,14 @@ _MAX_PARAMETERS: Final = 100
 
 
 class Credential:
-    """A text that is to be verified; it is neither printed nor kept: what is kept is its `digest`.
+    """A text that is to be verified; it is neither printed nor kept."""
 
-    Slots and no dataclass: every request makes one.
-    """
-
-    __slots__ = ("digest", "is_bearer", "text")
+    __slots__ = ("is_bearer", "text")
 
     def __init__(self, text: str, *, is_bearer: bool) -> None:
         self.text = text
         self.is_bearer = is_bearer
         """Whether it came as a bearer token; tokens of an issuer come in no other way."""
-        self.digest = hashlib.sha256(text.encode("ascii")).digest()
-        """SHA-256 of the whole text: what anything that is remembered of it stands under (I-04)."""
 
 
 def check_query(asking: Asking) -> None:
@@ -46,11 +41,37 @@ def check_query(asking: Asking) -> None:
         _refuse_parameters(asking.query)
 
 
+def mark_of(asking: Asking) -> bytes | None:
+    """SHA-256 of the whole field that has the credential, and of which field it is: what anything that is remembered of
+    a credential stands under (I-04). It is not read for that: every request is asked for it. None: there is none.
+
+    Raises: Ambiguous, for more than one, or for one in the query string.
+    """
+    found = _field_of(asking)
+    if found is None:
+        return None
+    value, is_bearer = found
+    # No field has a line break in it: what came in one is never what came in the other.
+    return hashlib.sha256((value if is_bearer else f"\n{value}").encode("latin-1", "replace")).digest()
+
+
 def credential_of(asking: Asking) -> Credential | None:
     """The credential of a request; None if it has none.
 
     Raises: Ambiguous, for more than one, or for one in the query string; Unauthorized, for what can be none.
     """
+    found = _field_of(asking)
+    if found is None:
+        return None
+    value, is_bearer = found
+    match = (_BEARER if is_bearer else _KEY).fullmatch(value)
+    if match is None or len(match.string) > MAX_SIZE:
+        raise Unauthorized(has_credential=True)
+    return Credential(match[match.lastindex or 0], is_bearer=is_bearer)
+
+
+def _field_of(asking: Asking) -> tuple[str, bool] | None:
+    """The value of the one field that may have a credential, and whether it is `Authorization`. Raises: Ambiguous."""
     check_query(asking)
     headers = asking.headers
     authorization, key = headers.get("authorization"), headers.get("x-api-key")
@@ -60,10 +81,7 @@ def credential_of(asking: Asking) -> Credential | None:
         headers.duplicated and any(name in headers.duplicated for name in HEADERS)
     ):
         raise Ambiguous("more than one credential: send Authorization or X-API-Key, once")
-    match = _KEY.fullmatch(key) if key is not None else _BEARER.fullmatch(authorization or "")
-    if match is None or len(match.string) > MAX_SIZE:
-        raise Unauthorized(has_credential=True)
-    return Credential(match[match.lastindex or 0], is_bearer=key is None)
+    return (authorization, True) if authorization is not None else (key or "", False)
 
 
 def _refuse_parameters(query: bytes) -> None:

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from broker.clock import Clock
 from broker.core.caller import LOCAL
 from broker.identity.admission import Admission, Asking, Refusal, TooManyFailures, Unauthorized, Unverifiable
-from broker.identity.credential import Credential, check_query, credential_of
+from broker.identity.credential import Credential, check_query, credential_of, mark_of
 from broker.identity.failures import Failures
 
 log = logging.getLogger(__name__)
@@ -81,10 +81,10 @@ class Identity:
                 # Whatever a host was told to send: there is nobody who could verify it.
                 check_query(asking)
                 return self._local
-            credential = credential_of(asking)
-            if credential is None:
+            mark = mark_of(asking)
+            if mark is None:
                 raise Unauthorized(has_credential=False)
-            return self._remembered(credential.digest)
+            return self._remembered(mark)
         except Refusal:
             raise
         except Exception as fault:
@@ -95,10 +95,10 @@ class Identity:
         known = self.known(asking)
         if known is not None:
             return known
+        mark, credential = mark_of(asking), credential_of(asking)
+        assert mark is not None and credential is not None, "without one, it was known or refused"
         if wait := self._failures.wait(asking.peer):
             raise TooManyFailures(wait)
-        credential = credential_of(asking)
-        assert credential is not None, "without one, it was known or refused"
         try:
             async with asyncio.timeout(VERIFY_TIMEOUT):
                 admission, seconds = await self._verify(credential)
@@ -108,7 +108,7 @@ class Identity:
             raise
         except Exception as fault:
             raise self._unverifiable(fault) from None
-        self._remember(credential.digest, admission, seconds)
+        self._remember(mark, admission, seconds)
         return admission
 
     async def _verify(self, credential: Credential) -> tuple[Admission, float]:
@@ -127,18 +127,18 @@ class Identity:
         log.error("a credential could not be verified: %s\n%s", type(fault).__name__, where)
         return Unverifiable()
 
-    def _remembered(self, digest: bytes) -> Admission | None:
-        found = self._verified.get(digest)
+    def _remembered(self, mark: bytes) -> Admission | None:
+        found = self._verified.get(mark)
         if found is None:
             return None
         admission, until = found
         if self._clock.now() >= until or not admission.is_in_force():
-            del self._verified[digest]
+            del self._verified[mark]
             return None
-        self._verified.move_to_end(digest)
+        self._verified.move_to_end(mark)
         return admission
 
-    def _remember(self, digest: bytes, admission: Admission, seconds: float) -> None:
-        self._verified[digest] = admission, self._clock.now() + seconds
+    def _remember(self, mark: bytes, admission: Admission, seconds: float) -> None:
+        self._verified[mark] = admission, self._clock.now() + seconds
         while len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)

@@ -17,7 +17,7 @@ from broker.core.progress import ProgressGate
 from broker.core.questions import ASKABLE, Question, unanswerable
 from broker.errors import CannotAsk
 from broker.relay.backchannel import BackChannel, NoBackChannel
-from broker.usage.audit import NO_TRAIL, Trail
+from broker.usage.trail import NO_TRAIL, Trail
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Send a notification to the caller of this request, ahead of its result: method, parameters. Never blocks."""

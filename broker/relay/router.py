@@ -36,8 +36,8 @@ from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks
 from broker.upstream.isolated import Asker
-from broker.usage.audit import NO_TRAIL, Trail
 from broker.usage.quotas import NO_HOLD, Quotas
+from broker.usage.trail import NO_TRAIL, Trail
 
 _WORD: Final = {
     Kind.TOOL: "tool",
@@ -119,7 +119,9 @@ class Router:
         now = self.served
         server = permit.entry.server
         principal = permit.caller.principal
-        guarded = now.guards.around(permit.caller, permit.entry, request.method, is_foreign=is_foreign)
+        guarded = now.guards.around(
+            permit.caller, permit.entry, request.method, exchange.trail.judged, is_foreign=is_foreign
+        )
         exchange.trail.decided(permit, permit.entry, now.policy)
         hold = NO_HOLD
 

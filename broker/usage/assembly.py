@@ -14,6 +14,7 @@ from broker.stores.location import Location
 from broker.usage.audit import NO_AUDIT, Audit, LineAudit
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
+from broker.usage.line_trail import Book
 from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
 from broker.usage.writer import NO_WRITER, Writer
 
@@ -43,7 +44,7 @@ def audit_of(
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
     if is_audited(config, state):
         return _audit(config, state, clock, hashes, meter)
-    return LineAudit(NO_WRITER, clock, meter=meter) if meter.is_on else NO_AUDIT
+    return LineAudit(Book(NO_WRITER, clock, meter)) if meter.is_on else NO_AUDIT
 
 
 def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:
@@ -59,13 +60,15 @@ def _audit(
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
     secret = _secret(config, state, clock) if settings.arguments or settings.results else b""
     return LineAudit(
-        writer,
-        clock,
-        meter=meter,
-        is_required=settings.required,
-        arguments=Excerpts(settings.arguments, secret) if settings.arguments else None,
-        results=Excerpts(settings.results, secret) if settings.results else None,
-        hashes=hashes,
+        Book(
+            writer,
+            clock,
+            meter,
+            settings.required,
+            Excerpts(settings.arguments, secret) if settings.arguments else None,
+            Excerpts(settings.results, secret) if settings.results else None,
+            hashes,
+        )
     )
 
 

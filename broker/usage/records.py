@@ -6,7 +6,7 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -14,7 +14,9 @@ from typing import Any, Final, Literal
 
 from broker.core import wire
 from broker.core.caller import Caller
+from broker.guardrails.chain import GuardrailRecord
 from broker.logs import escaped
+from broker.usage.revision import NO_REVISION, Revision
 
 MAX_FIELD: Final = 1024
 """Bytes of one field. Without a bound, one caller's name for a tool fills the disk."""
@@ -33,9 +35,10 @@ Outcome = Literal[
 ]
 """`permitted`: decided, not made yet (with `audit.required`). `failed`: the tool itself says `isError`."""
 
-_SUSPECT: Final = (b"@", b"\\", b"\x7f")
-"""In an encoded line: something that had to be escaped, or should be, or what may be credentials of a URI."""
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@")
+_WHO: Final = ("principal", "organization", "team", "key")
+_COMMON: Final = frozenset({"event", "seq", "time", "caller", "mark", "policy", "judgements"})
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(slots=True)
@@ -49,31 +52,23 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The line as a value, its texts as they came: what is empty is left out."""
-        line: dict[str, Any] = {"seq": self.seq, "time": moment_text(self.time), "event": self.event}
         names, values = _own_names(type(self))
-        line.update({name: value for name, value in zip(_WHO, _who(self.caller), strict=True) if value})
-        line.update({name: value for name, value in zip(names, values(self), strict=True) if value})
+        line = {name: value for name, value in zip(names, values(self), strict=False) if value}
+        line["time"] = moment_text(self.time)
         line.update(self._more())
         return line
 
     def _more(self) -> Mapping[str, Any]:
-        """What is not a field of its own."""
+        """What is not a field of its own, or not as it is written."""
         return _NOTHING
-
-
-_COMMON: Final = frozenset({"event", "seq", "time", "caller", "mark"})
-_NOTHING: Final[Mapping[str, Any]] = {}
-
-
-_WHO: Final = ("principal", "organization", "team", "key")
-_who: Final[Callable[[Caller], tuple[str, ...]]] = attrgetter(*_WHO)
 
 
 @lru_cache
 def _own_names(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]:
-    """The fields of a kind of record, and what reads them all at once: a line is made of every call."""
-    names = tuple(one.name for one in fields(kind) if one.name not in _COMMON)
-    return names, attrgetter(*names)
+    """The names of a kind of record, and what reads all values at once: a line is made of every call."""
+    own = tuple(one.name for one in fields(kind) if one.name not in _COMMON)
+    names = ("seq", "time", "event", *_WHO, *own)
+    return names, attrgetter("seq", "time", "event", *(f"caller.{name}" for name in _WHO), *own)
 
 
 @dataclass(slots=True)
@@ -98,13 +93,33 @@ class CallRecord(Record):
     result_bytes: int = 0
     ms: float = 0.0
     trace: str = ""
-    policy: str = ""
+    error: str = ""
+    """The id of a fault of the broker, as its caller was told it."""
+    policy: Revision = NO_REVISION
     guardrails: str = ""
     arguments: Mapping[str, Any] | None = None
     results: Mapping[str, Any] | None = None
+    judgements: list[GuardrailRecord] | None = None
+    """Of guardrails, in their order."""
+    more_judgements: int = 0
+    """Others that are only counted."""
 
     def __post_init__(self) -> None:
         self.event = "call"
+
+    def _more(self) -> Mapping[str, Any]:
+        more: dict[str, Any] = {}
+        if self.ms:
+            more["ms"] = round(self.ms, 3)
+        if self.policy is not NO_REVISION:
+            more["policy"] = self.policy.text
+        if self.judgements is not None:
+            more["judgements"] = [_judgement(one) for one in self.judgements]
+        return more
+
+    def decision(self) -> "CallRecord":
+        """What is known of it before the call, as a record of its own."""
+        return replace(self, judgements=None)
 
 
 @dataclass(slots=True)
@@ -126,14 +141,43 @@ class DiscoveryRecord(Record):
     method: str
     mark: Mark
     view: str = ""
-    policy: str = ""
+    policy: Revision = NO_REVISION
     trace: str = ""
 
     def __post_init__(self) -> None:
         self.event = "discovery"
 
+    @classmethod
+    def of(cls, asked: CallRecord, mark: Mark) -> "DiscoveryRecord":
+        """Of a request that showed a view."""
+        return cls(asked.caller, asked.front, asked.era, asked.method, mark, asked.view, asked.policy, asked.trace)
+
     def _more(self) -> Mapping[str, Any]:
-        return {"hash": self.mark.hash, "size": len(self.mark.names)}
+        return {"hash": self.mark.hash, "size": len(self.mark.names), "policy": self.policy.text}
+
+
+@dataclass(slots=True)
+class JudgementRecord(Record):
+    """What a guardrail has said of something that is part of no call: a definition, or a question outside of any."""
+
+    server: str
+    kind: str
+    name: str
+    """The full one, or the server's where nothing of it is meant."""
+    guardrail: str
+    phase: str
+    verdict: str
+    reason: str
+    ms: float
+
+    def __post_init__(self) -> None:
+        self.event = "guardrail"
+
+    @classmethod
+    def of(cls, one: GuardrailRecord, caller: Caller) -> "JudgementRecord":
+        """`caller`: of whom it was."""
+        ms = round(one.seconds * 1000, 3)
+        return cls(caller, one.server, one.kind, one.name, one.guardrail, one.phase, one.action, one.reason, ms)
 
 
 @dataclass(slots=True)
@@ -169,10 +213,21 @@ def line_of(record: Record) -> bytes:
         line = wire.encode(value)
     except wire.Malformed:  # a text that is no Unicode
         line = b"@"
-    if len(line) <= MAX_FIELD and line.isascii() and not any(one in line for one in _SUSPECT):
+    if len(line) <= MAX_FIELD and line.isascii() and not _is_suspect(line):
         return line + b"\n"
     harmless = {name: _text(one) if isinstance(one, str) else one for name, one in value.items()}
     return wire.encode(harmless) + b"\n"
+
+
+def _is_suspect(line: bytes) -> bool:
+    """Whether something in it had to be escaped, or should be, or may be credentials of a URI."""
+    return b"@" in line or b"\\" in line or b"\x7f" in line
+
+
+def _judgement(one: GuardrailRecord) -> dict[str, Any]:
+    """As it stands in the record of a call."""
+    found = {"guardrail": one.guardrail, "phase": one.phase.value, "verdict": one.action, "reason": _text(one.reason)}
+    return {name: text for name, text in found.items() if text} | {"ms": round(one.seconds * 1000, 3)}
 
 
 def view_line(mark: Mark) -> bytes:

@@ -21,7 +21,20 @@ from broker.core.request import Kind
 from broker.errors import Blocked, BrokerError
 from broker.guardrails.chain import GuardrailRecord
 from broker.guardrails.guards import UNGUARDED, Guards, NoGuards
-from tests.relay.fake import LEGACY, MODERN, Asked, Fake, House, Json, Refuse, answering, house, refusing, tool
+from tests.relay.fake import (
+    LEGACY,
+    MODERN,
+    Asked,
+    Fake,
+    House,
+    Json,
+    Judgements,
+    Refuse,
+    answering,
+    house,
+    refusing,
+    tool,
+)
 
 ALLOW = "def check(ctx):\n    return {'action': 'allow'}\n"
 BLOCK = "def check(ctx):\n    return {'action': 'block', 'reason': 'because\\x1b[2J'}\n"
@@ -80,10 +93,10 @@ async def guarded(
 
 def records(place: House) -> list[GuardrailRecord]:
     """What the guardrails of a house note from now on."""
-    found: list[GuardrailRecord] = []
     assert isinstance(place.broker.generation.guards, Guards)
-    place.broker.generation.guards._record = found.append
-    return found
+    place.trail = trail = Judgements()
+    place.broker.generation.guards._record = trail.judged
+    return trail.found
 
 
 async def refused(place: House, method: str, params: Json, **more: Any) -> tuple[int, str]:
@@ -177,7 +190,7 @@ async def test_guardrails_judge_in_the_order_of_the_file_and_each_what_the_one_b
         await place.ask("tools/call", {"name": "one__echo", "arguments": {}})
         arguments = place.fakes["one"].asked[0].params["arguments"]
         assert arguments == {"was": {"was": {}, "by": "first"}, "by": "second"}
-    assert [(one.guardrail, one.action, one.name, one.principal) for one in noted] == [
+    assert [(one.guardrail, one.action, one.name, one.caller and one.caller.principal) for one in noted] == [
         ("zz-first", "rewrite", "one__echo", "local"),
         ("aa-second", "rewrite", "one__echo", "local"),
     ]

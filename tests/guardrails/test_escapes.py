@@ -24,7 +24,7 @@ from broker.guardrails.source import Source
 from broker.guardrails.verdict import Pass, Reject, Rewrite
 from tests.guardrails.corpus import CANARY, CONTEXT, Attack, attacks, controls, source
 from tests.hostile.harness import MIB, LoopWatch, memory_below
-from tests.relay.fake import Fake, House, house
+from tests.relay.fake import Fake, House, Judgements, house
 
 INNOCENT = source("def check(ctx):\n    return {'action': 'allow'}\n", name="innocent", timeout=10.0)
 MAX_GROWTH = 20 * MIB
@@ -42,15 +42,15 @@ class World:
 
     async def live(self, hostile: Source, phase: Phase) -> tuple[dict[str, Any], list[GuardrailRecord]]:
         """The result of a call that `hostile` judges, while an innocent one is judged beside it."""
-        noted: list[GuardrailRecord] = []
+        trail = Judgements()
         echo, slow = Selector(names=(Pattern("one__echo"),)), Selector(names=(Pattern("one__slow"),))
         guards = Guards(
             [Guardrail(hostile, frozenset({phase}), echo), Guardrail(INNOCENT, frozenset({phase}), slow)],
             SystemClock(),
-            noted.append,
         )
         guards.pool = self.pool
         self.place.broker.generation.guards = guards
+        self.place.trail = trail
         results: dict[str, Any] = {}
 
         async def call(name: str) -> None:
@@ -61,7 +61,7 @@ class World:
             tasks.start_soon(call, "echo")
             tasks.start_soon(call, "slow")
         assert results["slow"].get("isError") is None, "the innocent call"
-        return results["echo"], [one for one in noted if one.guardrail == hostile.name]
+        return results["echo"], [one for one in trail.found if one.guardrail == hostile.name]
 
 
 @pytest.fixture(scope="module")

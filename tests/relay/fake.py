@@ -26,10 +26,12 @@ from broker.core.match import Pattern
 from broker.core.request import LISTS, Kind, Request
 from broker.downstream.message import Incoming
 from broker.errors import UpstreamUnavailable
+from broker.guardrails.chain import GuardrailRecord
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Exchange
 from broker.upstream import connect
 from broker.upstream.link import Link, Waiting
+from broker.usage.trail import NO_TRAIL, NoTrail, Trail
 
 TIMEOUT = 10.0
 """Seconds for anything that must happen: a bound, not an expectation."""
@@ -248,6 +250,16 @@ def write_config(directory: Path, servers: Mapping[str, Any], **more: Any) -> Pa
     return path
 
 
+class Judgements(NoTrail):
+    """A trail that keeps what guardrails have said."""
+
+    def __init__(self) -> None:
+        self.found: list[GuardrailRecord] = []
+
+    def judged(self, judgement: GuardrailRecord) -> None:
+        self.found.append(judgement)
+
+
 GUESTS = Directory({"guests": Organization("guests", organization_level("guests", (Rule((Pattern("*"),)),)))})
 
 
@@ -258,6 +270,8 @@ class House:
     broker: Broker
     fakes: dict[str, Fake]
     clock: FakeClock
+    trail: Trail = NO_TRAIL
+    """Of every request that is asked here."""
 
     async def ask(
         self,
@@ -283,6 +297,7 @@ class House:
             log_level=log_level,
             owner=session,
             is_legacy=not is_modern(version),
+            trail=self.trail,
         )
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
