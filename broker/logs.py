@@ -2,23 +2,33 @@
 
 Lines for a pipe are plain, those for a terminal are coloured and stand above a progress bar. What an upstream chose
 is part of many of them, so control characters are escaped whatever the message is (I-40, I-45): one record, one line.
+Whoever wrote it may have put a secret in: every message is scrubbed (`secrecy.py`), as is every text of an exception.
 """
 
 import json
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from rich.console import Console
 from rich.text import Text
 
+from broker.errors import InternalError
+from broker.secrecy import foreign, scrubbed
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_LINE: Final = 4000
 """Characters of one message: a longer one would bury the others."""
+MAX_PLACES: Final = 8
+"""Frames of ours that the line of a fault names, the innermost ones."""
+
+_ROOT: Final = Path(__file__).resolve().parent
 
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
@@ -62,11 +72,60 @@ def escaped(text: str, limit: int = MAX_LINE) -> str:
     return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
 
 
-def fault_place(fault: BaseException) -> str:
-    """`TypeError: text (file.py:12)`: a fault in one line."""
-    frames = traceback.extract_tb(fault.__traceback__)
-    place = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    return f"{type(fault).__name__}: {fault}{place}"
+def fault_line(fault: BaseException, *, with_text: bool = True) -> str:
+    """`TypeError: text (relay/router.py:60 > relay/forward.py:80)`: a fault in one line, with the way to it through us.
+
+    Its text is scrubbed and cut; without it, where a fault may quote what it could not read.
+    """
+    fault = innermost(fault)
+    said = f": {foreign(str(fault))}" if with_text and str(fault) else ""
+    return f"{type(fault).__name__}{said}{_places(fault)}"
+
+
+def internal_error(log: logging.Logger, error_id: str, fault: BaseException, what: str = "") -> InternalError:
+    """What a caller is told of a fault of ours; the cause goes to `log`, under the same id."""
+    log.error("%sinternal error %s", f"{what}: " if what else "", error_id, exc_info=fault)
+    return InternalError(error_id)
+
+
+def fault_lines(fault: BaseException) -> list[str]:
+    """The whole trace, for who debugs; scrubbed before it is split, since a secret may have several lines."""
+    return [escaped(line) for line in scrubbed("".join(traceback.format_exception(fault))).splitlines()]
+
+
+def innermost(fault: BaseException) -> BaseException:
+    """The one that matters: task groups put what happened in them into groups."""
+    while isinstance(fault, BaseExceptionGroup):
+        fault = cast("BaseExceptionGroup[BaseException]", fault).exceptions[0]
+    return fault
+
+
+def _places(fault: BaseException) -> str:
+    """Frames of ours, the outermost first, and the innermost of all, whoever's it is."""
+    frames = [(Path(one.filename), one.lineno) for one in traceback.extract_tb(fault.__traceback__)]
+    ours = [f"{path.relative_to(_ROOT).as_posix()}:{line}" for path, line in frames if path.is_relative_to(_ROOT)]
+    last = [f"{path.name}:{line}" for path, line in frames[-1:] if not path.is_relative_to(_ROOT)]
+    chain = " > ".join([*ours[-MAX_PLACES:], *last])
+    return f" ({chain})" if chain else ""
+
+
+def catch_strays() -> None:
+    """What nobody catches is told in the log, in our words: the interpreter would print the text of it as it is."""
+    log = logging.getLogger("broker")
+
+    def stray(fault: BaseException | None, where: str) -> None:
+        if fault is not None and not isinstance(fault, KeyboardInterrupt | SystemExit):
+            log.error("an exception that nobody caught, %s", where, exc_info=fault)
+
+    def in_thread(args: Any) -> None:
+        stray(args.exc_value, "in a thread")
+
+    def in_cleaning(args: Any) -> None:
+        stray(args.exc_value, "while something was cleared away")
+
+    sys.excepthook = lambda kind, fault, trace: stray(fault, "at the end")
+    threading.excepthook = in_thread
+    sys.unraisablehook = in_cleaning
 
 
 class _OneLine(logging.Formatter):
@@ -82,14 +141,13 @@ class _OneLine(logging.Formatter):
 
     def message_of(self, record: logging.LogRecord) -> str:
         """The message, and what is known of the fault that it is about."""
-        message = escaped(record.getMessage())
+        message = escaped(scrubbed(record.getMessage()))
         fault = record.exc_info[1] if record.exc_info else None
         if fault is None:
             return message
         if not self._with_traces:
-            return f"{message}: {escaped(fault_place(fault))}"
-        lines = "".join(traceback.format_exception(fault)).splitlines()
-        return "\n".join([message, *(f"  {escaped(line)}" for line in lines)])
+            return f"{message}: {fault_line(fault)}"
+        return "\n".join([message, *(f"  {line}" for line in fault_lines(fault))])
 
 
 class _Json(_OneLine):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from broker import secrecy
+from broker.core.redaction import KnownSecrets
 from tests import peers as _peers
 
 Tell = Callable[[str, str], None]
@@ -29,6 +31,12 @@ def tell(pytestconfig: pytest.Config) -> Tell:
 def anyio_backend() -> str:
     """The broker runs on asyncio; async tests need no marker (`anyio_mode = "auto"`)."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process must not say, it never says again: a secret of one test is none of the next."""
+    monkeypatch.setattr(secrecy, "_known", KnownSecrets())
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import pytest
 BROKER = Path(__file__).resolve().parent.parent / "broker"
 
 LAYERS: list[set[str]] = [
-    {"errors", "clock", "half_open", "logs"},
+    {"errors", "clock", "half_open"},
     {"core"},
+    {"secrecy"},
+    {"logs"},
     {"config"},
     {"outbound"},
     {"stores"},

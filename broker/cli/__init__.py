@@ -303,6 +303,7 @@ def _cause(fault: BaseException) -> BaseException:
 def _told(fault: BaseException) -> int:
     """Say it, and give the exit code."""
     from broker.config import ConfigError
+    from broker.logs import fault_line, fault_lines
 
     if isinstance(fault, Stop):
         if fault.message:
@@ -318,7 +319,7 @@ def _told(fault: BaseException) -> int:
     if isinstance(fault, KeyboardInterrupt):
         return INTERRUPTED
     if logging.getLogger("broker").isEnabledFor(logging.DEBUG):
-        raise fault
-    said = f"{type(fault).__name__}: {fault}".encode("unicode_escape").decode("ascii")
-    print(f"mcp-broker: a fault of the broker: {said} (--log-level debug shows where)", file=sys.stderr)
+        print("\n".join(fault_lines(fault)), file=sys.stderr)
+    said = fault_line(fault).encode("unicode_escape").decode("ascii")
+    print(f"mcp-broker: a fault of the broker: {said}", file=sys.stderr)
     return FAILED

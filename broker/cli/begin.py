@@ -26,6 +26,7 @@ def begin(level: str, *, as_json: bool = False) -> Screen:
     """The screen, with logs above its progress bars."""
     screen = Screen()
     logs.configure(level, screen.err, as_json=as_json)
+    logs.catch_strays()
     return screen
 
 

@@ -4,19 +4,23 @@ import hmac
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 from broker.config.problem import Fault
-
-MASK: str = "********"
-"""Of fixed length, so that it does not tell the length of what it hides."""
+from broker.core.redaction import MASK
+from broker.secrecy import keep_secret
 
 MAX_SECRET_FILE: int = 64 * 1024
 """Bytes. A key or a certificate fits; without a bound a mistaken path would be read whole into a header."""
 
 KNOWN_FORMS: tuple[str, ...] = ("${env:NAME}", "${env:NAME:-default}", "${file:/path}")
+
+HARMLESS: frozenset[str] = frozenset(
+    {"HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "USERNAME"}
+)
+"""Variables whose values stand in half of all messages and are no secrets: those are not searched for in texts."""
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -27,16 +31,27 @@ class Secret:
 
     Equal to another `Secret` of the same text (in constant time), never to a `str`. Not hashable: a hash of a secret
     is a hint about it. Not picklable: a pickle would hold the plain text. Immutable, so a copy is the same object.
+
+    `parts`: what of the text is secret; None: all of it.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_is_kept", "_parts", "_text")
     __hash__: ClassVar[None]  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, parts: Sequence[str] | None = None) -> None:
         self._text = text
+        self._parts = (text,) if parts is None else tuple(parts)
+        self._is_kept = False
 
     def reveal(self) -> str:
-        """The plain text. Call it where the text leaves the broker (a header, an environment), nowhere else."""
+        """The plain text. Call it where the text leaves the broker (a header, an environment), nowhere else.
+
+        From then on it can come back in other people's words, so it is looked for in all that is logged, and in errors.
+        """
+        if not self._is_kept:
+            self._is_kept = True
+            for part in self._parts:
+                keep_secret(part)
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -102,10 +117,18 @@ def expand(text: str, sources: Sources) -> str | Secret:
     Raises: BadReferenceError, with every reference that is unknown, unfinished, or leads to nothing.
     """
     faults: list[Fault] = []
-    result = substitute(text, lambda body: _resolve(body, sources), faults)
+    parts: list[str] = []
+
+    def resolve(body: str) -> str:
+        found = _resolve(body, sources)
+        if body.removeprefix("env:").partition(":-")[0] not in HARMLESS:
+            parts.append(found)
+        return found
+
+    result = substitute(text, resolve, faults)
     if faults:
         raise BadReferenceError(faults)
-    return Secret(result) if has_reference(text) else result
+    return Secret(result, parts) if has_reference(text) else result
 
 
 def has_reference(text: str) -> bool:

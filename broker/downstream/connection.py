@@ -15,7 +15,10 @@ from typing import Final, Protocol, cast
 
 import httptools
 
-from broker.downstream.web import Http, HttpError
+from broker.clock import SystemClock
+from broker.downstream.message import error_bytes
+from broker.downstream.web import JSON_HEADERS, Http, HttpError
+from broker.logs import internal_error
 
 log = logging.getLogger(__name__)
 
@@ -240,10 +243,10 @@ class Connection(asyncio.Protocol):
             # By whom it serves, since the caller is gone, or by the server, which goes down.
             if not http.is_gone and not self._server.is_closing:
                 raise
-        except Exception:
-            log.exception("a request could not be answered")
+        except Exception as fault:
+            error = internal_error(log, SystemClock().token(), fault)
             if not http.has_begun:
-                await http.respond(500)
+                await http.respond(500, error_bytes(None, error), JSON_HEADERS)
         finally:
             self._task = None
             if not http.is_over and (http.has_begun or not self._refusal):

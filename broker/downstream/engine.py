@@ -21,12 +21,13 @@ from broker.core.request import Request
 from broker.core.shape import is_array, is_object
 from broker.downstream.message import Incoming, error_bytes, result_bytes
 from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
-from broker.logs import begin_request
+from broker.logs import begin_request, internal_error
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
+from broker.secrecy import of_upstream
 from broker.upstream.isolated import Asker
 from broker.usage.audit import NO_AUDIT, Audit
 from broker.usage.trail import Trail
@@ -105,7 +106,7 @@ class Engine:
             return answer
         except BrokerError as error:
             trail.failed(error)
-            return refused(incoming.id, error)
+            return refused(incoming.id, of_upstream(error))
         except asyncio.CancelledError:
             trail.cancelled()
             raise
@@ -121,9 +122,7 @@ class Engine:
 
     def internal_error(self, fault: Exception) -> InternalError:
         """The answer for a fault of ours; its cause goes to the log."""
-        error_id = self.clock.token()
-        log.error("internal error %s", error_id, exc_info=fault)
-        return InternalError(error_id)
+        return internal_error(log, self.clock.token(), fault)
 
     async def initialize(self, params: dict[str, Any], who: Who) -> dict[str, Any]:
         """The result of `initialize`; `who.version` is the negotiated one. Spec: 2025-11-25 basic/lifecycle.

@@ -15,7 +15,6 @@ becomes a caller.
 
 import asyncio
 import logging
-import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -25,6 +24,7 @@ from broker.core.caller import LOCAL
 from broker.identity.admission import Admission, Asking, Refusal, TooManyFailures, Unauthorized, Unverifiable
 from broker.identity.credential import Credential, check_query, credential_of, mark_of
 from broker.identity.failures import Failures
+from broker.logs import fault_line
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,7 @@ class Identity:
 
     def _unverifiable(self, fault: Exception) -> Unverifiable:
         # Without the text of the fault: it may quote what it could not read.
-        where = "".join(traceback.format_tb(fault.__traceback__)[-3:])
-        log.error("a credential could not be verified: %s\n%s", type(fault).__name__, where)
+        log.error("a credential could not be verified: %s", fault_line(fault, with_text=False))
         return Unverifiable()
 
     def _remembered(self, mark: bytes) -> Admission | None:

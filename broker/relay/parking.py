@@ -21,7 +21,8 @@ from broker.clock import Clock
 from broker.core.questions import Question, requests_of
 from broker.core.seal import NONCE_SIZE, Claims, Sealer, Unsealable
 from broker.core.shape import is_object
-from broker.errors import BrokerError, CannotAsk, InternalError, InvalidParams
+from broker.errors import BrokerError, CannotAsk, InvalidParams
+from broker.logs import internal_error
 from broker.upstream.link import MAX_QUESTIONS
 
 log = logging.getLogger(__name__)
@@ -236,9 +237,7 @@ class Parking:
             except BrokerError as error:
                 call.finish(error)
             except Exception as fault:
-                error_id = self._clock.token()
-                log.error("internal error %s", error_id, exc_info=fault)
-                call.finish(InternalError(error_id))
+                call.finish(internal_error(log, self._clock.token(), fault))
         if call.outcome is None:
             call.finish(InvalidState())
 

@@ -7,7 +7,8 @@ import anyio
 
 from broker.config import HttpServer, Server
 from broker.core.era import Version
-from broker.errors import BrokerError, UpstreamAnsweredError, UpstreamUnavailable, printable
+from broker.errors import BrokerError, UpstreamAnsweredError, UpstreamUnavailable
+from broker.secrecy import foreign
 from broker.upstream.handshake import Declare, agree
 from broker.upstream.link import Link
 from broker.upstream.transports import open_link
@@ -58,5 +59,5 @@ async def shake_hands(link: Link, server: Server, declare: Declare, *, is_legacy
 def reason(error: BrokerError) -> str:
     """What went wrong, for a person; an upstream's own words escaped and cut (F-60)."""
     if isinstance(error, UpstreamAnsweredError):
-        return f"it answered with error {error.code}: {printable(error.message)}"
+        return f"it answered with error {error.code}: {foreign(error.message)}"
     return error.why if isinstance(error, UpstreamUnavailable) else error.message

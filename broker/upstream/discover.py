@@ -14,7 +14,8 @@ from broker.core.catalog import WHOLE_LIST, Cleaned, Dropped, Listing
 from broker.core.cleaning import clean, clean_item
 from broker.core.request import LISTS, Kind
 from broker.core.shape import is_array, is_object
-from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError, printable
+from broker.errors import METHOD_NOT_FOUND, BrokerError, MalformedAnswer, UpstreamAnsweredError
+from broker.secrecy import foreign
 from broker.upstream.link import Link
 
 MAX_PAGES: Final = 50
@@ -68,7 +69,7 @@ async def discover(link: Link, timeout: float, known: Listing | None) -> Listing
             failures.append(error)
             items = known.items.get(kind, ()) if known is not None else ()
             found[kind] = Found(
-                items, (Dropped(kind, WHOLE_LIST, f"the list cannot be had: {printable(error.message)}"),), 0.0
+                items, (Dropped(kind, WHOLE_LIST, f"the list cannot be had: {foreign(error.message)}"),), 0.0
             )
 
     kinds = [kind for kind in Kind if link.peer.has(_CAPABILITY[kind])]
@@ -146,7 +147,7 @@ class _Sieve:
         if fault is None and is_object(item):
             self._items.append(self._shown(item))
         elif len(self._dropped) < MAX_DROPPED:
-            self._dropped.append(Dropped(self._kind, _name_of(self._kind, item), printable(fault or "")))
+            self._dropped.append(Dropped(self._kind, _name_of(self._kind, item), foreign(fault or "")))
         else:
             self._unsaid += 1
 

@@ -34,8 +34,8 @@ from broker.errors import (
     MalformedAnswer,
     UpstreamAnsweredError,
     UpstreamUnavailable,
-    printable,
 )
+from broker.secrecy import foreign
 from broker.upstream.link import Link
 from broker.upstream.peer import BROKER_INFO, Peer
 
@@ -159,7 +159,7 @@ async def _initialize(link: Link, version: Version, timeout: float, declare: Dec
         raise
     agreed = next((known for known in LEGACY_VERSIONS if known == result.get("protocolVersion")), None)
     if agreed is None:
-        named = printable(str(result.get("protocolVersion")), 40)
+        named = foreign(str(result.get("protocolVersion")), 40)
         raise UpstreamUnavailable(link.upstream, f"it speaks protocol version {named}, which the broker does not know")
     return _peer(link, agreed, result.get("serverInfo"), result)
 

@@ -26,7 +26,8 @@ from broker.core.era import is_modern
 from broker.core.eventstream import Event
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS, related_task
-from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable, printable
+from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
+from broker.secrecy import foreign
 from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
@@ -206,7 +207,7 @@ class HttpLink(Link):
                     )
                 await self._tell(notification_bytes("notifications/initialized", None))
             except BrokerError as error:
-                self.lose(f"it ended the session, and opens no new one: {printable(error.message)}")
+                self.lose(f"it ended the session, and opens no new one: {foreign(error.message)}")
                 raise
             except BaseException:
                 self._session = ended  # given up half-way: the next call that finds it gone begins again

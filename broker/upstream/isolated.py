@@ -26,11 +26,12 @@ from broker.core.extensions import is_foreign
 from broker.core.request import Kind
 from broker.core.tasks import STATUS, related_task
 from broker.errors import BrokerError, UpstreamUnavailable
+from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.home import Home
 from broker.upstream.link import Link
 from broker.upstream.slots import Full, Slot, Slots, Taken
-from broker.upstream.supervise import Upstream
+from broker.upstream.supervise import Upstream, told_as_trouble
 from broker.upstream.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -239,9 +240,8 @@ class Isolated:
                         tasks.start_soon(link.serve)
                         await self._use(line, link, asker, tasks)
                         tasks.cancel_scope.cancel()
-        except Exception:
-            log.exception("%s: internal error", self._upstream.key)
-            self._fail(line, "an internal error of the broker; its log has the cause")
+        except Exception as fault:
+            self._fail(line, told_as_trouble(self._upstream.key, self._clock.token(), fault))
         finally:
             self._fail(line, line.failure)
             if link is not None:
@@ -313,7 +313,7 @@ class Isolated:
         """There is no link, or none any more: who waits is told at once, however long clearing it away may take."""
         self._slots.closing(line.slot)
         if not line.settled.is_set():
-            line.failure = why
+            line.failure = scrubbed(why)
             line.settled.set()
 
     def _close(self, slot: Slot[Owner], why: str) -> None:

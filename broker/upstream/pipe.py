@@ -17,7 +17,8 @@ from broker.core.extensions import is_foreign
 from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
 from broker.core.tasks import related_task
-from broker.errors import CannotAsk, MalformedAnswer, UpstreamUnavailable, printable
+from broker.errors import CannotAsk, MalformedAnswer, UpstreamUnavailable
+from broker.secrecy import MAX_QUOTED, foreign
 from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
@@ -252,7 +253,7 @@ class PipeLink(Link):
             return
         self._garbage += 1
         if self._garbage == 1:
-            text = printable(data[:400].decode("utf-8", "replace"))
+            text = foreign(data[:MAX_QUOTED].decode("utf-8", "replace"))
             log.info("%s: not a message (%s): %s", self.upstream, why, text)
         if self._garbage >= MAX_GARBAGE:
             self.lose(f"{self._garbage} lines in a row that are no messages")

@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 
 import anyio
 
-from broker.errors import printable
+from broker.secrecy import foreign
 from broker.upstream.child import Child, start_child
 
 TAG: Final = "MCP_BROKER_PROCESS"
@@ -80,7 +80,7 @@ class Process:
             raise AssertionError("unreachable")  # pragma: no cover - a shielded scope swallows nothing
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise CannotStart(f"cannot start {printable(argv[0])}: {why}") from None
+            raise CannotStart(f"cannot start {foreign(argv[0])}: {why}") from None
 
     @property
     def pid(self) -> int:
@@ -167,8 +167,8 @@ def find_program(command: str) -> str | None:
 
 def _why_not_found(command: str) -> str:
     if os.path.exists(command) and (os.sep in command or (os.altsep is not None and os.altsep in command)):
-        return f"{printable(command)} is not executable"
-    return f"command not found: {printable(command)} (install it, or write its full path)"
+        return f"{foreign(command)} is not executable"
+    return f"command not found: {foreign(command)} (install it, or write its full path)"
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import anyio
 
 from broker.core import wire
 from broker.core.framing import LineSplitter, LineTooLong
-from broker.errors import printable
+from broker.secrecy import MAX_QUOTED, foreign
 from broker.upstream.pipe import Gone
 from broker.upstream.process import Process
 
@@ -93,7 +93,7 @@ class StdioDuplex:
     def stderr_tail(self) -> str:
         """The last line that the child logged, escaped and cut."""
         lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
-        return printable(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
+        return foreign(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
 
     async def _why_ended(self, seen: str) -> str:
         code: int | None = None
@@ -118,14 +118,24 @@ class StdioDuplex:
     async def _drain_stderr(self) -> None:
         """Always read, so that a child never blocks on its log. It is kept in a ring, and shown at debug level only."""
         with contextlib.suppress(ConnectionError):
+            begun = b""
             while chunk := await self._process.stderr.read(65536):
                 self._stderr.append(chunk)
                 self._stderr_size += len(chunk)
                 while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
                     self._stderr_size -= len(self._stderr.popleft())
                 if log.isEnabledFor(logging.DEBUG):
-                    log.debug("%s: stderr: %s", self._upstream, printable(chunk[:400].decode("utf-8", "replace")))
+                    begun = self._quote(begun + chunk)
         self._drained.set()
+
+    def _quote(self, said: bytes) -> bytes:
+        """Log the start of what was said, whole lines only: a line may arrive in parts. Returns the rest of it."""
+        lines, _, begun = said.rpartition(b"\n")
+        if len(begun) >= MAX_QUOTED:
+            lines, begun = said, b""
+        if lines:
+            log.debug("%s: stderr: %s", self._upstream, foreign(lines[:MAX_QUOTED].decode("utf-8", "replace")))
+        return begun
 
 
 def _ended(code: int) -> str:

@@ -23,6 +23,8 @@ from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
 from broker.core.tasks import STATUS, related_task
 from broker.errors import BrokerError, UpstreamUnavailable
+from broker.logs import internal_error
+from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.discover import discover, fetch_list, with_list
 from broker.upstream.handshake import Declare
@@ -86,6 +88,12 @@ def ignore_said(server: str, link: Link, method: str, params: dict[str, Any]) ->
 
 def ignore_turn(server: str) -> None:
     """Likewise."""
+
+
+def told_as_trouble(server: str, error_id: str, fault: Exception) -> str:
+    """Why a link is lost to a fault of ours (F-104), for a person; the cause goes to the log, under its id."""
+    error = internal_error(log, error_id, fault, server)
+    return f"internal error {error.data['errorId']} of the broker; its log has the cause"
 
 
 async def take_as_it_is(server: str, listing: Listing) -> Listing:
@@ -227,7 +235,7 @@ class Upstream:
         """The connection is lost, or came to nothing: said at once, however long clearing it away may take."""
         was_ready = self.state.phase is Phase.READY
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
-            self._link, self.trouble = None, why
+            self._link, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
         if was_ready:
             self._supplies.on_turn(self.key)
@@ -238,9 +246,8 @@ class Upstream:
         """`_live_once`; a fault of ours in it costs this upstream a connection, and nobody else anything (F-104)."""
         try:
             await self._live_once()
-        except Exception:
-            log.exception("%s: internal error", self.key)
-            self._ended("an internal error of the broker; its log has the cause")
+        except Exception as fault:
+            self._ended(told_as_trouble(self.key, self._supplies.clock.token(), fault))
 
     async def _live_once(self) -> None:
         """One connection, from opening to its end."""
@@ -368,7 +375,7 @@ class Upstream:
             self._fresh[kind].wanted.set()
 
     def _failed(self, why: str) -> None:
-        if self.trouble != why:
+        if self.trouble != scrubbed(why):
             log.warning("%s: not available: %s", self.key, why)
         self._ended(why)
 

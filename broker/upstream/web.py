@@ -18,8 +18,9 @@ import aiohttp
 
 from broker.core.eventstream import Event, EventParser, TooLong
 from broker.core.wire import FROM_UPSTREAM
-from broker.errors import UpstreamUnavailable, printable
+from broker.errors import UpstreamUnavailable
 from broker.half_open import notice_half_open
+from broker.secrecy import foreign
 from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
@@ -36,7 +37,7 @@ class Refused(UpstreamUnavailable):
     """An HTTP status that is no answer. `status` decides what it says about the peer's era."""
 
     def __init__(self, upstream: str, status: int, body: bytes = b"", retry_after: str | None = None) -> None:
-        later = f", retry after {printable(retry_after, 40)}" if retry_after else ""
+        later = f", retry after {foreign(retry_after, 40)}" if retry_after else ""
         super().__init__(upstream, f"HTTP {status}{later}")
         self.status = status
         self.body = body
@@ -174,20 +175,18 @@ class WebClient:
     def _refuse_encoding(self, response: Response) -> None:
         encoding = response.headers.get("content-encoding")
         if encoding is not None and (encoding := encoding.strip().lower()) not in ("", "identity"):
-            raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({printable(encoding, 20)}) unasked")
+            raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({foreign(encoding, 20)}) unasked")
 
     def _redirected(self, url: str, response: Response) -> str:
         target = resolve(url, response.headers.get("location", ""))
         if origin(target) != origin(url):
             scheme, host, port = origin(target)
-            where = printable(f"{scheme}://{host}:{port}", 100) if host else "to no URL"
+            where = foreign(f"{scheme}://{host}:{port}", 100) if host else "to no URL"
             raise UpstreamUnavailable(
                 self.upstream, f"it redirects to another origin ({where}): put that URL in the file"
             )
         if response.status not in (307, 308):
-            raise UpstreamUnavailable(
-                self.upstream, f"HTTP {response.status} to {printable(urlsplit(target).path, 100)}"
-            )
+            raise UpstreamUnavailable(self.upstream, f"HTTP {response.status} to {foreign(urlsplit(target).path, 100)}")
         if url == self.url:
             self.url = target
         return target
