@@ -43,6 +43,7 @@ from broker.guardrails.source import Flaw, Source
 from broker.relay.home import OPENS_WITHIN, StreamHome
 from broker.relay.listing import Scope, Texts, Views
 from broker.relay.notify import Concerns, Hub, concerns_all
+from broker.secrecy import scrubbed_json
 from broker.upstream.handshake import Declare
 from broker.upstream.isolated import Isolated, Owner
 from broker.upstream.link import Link
@@ -262,6 +263,8 @@ class Generation:
             meta = passing_meta(params.get("_meta"))
             passing = {name: value for name, value in params.items() if name != "_meta"}
             passing |= {"_meta": meta} if meta else {}
+            if self.config.servers[key].redact == "results":
+                passing = {name: one if name == "taskId" else scrubbed_json(one) for name, one in passing.items()}
             if is_foreign(method):
                 self._hub.extended(self.policy, shelf, method, passing, self._clock.now(), concerns)
             else:

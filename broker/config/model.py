@@ -153,6 +153,10 @@ class ServerBase(Strictest):
     isolation_idle: _Seconds = Field(
         default=300, description="Seconds after its last call when a link of a single caller or session is closed."
     )
+    redact: Literal["off", "results"] = Field(
+        default="off",
+        description="results: known secrets and well-known tokens are masked in its results and reports.",
+    )
     roots: bool = Field(default=True, description="false: the server is told of no roots, and gets none.")
     tools: NameRules = Field(default=NameRules(), description="Which tools are served, by their own names.")
     prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")

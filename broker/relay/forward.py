@@ -41,6 +41,7 @@ from broker.relay.call import Call, claims_of
 from broker.relay.exchange import Exchange
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Tasks
+from broker.secrecy import scrubbed_json
 from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.pool import Pool
@@ -49,6 +50,8 @@ INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
+MACHINERY: Final = frozenset({"resultType", "task", "taskId", "inputRequests", "nextCursor", "ttlMs", "cacheScope"})
+"""Members of results that are no text for anybody: with a mask in them they would mean something else."""
 
 
 class Forwarder:
@@ -85,7 +88,8 @@ class Forwarder:
                 params = call.outgoing_params(state, lease.link.version)
                 timeout = call.timeout(upstream.server.timeout, exchange.now)
                 agreed = Agreed(call, lease.link, shelf, self._tasks)
-                way = _Way(call, lease.link, timeout, agreed, self._me, self._parking)
+                hides = upstream.server.redact == "results"
+                way = _Way(call, lease.link, timeout, agreed, self._me, self._parking, hides)
                 if not is_modern(call.version) or is_modern(lease.link.version) or not exchange.can_be_asked:
                     return await way.run(params, exchange)
                 return await self._park(call, way, lease, exchange)
@@ -151,6 +155,8 @@ class _Way:
     agreed: Agreed
     me: Mapping[str, Any]
     parking: Parking
+    hides: bool = False
+    """Whether its caller gets results and reports without secrets."""
 
     async def run(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
@@ -180,6 +186,8 @@ class _Way:
 
         def notice(method: str, params: dict[str, Any]) -> None:
             params = publish_related(params, self.call.server)
+            if self.hides:
+                params = scrubbed_json(params)
             if not is_foreign(method):
                 exchange.notice(method, params)
             elif self.agreed.extends(exchange):
@@ -260,6 +268,8 @@ class _Way:
                 raise _unexpected(self.call.server)
             method = "tools/call" if self.call.method == "tasks/result" else self.call.method
             rewrite_result(method, result, self.agreed.publish)
+        if self.hides:
+            result = {name: one if name in MACHINERY else scrubbed_json(one) for name, one in result.items()}
         if self.call.is_foreign:
             result = self.agreed.foreign(result)
         if self.call.method in TASK_METHODS:
