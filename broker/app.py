@@ -82,7 +82,7 @@ class Broker:
         self.audit = audit_of(
             loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes, self.meter
         )
-        self.quotas = Quotas()
+        self.quotas = Quotas(self.clock, lambda: self.generation.limits)
         """What is counted against limits: it outlives a configuration."""
         router = Router(self.generation, self.parking, hub.tasks, self.quotas)
         self.engine = Engine(router, hub, self.clock, self.audit)
@@ -108,6 +108,7 @@ class Broker:
             ]
         for word, number in (("hit", views.hits), ("miss", views.misses)):
             found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
+        found += self.quotas.counters.gauges()
         if isinstance(self.audit, LineAudit):
             writer = self.audit.book.writer
             found.append(Gauge("audit_lost", "Audit records that were dropped.", writer.lost, is_counter=True))

@@ -25,12 +25,14 @@ from broker.config import (
     Server,
     directory_of,
     reveal,
+    server_limits_of,
 )
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
 from broker.core.era import passing_meta
 from broker.core.extensions import is_foreign
+from broker.core.limits import LimitRules
 from broker.core.match import Pattern, Rules
 from broker.core.names import Mount, Naming
 from broker.core.policy import Policy
@@ -82,6 +84,8 @@ class Generation:
         self._database = NOBODY
         self.naming = naming_of(config)
         self.policy = policy_of(config, merge(self.file, NOBODY)[0])
+        self.limits = self._limits()
+        """How much may be asked. Another object when that has changed."""
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
@@ -143,6 +147,7 @@ class Generation:
         directory, said = merge(self.file, database)
         before, policy = self.policy, self.policy.with_directory(directory)
         self.policy = policy
+        self.limits = self._limits()
         self.views.adopt(policy)
         self._shown.clear()
         self._hub.adopted(before, policy, self.catalog)
@@ -158,6 +163,10 @@ class Generation:
         except BaseException:
             self.file = before
             raise
+
+    def _limits(self) -> LimitRules:
+        servers = {key: server_limits_of(server.limits) for key, server in self.config.servers.items()}
+        return LimitRules(self.policy.directory, servers)
 
     @property
     def cache_scope(self) -> str:

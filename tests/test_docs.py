@@ -17,11 +17,13 @@ from broker.config import (
     IdentitySettings,
     JwtIssuer,
     KeySettings,
+    LevelLimitSettings,
     MetricsSettings,
     NameRules,
     NamingSettings,
     OrganizationSettings,
     RuleSettings,
+    ServerLimitSettings,
     ServerSettings,
     StdioServer,
     StoreSettings,
@@ -50,6 +52,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", KeySettings),
     ("", RuleSettings),
     ("", ConditionSettings),
+    ("limits.", LevelLimitSettings),
+    ("limits.", ServerLimitSettings),
     ("", GuardrailSettings),
 ]
 SETTINGS = sorted(

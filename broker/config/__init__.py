@@ -12,6 +12,13 @@ from broker.config.audit import AuditSettings, MetricsSettings
 from broker.config.directory import directory_of, rule_of
 from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
+from broker.config.limits import (
+    LevelLimitSettings,
+    LimitSettings,
+    ServerLimitSettings,
+    level_limits_of,
+    server_limits_of,
+)
 from broker.config.load import Loaded, load
 from broker.config.model import (
     BrokerSettings,
@@ -46,7 +53,9 @@ __all__ = [
     "InstructionsText",
     "JwtIssuer",
     "KeySettings",
+    "LevelLimitSettings",
     "LevelSettings",
+    "LimitSettings",
     "Loaded",
     "MetricsSettings",
     "NameRules",
@@ -58,6 +67,7 @@ __all__ = [
     "SecretText",
     "Server",
     "ServerBase",
+    "ServerLimitSettings",
     "ServerSettings",
     "Sources",
     "StdioServer",
@@ -66,8 +76,10 @@ __all__ = [
     "UriRules",
     "directory_of",
     "expand",
+    "level_limits_of",
     "load",
     "read_text",
     "reveal",
     "rule_of",
+    "server_limits_of",
 ]

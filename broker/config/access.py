@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from broker.config import rules
+from broker.config.limits import LevelLimitSettings
 from broker.config.problem import Fault
 from broker.config.strict import Freeze, Lists, Strictest
 
@@ -67,6 +68,7 @@ class LevelSettings(Strictest):
         default=None, description="What may be used. Left out: all that the level above allows. []: nothing."
     )
     deny: _Rules = Field(default=(), description="What may not be used, also if it is allowed.")
+    limits: LevelLimitSettings | None = Field(default=None, description="How many calls, of all below this level.")
 
 
 class KeySettings(LevelSettings):

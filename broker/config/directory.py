@@ -6,11 +6,13 @@ from math import inf
 from broker.config import rules
 from broker.config.access import ConditionSettings, KeySettings, LevelSettings, OrganizationSettings, RuleSettings
 from broker.config.identity import JwtIssuer
+from broker.config.limits import level_limits_of
 from broker.core.caller import Role
 from broker.core.conditions import Condition, Op
 from broker.core.directory import Directory, Key, KeyHash, Organization, Team
 from broker.core.grants import Rule, key_level, organization_level, team_level
 from broker.core.match import Pattern
+from broker.core.quota import LevelLimits
 from broker.core.request import Kind
 
 
@@ -45,10 +47,10 @@ def conditions_of(path: str, settings: ConditionSettings) -> list[Condition]:
 
 def _organization(name: str, settings: OrganizationSettings) -> Organization:
     teams = {
-        team: Team(team, team_level(name, team, *_lists(those)), _keys(name, team, those.keys))
+        team: Team(team, team_level(name, team, *_parts(those)), _keys(name, team, those.keys))
         for team, those in settings.teams.items()
     }
-    return Organization(name, organization_level(name, *_lists(settings)), teams, _keys(name, "", settings.keys))
+    return Organization(name, organization_level(name, *_parts(settings)), teams, _keys(name, "", settings.keys))
 
 
 def _keys(organization: str, team: str, keys: Mapping[str, KeySettings]) -> Mapping[str, Key]:
@@ -56,7 +58,7 @@ def _keys(organization: str, team: str, keys: Mapping[str, KeySettings]) -> Mapp
         name: Key(
             name,
             name,
-            key_level(organization, team, name, *_lists(settings)),
+            key_level(organization, team, name, *_parts(settings)),
             (KeyHash(settings.hash),),
             inf if settings.expires is None else rules.seconds(settings.expires),
             Role(settings.role),
@@ -65,6 +67,6 @@ def _keys(organization: str, team: str, keys: Mapping[str, KeySettings]) -> Mapp
     }
 
 
-def _lists(level: LevelSettings) -> tuple[tuple[Rule, ...] | None, tuple[Rule, ...]]:
+def _parts(level: LevelSettings) -> tuple[tuple[Rule, ...] | None, tuple[Rule, ...], LevelLimits]:
     allow = None if level.allow is None else tuple(map(rule_of, level.allow))
-    return allow, tuple(map(rule_of, level.deny))
+    return allow, tuple(map(rule_of, level.deny)), level_limits_of(level.limits)

@@ -35,6 +35,7 @@ def grant_conflicts(organizations: object, servers: Sequence[str]) -> list[Findi
             for index, rule in rules[word].items():
                 found += _rule((*path, word, index), rule, servers)
         found += _covered(path, rules, servers)
+        found += _limits((*path, "limits", "servers"), level.get("limits"), servers)
         if "hash" in level and isinstance(level["hash"], str):
             first = hashes.setdefault(level["hash"], path)
             if first != path:
@@ -155,6 +156,13 @@ def _when(path: Path, rule: Rule) -> Iterator[Finding]:
         demands[one.path] = demands[one.path] & one.allowed if one.path in demands else one.allowed
     if not can_hold(demands):
         yield Finding(path, "no arguments can satisfy all of these conditions", "Remove what contradicts the rest.")
+
+
+def _limits(path: Path, limits: object, servers: Sequence[str]) -> Iterator[Finding]:
+    """Limits at servers that are not there: a limit that looks as if it held must not be missing."""
+    for key, _ in _items(limits.get("servers") if is_object(limits) else None):
+        if key not in servers:
+            yield Finding((*path, key), f'there is no server "{shown(key)}"', did_you_mean(key, servers))
 
 
 def _covered(path: Path, rules: Mapping[str, Mapping[int, Rule]], servers: Sequence[str]) -> Iterator[Finding]:

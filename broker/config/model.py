@@ -23,6 +23,7 @@ from broker.config.document import dotted
 from broker.config.grants import grant_conflicts, scope_conflicts
 from broker.config.guardrails import GuardrailSettings, selector_facts
 from broker.config.identity import IdentitySettings
+from broker.config.limits import ServerLimitSettings
 from broker.config.problem import Fault
 from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden
 
@@ -161,6 +162,7 @@ class ServerBase(Strictest):
     tools: NameRules = Field(default=NameRules(), description="Which tools are served, by their own names.")
     prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")
     resources: UriRules = Field(default=UriRules(), description="Which resources and templates are served, by URI.")
+    limits: ServerLimitSettings | None = Field(default=None, description="How many calls, of all callers and of each.")
 
 
 class StdioServer(ServerBase):

@@ -12,6 +12,7 @@ from typing import Final
 from broker.core.conditions import Condition
 from broker.core.match import Pattern
 from broker.core.names import SEPARATOR
+from broker.core.quota import UNLIMITED, LevelLimits
 from broker.core.request import Kind
 
 URI_SEPARATOR: Final = "+"
@@ -63,6 +64,8 @@ class Level:
     where: str
     allow: tuple[Rule, ...] | None = None
     deny: tuple[Rule, ...] = ()
+    limits: LevelLimits = UNLIMITED
+    """How much, of what is allowed; that is no part of the decision (`core/limits.py`)."""
 
     @property
     def is_silent(self) -> bool:
@@ -70,20 +73,34 @@ class Level:
         return self.allow is None and not self.deny
 
 
-def organization_level(organization: str, allow: tuple[Rule, ...] | None = None, deny: tuple[Rule, ...] = ()) -> Level:
+def organization_level(
+    organization: str,
+    allow: tuple[Rule, ...] | None = None,
+    deny: tuple[Rule, ...] = (),
+    limits: LevelLimits = UNLIMITED,
+) -> Level:
     """The level of an organization. `allow` left out is nothing."""
-    return Level(f"org:{organization}", () if allow is None else allow, deny)
+    return Level(f"org:{organization}", () if allow is None else allow, deny, limits)
 
 
 def team_level(
-    organization: str, team: str, allow: tuple[Rule, ...] | None = None, deny: tuple[Rule, ...] = ()
+    organization: str,
+    team: str,
+    allow: tuple[Rule, ...] | None = None,
+    deny: tuple[Rule, ...] = (),
+    limits: LevelLimits = UNLIMITED,
 ) -> Level:
     """The level of a team."""
-    return Level(f"team:{organization}/{team}", allow, deny)
+    return Level(f"team:{organization}/{team}", allow, deny, limits)
 
 
 def key_level(
-    organization: str, team: str, key: str, allow: tuple[Rule, ...] | None = None, deny: tuple[Rule, ...] = ()
+    organization: str,
+    team: str,
+    key: str,
+    allow: tuple[Rule, ...] | None = None,
+    deny: tuple[Rule, ...] = (),
+    limits: LevelLimits = UNLIMITED,
 ) -> Level:
     """The level of a key; `team` is "" for one that stands directly in its organization."""
-    return Level(f"key:{organization}/{team}/{key}" if team else f"key:{organization}/{key}", allow, deny)
+    return Level(f"key:{organization}/{team}/{key}" if team else f"key:{organization}/{key}", allow, deny, limits)

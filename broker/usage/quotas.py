@@ -11,10 +11,18 @@ it ends: result, error, time-out, cancellation, or questions that park it. A cal
 nothing: its retry is admitted again, and counts as one call with the first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from broker.clock import Clock
+from broker.core.limits import LimitRules
 from broker.core.policy import Permit
+from broker.usage.counters import Counters
+from broker.usage.gate import Gate, enter, first_full, leave
+
+TASKS: Final = "tasks/"
+UNCOUNTED: Final = frozenset({"tasks/cancel"})
+"""What is never too often."""
 
 
 class Reservation(Protocol):
@@ -75,11 +83,12 @@ NO_BUDGETS: Final = NoBudgets()
 
 
 class Hold:
-    """What one admitted call holds."""
+    """What one admitted call holds: places before gates, and what was set aside for it."""
 
-    __slots__ = ("_reservation",)
+    __slots__ = ("_gates", "_reservation")
 
-    def __init__(self, reservation: Reservation = NO_RESERVATION) -> None:
+    def __init__(self, gates: tuple[Gate, ...] = (), reservation: Reservation = NO_RESERVATION) -> None:
+        self._gates = gates
         self._reservation = reservation
 
     def settle(self, result: Mapping[str, Any]) -> None:
@@ -89,29 +98,60 @@ class Hold:
 
     def release(self) -> None:
         """The call has ended, whichever way. The second time does nothing."""
+        gates, self._gates = self._gates, ()
         reservation, self._reservation = self._reservation, NO_RESERVATION
         reservation.release()
+        leave(gates)
 
 
 NO_HOLD: Final = Hold()
-"""Of a call to which no limit applies. It has no state: all of them share it."""
+"""Of a call that holds nothing. It has no state: all of them share it."""
 
 
 class Quotas:
-    """The limits of one process, for as long as it runs: a reload changes the limits, and keeps what was counted."""
+    """The limits of one process, for as long as it runs: a reload changes them, and keeps what was counted.
 
-    def __init__(self, budgets: Budgets = NO_BUDGETS) -> None:
+    `rules`: those in force. Read at each call.
+    """
+
+    def __init__(self, clock: Clock, rules: Callable[[], LimitRules], budgets: Budgets = NO_BUDGETS) -> None:
+        self.counters = Counters(clock, rules)
         self.budgets = budgets
         """What calls may cost."""
 
     @property
     def is_on(self) -> bool:
         """Whether any limit is configured. While there is none, a call passes by without a wait or an object."""
-        return self.budgets.is_on
+        return not self.counters.is_empty or self.budgets.is_on
 
     async def admit(self, permit: Permit, method: str, *, is_retry: bool = False) -> Hold:
         """Let a permitted call begin. `is_retry`: it takes up a call that was admitted before, and counts with it.
 
+        Requests about tasks wait for no place and hold none: their work was admitted with the call that made the task.
+        To give a task up is always allowed.
+
         Raises: LimitReached, naming the limit and when to come back, with nothing taken from any other.
         """
-        return Hold(await self.budgets.reserve(permit, method, is_retry=is_retry))
+        caller, server = permit.caller, permit.entry.server
+        is_counted = not is_retry and method not in UNCOUNTED
+        applying = self.counters.applying(caller, server)
+        gates = () if method.startswith(TASKS) else applying.gates
+        if gates:
+            full = first_full(gates)
+            if full is None:
+                enter(gates)
+            else:
+                if is_counted:  # who will be refused need not wait for it
+                    self.counters.refuse_if_over(applying.rates)
+                await full.wait(gates, caller.principal)
+        hold = Hold(gates) if gates else NO_HOLD
+        try:
+            if self.budgets.is_on:
+                hold = Hold(gates, await self.budgets.reserve(permit, method, is_retry=is_retry))
+            if is_counted:
+                # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.
+                self.counters.take(self.counters.applying(caller, server).rates)
+        except BaseException:
+            hold.release()
+            raise
+        return hold

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from broker.core.era import TASKS
+from broker.config import OrganizationSettings, directory_of
+from broker.core.caller import Caller
+from broker.core.era import TASKS, Version
 from broker.core.policy import Permit
 from broker.errors import BrokerError, LimitReached
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
@@ -167,3 +170,140 @@ async def test_a_task_is_settled_with_the_task(tmp_path: Path) -> None:
         ledger = ledger_of(place)
         await place.ask("tools/call", CALL, version=MODERN, capabilities=extension)
         assert [one["taskId"] for one in ledger.made[0].ends] == ["one.t"]
+
+
+@pytest.mark.parametrize("version", [LEGACY, MODERN])
+async def test_every_method_that_reaches_a_server_counts_and_lists_do_not(tmp_path: Path, version: Version) -> None:
+    fake = resourceful(prompts=[{"name": "greet"}], capabilities={"completions": {}})
+    asks: list[tuple[str, Json]] = [
+        ("tools/call", CALL),
+        ("prompts/get", {"name": "one__greet"}),
+        ("resources/read", READ),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/prompt", "name": "one__greet"}, "argument": {"name": "a", "value": ""}},
+        ),
+    ]
+    async with house(tmp_path, {"one": fake}, servers={"one": {"limits": {"rate": f"{len(asks)}/minute"}}}) as place:
+        for method in ("tools/list", "prompts/list", "resources/list"):
+            await place.ask(method, {}, version=version)
+        fake.asked.clear()
+        for method, params in asks:
+            await place.ask(method, params, version=version)
+        for method, params in asks[1:]:
+            with pytest.raises(LimitReached) as caught:
+                await place.ask(method, params, version=version)
+            assert caught.value.data == {"level": "server:one", "limit": "4/minute", "retryAfter": 60}
+        result = await place.ask("tools/call", CALL, version=version)
+        assert result["isError"] and "server one has reached its limit of 4/minute" in result["content"][0]["text"]
+        assert len(fake.asked) == len(asks)
+        await place.ask("tools/list", {}, version=version)
+        place.clock.advance(60)
+        assert "isError" not in await place.ask("tools/call", CALL, version=version)
+
+
+async def test_a_name_that_is_hidden_or_refused_says_nothing_of_limits_and_takes_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path, {"one": Fake()}, servers={"one": {"limits": {"rate": "1/minute"}}}) as place:
+        for _ in range(3):
+            with pytest.raises(BrokerError, match="Unknown tool"):
+                await place.ask("tools/call", {"name": "one__nothing"})
+        assert "isError" not in await place.ask("tools/call", CALL)
+        with pytest.raises(BrokerError, match="Unknown tool"):
+            await place.ask("tools/call", {"name": "one__nothing"})
+
+
+async def test_a_parked_call_counts_once_with_its_retries_and_holds_no_place_while_it_waits(tmp_path: Path) -> None:
+    limits = {"one": {"limits": {"rate": "2/minute", "concurrency": 1, "queue": 0}}}
+    async with house(tmp_path, {"one": Fake(answers={"echo": form})}, servers=limits) as place:
+        asked = await place.ask("tools/call", CALL, version=MODERN, capabilities=ALL)
+        slow = {"name": "one__slow", "arguments": {}}
+        assert "isError" not in await place.ask("tools/call", slow, version=MODERN)
+        assert "2/minute" in (await place.ask("tools/call", slow, version=MODERN))["content"][0]["text"]
+        answers = dict.fromkeys(asked["inputRequests"], ADA)
+        retry = {**CALL, "requestState": asked["requestState"], "inputResponses": answers}
+        assert "isError" not in await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+
+
+async def test_a_retry_that_finds_no_place_has_not_used_its_state_up(tmp_path: Path) -> None:
+    gate = Gate()
+    limits = {"one": {"limits": {"concurrency": 1, "queue": 0}}}
+    fake = Fake(answers={"echo": form, "slow": gate})
+    async with house(tmp_path, {"one": fake}, servers=limits) as place, anyio.create_task_group() as tasks:
+        asked = await place.ask("tools/call", CALL, version=MODERN, capabilities=ALL)
+        tasks.start_soon(place.ask, "tools/call", {"name": "one__slow", "arguments": {}})
+        await fake.until(lambda: len(fake.asked) == 2)
+        answers = dict.fromkeys(asked["inputRequests"], ADA)
+        retry = {**CALL, "requestState": asked["requestState"], "inputResponses": answers}
+        refused = await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+        assert "1 at a time" in refused["content"][0]["text"]
+        gate.opened.set()
+        await anyio.wait_all_tasks_blocked()
+        assert "isError" not in await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+
+
+@pytest.mark.parametrize("version", [LEGACY, MODERN])
+async def test_no_more_calls_are_upstream_than_allowed_and_a_call_that_ends_badly_makes_room(
+    tmp_path: Path, version: Version
+) -> None:
+    gate, now, most = Gate(), 0, 0
+
+    async def counted(asked: Any) -> Json:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        try:
+            await gate.opened.wait()
+            await anyio.lowlevel.checkpoint()
+            if asked.params["arguments"]["n"] % 3 == 0:
+                raise Refuse(-32000)
+            return {"content": []}
+        finally:
+            now -= 1
+
+    fake = Fake(answers={"echo": counted})
+    limits = {"one": {"limits": {"concurrency": 3}}}
+    async with house(tmp_path, {"one": fake}, servers=limits) as place:
+        answered: list[str] = []
+
+        async def call(number: int) -> None:
+            params = {"name": "one__echo", "arguments": {"n": number}}
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                try:
+                    await place.ask("tools/call", params, version=version)
+                    answered.append("result")
+                except BrokerError as error:
+                    answered.append(error.message)
+
+        scopes: list[anyio.CancelScope] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(30):
+                tasks.start_soon(call, number)
+            await fake.until(lambda: len(fake.asked) == 3)
+            scopes[1].cancel()  # one that runs
+            scopes[20].cancel()  # one that waits
+            await fake.until(lambda: len(fake.asked) == 4)
+            gate.opened.set()
+        assert most == 3 and len(answered) == 28 and answered.count("said the upstream") == 10
+        assert len(fake.asked) == 29  # the one that gave up while it waited never was there
+        (counter,) = place.broker.quotas.counters._counters.values()  # pyright: ignore[reportPrivateUsage]
+        assert counter.gate.is_idle
+
+
+async def test_limits_of_places_are_in_force_with_the_next_call_and_keep_their_counts(tmp_path: Path) -> None:
+    async with house(tmp_path, {"one": Fake()}) as place:
+
+        def adopt(limits: Json) -> Caller:
+            settings: Json = {"allow": [{"servers": ["*"]}], "limits": limits}
+            acme = OrganizationSettings.model_validate(settings)
+            place.broker.generation.adopt(directory_of({"acme": acme}))
+            return Caller("jwt:x ann", "acme")
+
+        async def text(caller: Caller) -> str:
+            return (await place.ask("tools/call", CALL, caller=caller))["content"][0]["text"]
+
+        ann = adopt({"rate": "2/minute"})
+        assert [await text(ann), await text(ann)] == ["{}", "{}"] and "org acme has reached" in await text(ann)
+        ann = adopt({"rate": "3/minute"})
+        assert await text(ann) == "{}" and "3/minute" in await text(ann)
+        ann = adopt({"servers": {"one": {"rate": "1/hour"}}})
+        assert await text(ann) == "{}" and "org acme/servers/one has reached its limit of 1/hour" in await text(ann)

@@ -14,6 +14,7 @@ from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.downstream.engine import Who
 from broker.usage.audit import LineAudit
 from broker.usage.lookup import Question, find, who_saw
+from broker.usage.meter import Counts
 from tests.relay.fake import Fake, Json, Refuse, answering, house, tool
 from tests.usage.audited import ANN, BOB, TRACE, ask, audited, call, kept, records, until
 
@@ -220,3 +221,23 @@ async def test_a_bare_local_broker_records_nothing(tmp_path: Path) -> None:
     async with house(tmp_path, {"one": Fake()}) as place:
         await place.ask("tools/call", {"name": "one__echo", "arguments": {}})
     assert records(tmp_path, "discovery") == records(tmp_path) == []
+
+
+async def test_a_call_beyond_a_limit_has_one_record_and_one_count_with_the_limit_as_its_rule(tmp_path: Path) -> None:
+    limited = {"one": {"limits": {"rate": "1/minute"}}}
+    fake = Fake(resources=[{"uri": "a:b", "name": "r"}], templates=[])
+    async with audited(tmp_path, fake, {"required": True}, servers=limited, metrics={"access": "public"}) as place:
+        await ask(place, *call("one__echo"))
+        await ask(place, *call("one__echo"))
+        refused = await ask(place, "resources/read", {"uri": "one+a:b"})
+        assert refused["error"]["code"] == 4290, refused
+        assert isinstance(place.broker.meter, Counts)
+        counted = {labels[2:]: number for labels, number in place.broker.meter.calls.items() if "limit:" in labels[0]}
+        assert counted == {("tools", "limited"): 1, ("resources", "limited"): 1}
+    made = [(one["method"], one["outcome"], one.get("code", 0)) for one in records(tmp_path)]
+    assert made == [
+        ("tools/call", "permitted", 0),
+        ("tools/call", "done", 0),
+        ("tools/call", "limited", 0),
+        ("resources/read", "limited", 4290),
+    ]

@@ -1,0 +1,155 @@
+"""What is counted of every level that has limits: its windows and its gate, for as long as they are of use."""
+
+from collections import Counter as Tally
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from broker.clock import Clock
+from broker.core.caller import Caller
+from broker.core.limits import Applied, LimitRules
+from broker.core.quota import NO_LIMITS, Limits, Rate
+from broker.errors import LimitReached
+from broker.usage.gate import Gate
+from broker.usage.gauges import Gauge
+from broker.usage.window import Window
+
+MAX_COUNTERS: Final = 100_000
+"""Levels, and callers of servers, that are counted at a time. Without a bound, an issuer with any number of users would
+fill the memory; beyond it, who is not counted yet is refused."""
+MAX_KEPT: Final = 10_000
+"""Callers at servers of whom it is kept which counters are theirs; then it is looked up anew."""
+FEW: Final = 1000
+"""Counters of which none need be forgotten."""
+SWEEP_EVERY: Final = 1.0
+"""Seconds between two looks at what can be forgotten: it takes long, and strangers ask for it."""
+KINDS: Final = {"org": "organization", "team": "team", "key": "key", "server": "server"}
+"""By how the name of a level begins: the word of metrics."""
+
+
+class Counter:
+    """Of one level, or of one caller at a server."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+        self.limits = NO_LIMITS
+        self.rates: tuple[tuple[str, Rate, Window], ...] = ()
+        self.gate = Gate(level)
+
+    def allow(self, limits: Limits) -> None:
+        """Other limits from now on. What was counted stays, where a window of the same length is left."""
+        if limits == self.limits:
+            return
+        self.limits = limits
+        windows = {window.seconds: window for _, _, window in self.rates}
+        self.rates = tuple(
+            (self.level, rate, windows.get(rate.seconds) or Window(rate.seconds)) for rate in limits.rates
+        )
+        self.gate.allow(limits)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it says the same as a new one."""
+        return self.gate.is_idle and all(window.is_empty(now) for _, _, window in self.rates)
+
+
+Rates = tuple[tuple[str, Rate, Window], ...]
+"""Level, limit, and what was counted."""
+
+
+@dataclass(slots=True)
+class Applying:
+    """The counters of one caller's calls at one server. Never changed."""
+
+    rates: Rates
+    gates: tuple[Gate, ...]
+
+
+class Counters:
+    """See the module. `rules`: the limits in force."""
+
+    def __init__(self, clock: Clock, rules: Callable[[], LimitRules]) -> None:
+        self._clock = clock
+        self._rules = rules
+        self._known = LimitRules()
+        self._kept: dict[tuple[str, str, str, str], Applying] = {}
+        self._counters: dict[tuple[str, str], Counter] = {}
+        """By level, and by principal where each caller has its own."""
+        self._sweep_at = FEW
+        self._not_before = -inf
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to count."""
+        return self._rules().is_empty
+
+    def applying(self, caller: Caller, server: str) -> Applying:
+        """What a call of a caller at a server is counted with. Raises: LimitReached, if too many are counted."""
+        rules = self._rules()
+        if rules is not self._known:
+            self._known = rules
+            self._kept.clear()
+        place = (caller.principal, caller.organization, caller.team, server)
+        found = self._kept.get(place)
+        if found is None:
+            applied = rules.applying(caller, server)
+            if any(_key(one, caller) not in self._counters for one in applied):
+                self._make_room(server)
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            counters = [self._counter(one, caller) for one in applied]
+            rates = tuple(rate for one in counters for rate in one.rates)
+            gates = tuple(one.gate for one in counters if one.limits.concurrency is not None)
+            found = self._kept[place] = Applying(rates, gates)
+        return found
+
+    def take(self, rates: Rates) -> None:
+        """One more call of all of them. Raises: LimitReached, with none taken."""
+        now = self._clock.now()
+        for _, rate, window in rates:
+            if window.missing(rate.count, now):
+                self.refuse_if_over(rates)
+        for _, rate, window in rates:
+            window.take(rate, now)
+
+    def refuse_if_over(self, rates: Rates) -> None:
+        """Raises: LimitReached, that of the one which takes longest, if one call more is too much for any of them."""
+        now = self._clock.now()
+        over = [(window.missing(rate.count, now), level, str(rate)) for level, rate, window in rates]
+        longest = max(over, default=(0.0, "", ""))
+        if longest[0]:
+            raise LimitReached(longest[1], longest[2], longest[0])
+
+    def gauges(self) -> list[Gauge]:
+        """Who waits before gates, by the kind of level."""
+        waiting: Tally[str] = Tally()
+        for one in self._counters.values():
+            waiting[one.level.partition(":")[0]] += one.gate.waiting
+        meaning = "Calls that wait until there are fewer at a time."
+        return [Gauge("calls_waiting", meaning, waiting[word], {"level": kind}) for word, kind in KINDS.items()]
+
+    def _counter(self, applied: Applied, caller: Caller) -> Counter:
+        key = _key(applied, caller)
+        found = self._counters.get(key)
+        if found is None:
+            found = self._counters[key] = Counter(applied.level)
+        found.allow(applied.limits)
+        return found
+
+    def _make_room(self, server: str) -> None:
+        """Forget what says nothing. Raises: LimitReached, if too much is left."""
+        now = self._clock.now()
+        if len(self._counters) >= self._sweep_at and now >= self._not_before:
+            self._not_before = now + SWEEP_EVERY
+            self._kept.clear()  # what is forgotten must not be counted with any more
+            self._counters = {key: one for key, one in self._counters.items() if not one.is_idle(now)}
+            self._sweep_at = min(MAX_COUNTERS, max(FEW, 2 * len(self._counters)))
+        if len(self._counters) >= MAX_COUNTERS:
+            raise LimitReached(f"server:{server}", f"{MAX_COUNTERS} callers that are counted", SWEEP_EVERY)
+
+
+def _key(applied: Applied, caller: Caller) -> tuple[str, str]:
+    return applied.level, caller.principal if applied.is_per_caller else ""
