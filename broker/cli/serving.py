@@ -15,6 +15,7 @@ from broker.admin.premises import Premises
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.callers import with_advice
+from broker.cli.descriptors import bounds_of
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.office import key_secret_of
 from broker.cli.reloading import serve_reloads
@@ -24,6 +25,7 @@ from broker.core.directory import Directory
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.metrics import Metrics
+from broker.downstream.room import Room
 from broker.downstream.server import bind, is_loopback, serve_http
 from broker.generation import state_directory
 from broker.identity.assembly import identity_of, resource_of
@@ -55,6 +57,7 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
     if may_have_keys:
         _refuse_unusable(location)
     door = _door(broker, host, watch, may_have_keys=may_have_keys)
+    room = Room(bounds_of(loaded.config))
     try:
         listener = bind(host, port)
     except OSError as error:
@@ -74,7 +77,7 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
                 await watch.settled.wait()
             api = Api(premises, lambda: broker.generation)
             await serve_http(
-                broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics, api
+                broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics, api, room
             )
             tasks.cancel_scope.cancel()
 

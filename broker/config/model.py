@@ -80,6 +80,15 @@ class ServerSettings(Strictest):
     allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(rules.allowed_origin)], ...], Lists] = Field(
         default=(), description="Values of the Origin header that are served besides loopback: scheme://host[:port]."
     )
+    max_connections: int | None = Field(
+        default=None, ge=16, le=1_000_000, description="Connections of callers, at most. null: 10000, or what fits."
+    )
+    max_connections_per_caller: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Of one key or user, at most; never more than half of all."
+    )
+    max_connections_per_address: int = Field(
+        default=1000, ge=1, le=1_000_000, description="From one address without a good credential yet, likewise."
+    )
 
 
 class StoreSettings(Strictest):

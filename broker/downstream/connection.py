@@ -17,6 +17,7 @@ import httptools
 
 from broker.clock import SystemClock
 from broker.downstream.message import error_bytes
+from broker.downstream.room import Place, Room
 from broker.downstream.web import JSON_HEADERS, Http, HttpError
 from broker.logs import internal_error
 
@@ -44,6 +45,7 @@ class Server(Protocol):
     """What a connection needs of its server."""
 
     serve: Serve
+    room: Room
     is_closing: bool
 
     def opened(self, connection: "Connection") -> None:
@@ -58,8 +60,10 @@ class Server(Protocol):
 class Connection(asyncio.Protocol):
     """See the module."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, place: Place) -> None:
         self._server = server
+        self.place = place
+        """What it takes of the server's room."""
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._peer = ""
@@ -303,6 +307,10 @@ class Connection(asyncio.Protocol):
         if not self._is_reading and not self._is_lost:
             self._is_reading = True
             self._transport.resume_reading()
+
+    def settle(self, principal: str) -> bool:
+        """See `Wire`."""
+        return self._server.room.settle(self.place, principal)
 
     def ended(self, *, may_go_on: bool) -> None:
         """See `Wire`."""

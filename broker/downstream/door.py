@@ -6,10 +6,11 @@ Host, then Origin, then who asks. A route is public, or behind this door; there 
 import math
 
 from broker.core import wire
+from broker.downstream.entrance import RETRY_AFTER
 from broker.downstream.guard import Guard
 from broker.downstream.web import JSON_HEADERS, Http, HttpError
 from broker.errors import InvalidRequest, printable
-from broker.identity.admission import Admission, Refusal, Unauthorized
+from broker.identity.admission import Admission, Crowded, Refusal, Unauthorized
 from broker.identity.identity import Identity
 from broker.identity.resource import Resource
 from broker.usage.audit import NO_AUDIT, Audit
@@ -41,7 +42,10 @@ class Door:
         """Who asks. Raises: HttpError."""
         self.check_site(http)
         try:
-            return self._identity.known(http) or await self._identity.admit(http)
+            admission = self._identity.known(http) or await self._identity.admit(http)
+            if not http.settle(admission.caller.principal):
+                raise Crowded(RETRY_AFTER)
+            return admission
         except Refusal as refusal:
             self._audit.admitted_not(http.peer, refusal.status, type(refusal).__name__)
             raise self._answer(refusal, path) from None

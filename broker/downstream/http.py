@@ -21,6 +21,7 @@ from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
+from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
@@ -67,7 +68,15 @@ class Api(Protocol):
 class HttpFront:
     """Serves HTTP requests; `running` must be entered around it."""
 
-    def __init__(self, engine: Engine, door: Door, page: metrics.Metrics | None = None, api: Api | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        door: Door,
+        page: metrics.Metrics | None = None,
+        api: Api | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self._room = room or Room()
         self._metrics = page
         self._engine = engine
         self._door = door
@@ -140,7 +149,16 @@ class HttpFront:
 
     def _gauges(self) -> list[Gauge]:
         """What only the front knows."""
-        return [Gauge("sessions", "Open legacy sessions over HTTP.", len(self._sessions))]
+        room = self._room
+        return [
+            Gauge("sessions", "Open legacy sessions over HTTP.", len(self._sessions)),
+            Gauge("connections", "Connections of callers.", room.taken),
+            Gauge("connections_max", "The most of them that there may be.", room.bounds.total),
+            *(
+                Gauge("connections_refused", "Found no room.", number, {"bound": bound}, is_counter=True)
+                for bound, number in room.refused.items()
+            ),
+        ]
 
     async def _health(self, path: str, http: Http) -> None:
         if http.method not in ("GET", "HEAD"):

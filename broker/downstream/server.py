@@ -13,8 +13,10 @@ import anyio
 from broker.downstream.connection import Connection
 from broker.downstream.door import Door
 from broker.downstream.engine import Engine
+from broker.downstream.entrance import Entrance
 from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
+from broker.downstream.room import Room
 from broker.downstream.web import Http
 from broker.half_open import notice_half_open
 
@@ -57,8 +59,10 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
-    def __init__(self, serve: Callable[[Http], Awaitable[None]]) -> None:
+    def __init__(self, serve: Callable[[Http], Awaitable[None]], room: Room | None = None) -> None:
         self.serve = serve
+        self.room = room or Room()
+        """How many of them there may be."""
         self.connections: set[Connection] = set()
         self.is_closing = False
         self._is_empty = anyio.Event()
@@ -70,26 +74,29 @@ class HttpServer:
     def ended(self, connection: Connection) -> None:
         """See `Server`."""
         self.connections.discard(connection)
+        self.room.leave(connection.place)
         if self.is_closing and not self.connections:
             self._is_empty.set()
 
     async def run(self, listener: socket.socket, closing: anyio.Event) -> None:
         """Accept until `closing` is set; then let what is in flight end, for at most `DRAIN` seconds."""
-        loop = asyncio.get_running_loop()
-        listening = await loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        entrance = Entrance(self.room, lambda place: Connection(self, place))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look)
+            accepting = anyio.CancelScope()
+            tasks.start_soon(_accept, entrance, listener, accepting)
             try:
                 await closing.wait()
                 self.is_closing = True
-                listening.close()
+                accepting.cancel()
+                listener.close()
                 for connection in tuple(self.connections):
                     connection.close()
                 if self.connections:
                     with anyio.move_on_after(DRAIN):
                         await self._is_empty.wait()
             finally:
-                listening.close()
+                listener.close()
                 await self._abort()
                 tasks.cancel_scope.cancel()
 
@@ -114,6 +121,11 @@ class HttpServer:
                 await asyncio.wait(left)
 
 
+async def _accept(entrance: Entrance, listener: socket.socket, scope: anyio.CancelScope) -> None:
+    with scope:
+        await entrance.serve(listener)
+
+
 async def serve_http(
     engine: Engine,
     door: Door,
@@ -121,9 +133,11 @@ async def serve_http(
     on_ready: Callable[[], None],
     metrics: Metrics | None = None,
     api: Api | None = None,
+    room: Room | None = None,
 ) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
-    front = HttpFront(engine, door, metrics, api)
+    room = room or Room()
+    front = HttpFront(engine, door, metrics, api, room)
     async with front.running():
         on_ready()
-        await HttpServer(front.serve).run(listener, engine.closing)
+        await HttpServer(front.serve, room).run(listener, engine.closing)

@@ -111,6 +111,10 @@ class Wire(Protocol):
         """More of the body is wanted."""
         ...
 
+    def settle(self, principal: str) -> bool:
+        """Whether the caller may have this connection beside the others that are its own."""
+        ...
+
     def ended(self, *, may_go_on: bool) -> None:
         """The response is complete; `may_go_on`: another request may follow on this connection."""
         ...
@@ -230,6 +234,13 @@ class Http:
         if not self.is_gone:
             self._gone = asyncio.get_running_loop().create_future()
             await self._gone
+
+    def settle(self, principal: str) -> bool:
+        """Whether this caller, who was let in, may have one more connection; else none other follows on it."""
+        if self._wire.settle(principal):
+            return True
+        self.be_last()
+        return False
 
     # -- the response ---------------------------------------------------------------------------------------------
 

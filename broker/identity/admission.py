@@ -106,6 +106,15 @@ class TooManyFailures(Refusal):
         super().__init__("Too many failed attempts: try again later", retry_after=retry_after)
 
 
+class Crowded(Refusal):
+    """A good credential of a caller that has as many connections as one may have."""
+
+    status = 503
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("Too many connections of this caller are open: try again later", retry_after=retry_after)
+
+
 class Unverifiable(Refusal):
     """Whether the credential is good cannot be found out now: an issuer or a store is down, or we are at fault."""
 

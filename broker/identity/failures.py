@@ -36,7 +36,7 @@ class Failures:
             return 0.0
         now = self._clock.now()
         return max(
-            _left(self._windows.get(_network(peer)), PER_ADDRESS, now),
+            _left(self._windows.get(network_of(peer)), PER_ADDRESS, now),
             _left(self._all, IN_ALL, now),
         )
 
@@ -44,7 +44,7 @@ class Failures:
         """A bad credential came from there."""
         now = self._clock.now()
         self._all = _counted(self._all, now)
-        network = _network(peer)
+        network = network_of(peer)
         self._windows[network] = _counted(self._windows.get(network), now)
         self._windows.move_to_end(network)
         while len(self._windows) > MAX_ADDRESSES:
@@ -63,7 +63,7 @@ def _left(window: tuple[float, int] | None, limit: int, now: float) -> float:
     return max(0.0, window[0] + WINDOW - now)
 
 
-def _network(peer: str) -> str:
+def network_of(peer: str) -> str:
     """An IPv4 address; of IPv6 the /64, of which one machine has as many addresses as it likes."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])

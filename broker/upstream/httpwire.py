@@ -24,6 +24,8 @@ MAX_HEAD: Final = 64 * 1024
 parser would gather or skip them for ever."""
 HIGH_WATER: Final = 256 * 1024
 """Bytes of a body that may wait for their reader; then the connection is not read from (promise b)."""
+MAX_CONNECTIONS: Final = 100
+"""Per upstream; further calls wait their turn within their own time-out (F-64)."""
 KEEP: Final = 30.0
 """Seconds that an idle connection is kept: less than most firewalls remember one."""
 MAX_KEPT: Final = 256

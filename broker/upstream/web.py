@@ -21,15 +21,13 @@ from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable
 from broker.half_open import notice_half_open
 from broker.secrecy import foreign
-from broker.upstream.httpwire import HttpWire, Unreachable, WireFault, can_carry
+from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, Unreachable, WireFault, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
 MAX_REDIRECTS: Final = 3
 _PLAIN: Final = frozenset({"application/json", "text/event-stream"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-MAX_CONNECTIONS: Final = 100
-"""Per upstream; further calls wait their turn within their own time-out (F-64)."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

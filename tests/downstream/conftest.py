@@ -15,6 +15,7 @@ from broker.cli.serving import metrics_of
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.http import Api
+from broker.downstream.room import Room
 from broker.downstream.server import bind, serve_http
 from broker.identity.identity import Identity
 from broker.identity.resource import Resource
@@ -53,6 +54,7 @@ async def serving(
     make_identity: Callable[[Broker], Identity] | None = None,
     resource: Resource = NO_RESOURCE,
     make_api: Callable[[Broker], Api] | None = None,
+    room: Room | None = None,
     **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
@@ -63,7 +65,7 @@ async def serving(
         door = Door(guard or Guard(), identity, resource, found.broker.audit)
         api = None if make_api is None else make_api(found.broker)
         page = metrics_of(found.broker)
-        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, page, api))
+        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, page, api, room))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:

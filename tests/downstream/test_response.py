@@ -39,6 +39,9 @@ class Caller:
     def read_on(self) -> None:
         pass
 
+    def settle(self, principal: str) -> bool:
+        return True
+
     def ended(self, *, may_go_on: bool) -> None:
         pass
 
