@@ -11,18 +11,23 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.abc
 from anyio.abc import TaskStatus
 
 from broker.clock import Clock, SystemClock
+from broker.compiled import problems_of, state_directory
 from broker.config import ConfigError, Loaded
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.lifecycle import Phase
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
-from broker.generation import Generation, OnlyCaller, problems_of, state_directory
+from broker.generation import Generation, OnlyCaller
+from broker.guardrails.guards import Guards, NoGuards
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
+from broker.upstream.fleet import Fleet
+from broker.upstream.pool import Swap
 from broker.usage.assembly import audit_of, meter_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
@@ -54,9 +59,15 @@ class CallerCapabilities:
         return declared_upstream(self._capabilities, LATEST_LEGACY)
 
 
+def nothing() -> None:
+    """For who has nothing to put in force."""
+
+
 class Broker:
-    """One configuration, alive while `running` is entered. A front that has one caller in all says so; one that
-    `waits_for_caller` declares to its upstreams what that caller can be asked.
+    """Alive while `running` is entered: one configuration, and after a `reload` another one.
+
+    A front that has one caller in all says so; one that `waits_for_caller` declares to its upstreams what that caller
+    can be asked.
     """
 
     def __init__(
@@ -71,11 +82,13 @@ class Broker:
         self.clock = clock or SystemClock()
         self.caller = CallerCapabilities()
         hub = Hub()
-        only = OnlyCaller(self.caller.declare if waits_for_caller else None)
         is_only = waits_for_caller or has_one_caller
-        self.generation = Generation.build(
-            loaded, self.clock, hub, only if is_only else None, lambda judgement: self.audit.judged(judgement)
-        )
+        self._only = OnlyCaller(self.caller.declare if waits_for_caller else None) if is_only else None
+        self.generation = self._build(loaded, hub)
+        self.fleet = Fleet()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._guards_left = anyio.Event()
+        """Set when no generation has the guardrails that are in force now."""
         self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
         self.meter = meter_of(loaded.config)
         """What is counted of calls."""
@@ -121,12 +134,65 @@ class Broker:
 
         Raises: ConfigError, before any is started, if a guardrail cannot be used (F-101).
         """
-        async with self.audit.running(), self.generation.guards.running():
-            problems = problems_of(self.loaded, await self.generation.guards.load())
-            if problems:
-                raise ConfigError(problems)
-            async with self.generation.pool.running(), self.parking.running():
+        async with self.audit.running(), anyio.create_task_group() as self._tasks:
+            self._guards_left = await self._start_guards(self.generation, self.loaded)
+            async with self.fleet.running(), self.parking.running():
+                self.fleet.take(Swap.first(self.generation.pool), self.drain)
                 yield self
+            self._tasks.cancel_scope.cancel()
+
+    async def reload(self, loaded: Loaded, commit: Callable[[], None] = nothing) -> None:
+        """Put another configuration in force: built whole, then swapped in one step, in which `commit` is called too.
+
+        Servers that are reached as before keep their links, with all that is in flight on them. The others finish what
+        is in flight, for `broker.drain` seconds. One reload at a time.
+
+        Raises: ConfigError, if a guardrail cannot be used: nothing has changed then.
+        """
+        generation = self._build(loaded, self.engine.hub, self.generation)
+        left = self._guards_left
+        if generation.guards is not self.generation.guards:
+            left = await self._start_guards(generation, loaded)
+        # From here to the end nothing waits: nobody sees a half of it.
+        swap = generation.take_over()
+        commit()
+        if left is not self._guards_left:
+            self._guards_left.set()
+        self.loaded, self.generation, self._guards_left = loaded, generation, left
+        self.engine.router.adopt(generation)
+        self.meter.serve(loaded.config.servers)
+        self.fleet.take(swap, self.drain)
+
+    def _build(self, loaded: Loaded, hub: Hub, before: Generation | None = None) -> Generation:
+        return Generation.build(
+            loaded, self.clock, hub, self._only, lambda judgement: self.audit.judged(judgement), before
+        )
+
+    @property
+    def drain(self) -> float:
+        """Seconds that calls get to finish, where what they are on goes away."""
+        return self.loaded.config.broker.drain
+
+    async def _start_guards(self, generation: Generation, loaded: Loaded) -> anyio.Event:
+        """What is to be set once its guardrails are needed no more. Raises: ConfigError."""
+        assert self._tasks is not None
+        left = anyio.Event()
+        await self._tasks.start(self._keep_guards, generation.guards, left)
+        problems = problems_of(loaded, await generation.guards.load())
+        if problems:
+            left.set()
+            raise ConfigError(problems)
+        return left
+
+    async def _keep_guards(
+        self, guards: Guards | NoGuards, left: anyio.Event, *, task_status: TaskStatus[None]
+    ) -> None:
+        """Their processes run until they are left behind, and the calls that they judge have ended (F-102)."""
+        async with guards.running():
+            task_status.started()
+            await left.wait()
+            with anyio.move_on_after(self.drain):
+                await guards.in_use.idle()
 
 
 async def run(broker: Broker, front: Front) -> None:

@@ -6,50 +6,43 @@ one thing in it that is replaced while it lives: by a whole new one, whenever an
 
 import hashlib
 import logging
-import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from broker import __version__
 from broker.clock import Clock
-from broker.config import (
-    Config,
-    GuardrailSettings,
-    GuardrailText,
-    InstructionsText,
-    Loaded,
-    Problem,
-    Server,
-    directory_of,
-    reveal,
-    server_limits_of,
+from broker.compiled import (
+    NOBODY,
+    catalog_directory,
+    enabled,
+    guards_of,
+    has_same_links,
+    naming_of,
+    policy_of,
+    texts_of,
 )
+from broker.config import Loaded, Server, directory_of, server_limits_of
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
 from broker.core.era import passing_meta
 from broker.core.extensions import is_foreign
 from broker.core.limits import LimitRules
-from broker.core.match import Pattern, Rules
-from broker.core.names import Mount, Naming
-from broker.core.policy import Policy
 from broker.core.request import Kind
 from broker.core.standing import Standing
-from broker.guardrails.chain import Guardrail, Phase, Record, Selector, record_nothing
+from broker.guardrails.chain import Record, record_nothing
 from broker.guardrails.definitions import judged
 from broker.guardrails.guards import Guards, NoGuards
-from broker.guardrails.source import Flaw, Source
 from broker.relay.home import OPENS_WITHIN, StreamHome
-from broker.relay.listing import Scope, Texts, Views
+from broker.relay.listing import Scope, Views
 from broker.relay.notify import Concerns, Hub, concerns_all
 from broker.secrecy import scrubbed_json
 from broker.upstream.handshake import Declare
 from broker.upstream.isolated import Isolated, Owner
 from broker.upstream.link import Link
-from broker.upstream.pool import Pool
+from broker.upstream.pool import Pool, Swap
 from broker.upstream.snapshot import Snapshots
 from broker.upstream.supervise import Supplies, Upstream
 
@@ -69,33 +62,41 @@ TASK_CONTENT: Final = frozenset({"result", "error", "inputRequests"})
 """What the notification of a modern task may hold of its tool's words."""
 MAX_SHOWN: Final = 1024
 """Answers kept to which servers a standing is shown in a view; then all are made anew. A call looks here once."""
-NOBODY: Final = Directory()
-"""What a database says that is empty, or that is not there."""
 
 
 class Generation:
     """See the module."""
 
-    def __init__(self, loaded: Loaded, clock: Clock, hub: Hub, only: OnlyCaller | None, record: Record) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        clock: Clock,
+        hub: Hub,
+        only: OnlyCaller | None,
+        record: Record,
+        before: "Generation | None",
+    ) -> None:
         config = loaded.config
         self.config = config
+        self._before = before
         self.file = directory_of(config.organizations, config.identity.jwt)
         """What the file says of organizations; the policy has that of the store too."""
-        self._database = NOBODY
+        self._database = NOBODY if before is None else before._database
         self.naming = naming_of(config)
-        self.policy = policy_of(config, merge(self.file, NOBODY)[0])
+        self.policy = policy_of(config, merge(self.file, self._database)[0])
         self.limits = self._limits()
         """How much may be asked. Another object when that has changed."""
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
-        self.views = Views(self.policy, texts_of(config), secrets.token_bytes(32))
+        self._cursor_key = secrets.token_bytes(32) if before is None else before._cursor_key
+        self.views = Views(self.policy, texts_of(config), self._cursor_key)
         self._shown: dict[tuple[Standing, str], tuple[str, ...]] = {}
         self.catalog = Catalog.empty(self.naming)
-        self.guards = guards_of(loaded, clock, record)
+        self.guards = self._guards(loaded, clock, record)
         self._hub = hub
         self._clock = clock
-        supplies = Supplies(
+        self._supplies = Supplies(
             clock,
             Snapshots(catalog_directory(config)),
             self._on_listing,
@@ -105,21 +106,15 @@ class Generation:
             judge=self._judged,
         )
         if only is not None and only.declare is not None:
-            supplies = replace(supplies, declare=only.declare, home_of=self._home_of_only_caller)
-        upstreams = [
-            Upstream(key, server, self._fingerprint(loaded.fingerprints[key], key), supplies)
-            for key, server in _enabled(config).items()
-        ]
+            self._supplies = replace(self._supplies, declare=only.declare, home_of=self._home_of_only_caller)
+        upstreams = [self._upstream(loaded, key, server) for key, server in enabled(config).items()]
         # An only caller shares its links with nobody.
         apart = [one for one in upstreams if one.server.isolation != "shared" and only is None]
-        self.pool = Pool(
-            upstreams,
-            {one.key: Isolated(one, clock, self._home_of, self._on_own_updated, self._on_own_said) for one in apart},
-        )
+        self.pool = Pool(upstreams, {one.key: self._isolated(one) for one in apart})
         for key, upstream in self.pool.upstreams.items():
             if upstream.listing is not None:
                 self._shelve(key, upstream.listing)
-        self._hiding = frozenset(key for key, server in _enabled(config).items() if server.when_down == "hide")
+        self._hiding = frozenset(key for key, server in enabled(config).items() if server.when_down == "hide")
 
     @classmethod
     def build(
@@ -129,11 +124,60 @@ class Generation:
         hub: Hub,
         only: "OnlyCaller | None" = None,
         record: Record = record_nothing,
+        before: "Generation | None" = None,
     ) -> "Generation":
-        """The generation of a configuration; nothing is started. `only`: the front has one caller in all; `record`:
-        takes what guardrails say of what belongs to no call.
+        """The generation of a configuration; nothing is started.
+
+        `only`: the front has one caller in all; `record`: takes what guardrails say of what belongs to no call;
+        `before`: the one in force, whose upstreams and guardrails it has too where nothing of them has changed. They
+        stay with that one until `take_over`.
         """
-        return cls(loaded, clock, hub, only, record)
+        return cls(loaded, clock, hub, only, record, before)
+
+    def take_over(self) -> Swap:
+        """From now on this one is in force, and what it has of the one before is its own: at once, without a wait.
+
+        Callers whose lists are others now are told. Returns what is to be started and what to be stopped.
+        """
+        before, self._before = self._before, None
+        assert before is not None
+        if self._database is not before._database:  # a change of the store came while this one was built
+            self._database = before._database
+            self.adopt(self._database)
+        for key, upstream in self.pool.upstreams.items():
+            if before.pool.upstreams.get(key) is upstream:
+                self._move(key, upstream)
+        self._hub.swapped(before, self)
+        return Swap.of(before.pool, self.pool)
+
+    def _move(self, key: str, upstream: Upstream) -> None:
+        upstream.move(self.config.servers[key], self._supplies)
+        if (isolated := self.pool.isolated.get(key)) is not None:
+            isolated.move(self._home_of, self._on_own_updated, self._on_own_said)
+        shelf = self.catalog.shelves.get(key)
+        if upstream.listing is not None and (shelf is None or shelf.listing is not upstream.listing):
+            self._shelve(key, upstream.listing)  # it was refreshed while this one was built
+
+    def _guards(self, loaded: Loaded, clock: Clock, record: Record) -> Guards | NoGuards:
+        """Those of before, if they are the same: their processes are warm, and calls are in them."""
+        guards = guards_of(loaded, clock, record)
+        if self._before is not None and guards.is_same(self._before.guards):
+            return self._before.guards
+        return guards
+
+    def _upstream(self, loaded: Loaded, key: str, server: Server) -> Upstream:
+        """The one of before, if it is reached as before, and its definitions are judged by the same."""
+        fingerprint = self._fingerprint(loaded.fingerprints[key], key)
+        known = None if self._before is None else self._before.pool.upstreams.get(key)
+        if known is not None and known.fingerprint == fingerprint and has_same_links(known.server, server):
+            return known
+        return Upstream(key, server, fingerprint, self._supplies)
+
+    def _isolated(self, upstream: Upstream) -> Isolated:
+        known = None if self._before is None else self._before.pool.isolated.get(upstream.key)
+        if known is not None and self._before is not None and self._before.pool.upstreams[upstream.key] is upstream:
+            return known
+        return Isolated(upstream, self._clock, self._home_of, self._on_own_updated, self._on_own_said)
 
     def adopt(self, database: Directory) -> tuple[str, ...]:
         """Put what the database says in force, beside what the file says: at once, for every request and open stream.
@@ -154,15 +198,6 @@ class Generation:
         for sentence in said:
             log.warning("%s", sentence)
         return said
-
-    def adopt_file(self, file: Directory) -> tuple[str, ...]:
-        """Put what the file says now in force, beside what the database says. See `adopt`."""
-        before, self.file = self.file, file
-        try:
-            return self.adopt(self._database)
-        except BaseException:
-            self.file = before
-            raise
 
     def _limits(self) -> LimitRules:
         servers = {key: server_limits_of(server.limits) for key, server in self.config.servers.items()}
@@ -196,6 +231,10 @@ class Generation:
         """Whether nothing is known of what a server serves, or it serves nothing."""
         shelf = self.catalog.shelves.get(key)
         return shelf is None or not any(shelf.entries.values())
+
+    def listed(self, caller: Caller, view: str, kind: Kind) -> tuple[Entry, ...]:
+        """What a list of this caller has."""
+        return self.views.entries(self.catalog, Scope(caller, view, self.hidden()), kind)
 
     def hidden(self) -> frozenset[str]:
         """Servers that are not ready, and configured to be hidden then."""
@@ -288,89 +327,3 @@ class Generation:
         mount = next(mount for mount in self.naming.mounts if mount.key == key)
         self.catalog = self.catalog.with_shelf(shelve(self.naming, mount, listing))
         self._shown.clear()
-
-
-def naming_of(config: Config) -> Naming:
-    """All configured servers take part, also disabled ones: enabling one must not rename another."""
-    mounts = (Mount(key, key if server.prefix is None else server.prefix) for key, server in config.servers.items())
-    return Naming.of(mounts, config.naming.max_length)
-
-
-def policy_of(config: Config, directory: Directory = NOBODY) -> Policy:
-    """The file's rules for each server, and its views (each server, and each group), below a directory."""
-    rules = {
-        key: {
-            Kind.TOOL: Rules.from_texts(server.tools.allow, server.tools.deny),
-            Kind.PROMPT: Rules.from_texts(server.prompts.allow, server.prompts.deny),
-            Kind.RESOURCE: Rules.from_texts(server.resources.allow, server.resources.deny),
-        }
-        for key, server in config.servers.items()
-    }
-    views = {key: frozenset({key}) for key in config.servers}
-    groups = {name: frozenset(members) for name, members in config.groups.items()}
-    return Policy(rules, {**views, **groups}, directory)
-
-
-def guards_of(loaded: Loaded, clock: Clock, record: Record) -> Guards | NoGuards:
-    """The guardrails of a configuration, in its order; their processes start when the generation runs."""
-    found = [_guardrail(name, settings, loaded.texts[name]) for name, settings in loaded.config.guardrails.items()]
-    return Guards(found, clock, record) if found else NoGuards()
-
-
-def problems_of(loaded: Loaded, flaws: Mapping[str, Sequence[Flaw]]) -> list[Problem]:
-    """What is wrong with the texts of guardrails, as problems of the configuration: each in its own file and line."""
-    return [
-        Problem(str(loaded.texts[name].path), flaw.line, f"guardrails.{name}", flaw.message)
-        for name, found in flaws.items()
-        for flaw in found
-    ]
-
-
-def _guardrail(name: str, settings: GuardrailSettings, text: GuardrailText) -> Guardrail:
-    source = Source(
-        name, text.text, text.sha256, settings.timeout, settings.memory * 1024 * 1024, settings.max_size * 1024
-    )
-    selector = Selector(
-        None if settings.servers is None else frozenset(settings.servers),
-        None if settings.kinds is None else frozenset(settings.kinds),
-        *(_patterns(texts) for texts in (settings.names, settings.organizations, settings.teams, settings.keys)),
-    )
-    return Guardrail(source, frozenset(map(Phase, settings.phases)), selector)
-
-
-def _patterns(texts: tuple[str, ...] | None) -> tuple[Pattern, ...] | None:
-    return None if texts is None else tuple(map(Pattern, texts))
-
-
-def texts_of(config: Config) -> Texts:
-    """What the configuration says about instructions."""
-    preamble = config.broker.instructions
-    return Texts(
-        None if preamble is None else reveal(preamble),
-        config.broker.instructions_max,
-        {key: _replacement(server) for key, server in config.servers.items()},
-        {key: server.instructions_max for key, server in config.servers.items()},
-    )
-
-
-def state_directory(config: Config) -> Path:
-    """`broker.state_dir`, or the usual place: `$XDG_STATE_HOME/mcp-broker`, `~/.local/state/mcp-broker`."""
-    if config.broker.state_dir is not None:
-        return Path(config.broker.state_dir).expanduser()
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path("~/.local/state").expanduser()) / "mcp-broker"
-
-
-def catalog_directory(config: Config) -> Path:
-    """Where the snapshots of listings are."""
-    return state_directory(config) / "catalog"
-
-
-def _replacement(server: Server) -> str | None:
-    if isinstance(server.instructions, InstructionsText):
-        return server.instructions.text
-    return None if server.instructions == "upstream" else ""
-
-
-def _enabled(config: Config) -> dict[str, Server]:
-    return {key: server for key, server in config.servers.items() if server.enabled}

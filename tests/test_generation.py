@@ -7,12 +7,13 @@ import pytest
 
 from broker.app import Broker
 from broker.clock import FakeClock
+from broker.compiled import catalog_directory, naming_of, policy_of, state_directory, texts_of
 from broker.config import Loaded, load
 from broker.core.caller import LOCAL
 from broker.core.catalog import Entry
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
-from broker.generation import Generation, catalog_directory, naming_of, policy_of, state_directory, texts_of
+from broker.generation import Generation
 from broker.relay.notify import Hub
 from tests.relay.fake import Fake, house, tool, write_config
 

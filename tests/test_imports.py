@@ -10,7 +10,7 @@ import pytest
 BROKER = Path(__file__).resolve().parent.parent / "broker"
 
 LAYERS: list[set[str]] = [
-    {"errors", "clock", "half_open"},
+    {"errors", "clock", "half_open", "in_use"},
     {"core"},
     {"secrecy"},
     {"logs"},
@@ -24,8 +24,10 @@ LAYERS: list[set[str]] = [
     {"relay"},
     {"downstream"},
     {"admin"},
+    {"compiled"},
     {"generation"},
     {"app"},
+    {"reload"},
     {"cli", "__main__"},
 ]
 """A package may import from those above it, never from those below. `broker` itself has the version: it is on top."""

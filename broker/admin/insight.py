@@ -73,7 +73,8 @@ def _is_meant(place: Place, reference: str) -> bool:
 async def seen(now: Served, caller: Caller, view: str = "", version: Version = LATEST_MODERN) -> Seen:
     """The view of a caller: all pages of all lists, and its instructions. Servers that were never seen are waited for,
     as for the caller itself."""
-    greeted = await greeting(now, view, caller, version)
+    await now.pool.seen(now.shown(view, caller), now.first_wait)
+    greeted = greeting(now, view, caller, version)
     return Seen({kind: _items(now, caller, view, kind, version) for kind in Kind}, greeted.get("instructions"))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import Screen, count, line
-from broker.generation import state_directory
+from broker.compiled import state_directory
 from broker.usage.assembly import DIRECTORY, is_audited
 from broker.usage.files import paths
 from broker.usage.lookup import Line, Question, Seen, find, moment_of, parsed, who_saw

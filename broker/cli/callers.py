@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from broker.compiled import state_directory
 from broker.config import Loaded, Problem, directory_of
-from broker.generation import state_directory
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 
 

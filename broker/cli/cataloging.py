@@ -11,11 +11,11 @@ from broker.cli.guise import put_on
 from broker.cli.local import Local
 from broker.cli.screen import Node, Screen, count, line
 from broker.cli.survey import Row, cleaned, dropped, isolated, survey
+from broker.compiled import policy_of
 from broker.config import Loaded
 from broker.core import wire
 from broker.core.instructions import estimate_tokens
 from broker.core.request import LISTS, Kind
-from broker.generation import policy_of
 
 _DETAIL: Final = 300
 """Characters of a description, where no terminal cuts it shorter."""

@@ -13,8 +13,9 @@ from broker.cli.local import Local
 from broker.cli.screen import Screen, count, line
 from broker.cli.survey import Row, counted, isolated, survey
 from broker.clock import SystemClock
+from broker.compiled import problems_of
 from broker.config import ConfigError, Loaded, Problem, load
-from broker.generation import Generation, problems_of
+from broker.generation import Generation
 from broker.relay.notify import Hub
 
 HEADER: Final = (

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from broker.cli.begin import find_config
 from broker.clock import SystemClock
+from broker.compiled import state_directory
 from broker.config import directory_of, load
 from broker.core.directory import Directory
 from broker.core.request import Kind
-from broker.generation import Generation, state_directory
+from broker.generation import Generation
 from broker.relay.notify import Hub
 from broker.stores.glance import glance
 from broker.stores.location import Location

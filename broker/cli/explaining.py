@@ -12,11 +12,11 @@ from broker.cli.guise import put_on
 from broker.cli.local import Local
 from broker.cli.screen import Screen, line
 from broker.cli.survey import survey
+from broker.compiled import naming_of
 from broker.config import Loaded
 from broker.core.caller import Caller
 from broker.core.policy import ANY
 from broker.core.request import Kind
-from broker.generation import naming_of
 
 
 def explain(

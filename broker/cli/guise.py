@@ -8,9 +8,9 @@ from broker.admin.insight import NOT_SEEN, caller_at
 from broker.cli.exits import BAD_INPUT, FAILED, Stop
 from broker.cli.local import Local
 from broker.cli.screen import line
+from broker.compiled import state_directory
 from broker.core.caller import LOCAL, Caller
 from broker.core.directory import Directory
-from broker.generation import state_directory
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 from broker.identity.keys import PREFIX, BadKey, KeyTable
 from broker.stores.errors import StoreError

@@ -22,12 +22,12 @@ from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.moments import shown
 from broker.cli.screen import Screen, line
 from broker.clock import SystemClock
+from broker.compiled import state_directory
 from broker.config import Loaded, Secret, directory_of
 from broker.config.document import UnreadableError
 from broker.config.load import read_data
 from broker.config.secret import MAX_SECRET_FILE
 from broker.core.shape import is_array, is_object
-from broker.generation import state_directory
 from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.errors import StoreError
 from broker.stores.glance import glance

@@ -4,13 +4,18 @@ Apart from `serving.py`: the HTTP front brings in the SDK, which takes a second 
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
+
+import anyio
 
 from broker.app import Broker, run, run_async
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.exits import OK
+from broker.cli.reloading import serve_reloads
 from broker.downstream.stdio import StdioFront
+from broker.reload import Reloads
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +29,10 @@ def stdio(config: Path | None, level: str, *, logs_json: bool = False) -> int:
         log.warning("waiting for an MCP host to speak on stdin: this command is for hosts; Ctrl-C ends it")
 
     async def front(broker: Broker) -> None:
-        await StdioFront(broker.engine, broker.caller.learn).serve()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_reloads, Reloads(broker, os.environ))
+            await StdioFront(broker.engine, broker.caller.learn).serve()
+            tasks.cancel_scope.cancel()
 
     broker = Broker(loaded, waits_for_caller=True)
     run_async(lambda: run(broker, front))

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -20,21 +21,26 @@ from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.office import key_secret_of
 from broker.cli.reloading import serve_reloads
 from broker.cli.screen import count, line
-from broker.config import Loaded, Secret
+from broker.compiled import state_directory
+from broker.config import Config, Loaded, Secret
 from broker.core.directory import Directory
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
+from broker.downstream.health import Health, Unwell
 from broker.downstream.metrics import Metrics
 from broker.downstream.room import Room
 from broker.downstream.server import bind, is_loopback, serve_http
-from broker.generation import state_directory
-from broker.identity.assembly import identity_of, resource_of
+from broker.identity.assembly import change_of, identity_of, resource_of
+from broker.identity.identity import Identity
 from broker.identity.key_secret import NoKeySecret, read_key_secret
 from broker.identity.supplies import Supplies
+from broker.reload import NotReloadable, Prepare, Reloads
 from broker.stores.errors import StoreError, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.watch import Watch
+from broker.usage.audit import LineAudit
+from broker.usage.gauges import Gauge
 from broker.usage.meter import Counts
 
 log = logging.getLogger(__name__)
@@ -56,7 +62,9 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
     may_have_keys = location.holds_something()
     if may_have_keys:
         _refuse_unusable(location)
-    door = _door(broker, host, watch, may_have_keys=may_have_keys)
+    supplies = _supplies(broker, lambda: broker.loaded.config, watch)
+    door, identity = _door(broker, host, supplies, may_have_keys=may_have_keys)
+    reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, watch))
     room = Room(bounds_of(loaded.config))
     try:
         listener = bind(host, port)
@@ -65,19 +73,27 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
         raise Stop(
             f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
         ) from None
-    metrics = metrics_of(broker)
+    metrics = metrics_of(broker, reloads.gauges)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
 
     async def front(broker: Broker) -> None:
         async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
-            tasks.start_soon(serve_reloads, broker.generation, loaded.path)
+            tasks.start_soon(serve_reloads, reloads)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
             api = Api(premises, lambda: broker.generation)
             await serve_http(
-                broker.engine, door, listener, lambda: _announce(loaded, url, door.has_source), metrics, api, room
+                broker.engine,
+                door,
+                listener,
+                lambda: _announce(loaded, url, door.has_source),
+                metrics,
+                api,
+                room,
+                _health(broker, watch, reloads),
+                lambda: broker.drain,
             )
             tasks.cancel_scope.cancel()
 
@@ -132,18 +148,22 @@ def _adopt(broker: Broker) -> Callable[[Directory], None]:
     return adopt
 
 
-def _door(broker: Broker, host: str, watch: Watch, *, may_have_keys: bool) -> Door:
-    """Who comes in. Raises: Stop, if everybody would."""
-    config, state = broker.loaded.config, state_directory(broker.loaded.config)
+def _supplies(broker: Broker, config: Callable[[], Config], watch: Watch) -> Supplies:
+    state = state_directory(broker.loaded.config)
 
     def key_secret() -> Secret | None:
-        return config.identity.key_secret or read_key_secret(state)
+        return config().identity.key_secret or read_key_secret(state)
 
+    return Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret, watch.silence)
+
+
+def _door(broker: Broker, host: str, supplies: Supplies, *, may_have_keys: bool) -> tuple[Door, Identity]:
+    """Who comes in. Raises: Stop, if everybody would."""
+    config = broker.loaded.config
     try:
-        key_secret()
+        supplies.key_secret()
     except NoKeySecret as error:
         raise Stop(str(error), BAD_INPUT) from None
-    supplies = Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret, watch.silence)
     identity = identity_of(config.identity, supplies, is_private=is_loopback(host))
     if not is_loopback(host) and not (identity.is_reachable or may_have_keys):
         raise Stop(
@@ -152,17 +172,62 @@ def _door(broker: Broker, host: str, watch: Watch, *, may_have_keys: bool) -> Do
             "a key (mcp-broker key create), or name an issuer (identity.jwt).",
             BAD_INPUT,
         )
-    public_url = config.identity.public_url
-    guard = Guard(config.server.allowed_hosts, config.server.allowed_origins, public_url)
-    return Door(guard, identity, resource_of(config.identity, config.broker.name), broker.audit)
+    return Door(_guard(config), identity, resource_of(config.identity, config.broker.name), broker.audit), identity
 
 
-def metrics_of(broker: Broker) -> Metrics | None:
-    """The page of `/metrics`, if it is served."""
+def _guard(config: Config) -> Guard:
+    return Guard(config.server.allowed_hosts, config.server.allowed_origins, config.identity.public_url)
+
+
+def _prepare(broker: Broker, door: Door, identity: Identity, watch: Watch) -> Prepare:
+    """How the front takes another configuration."""
+
+    def prepare(loaded: Loaded) -> Callable[[], None]:
+        config = loaded.config
+        supplies = _supplies(broker, lambda: config, watch)
+        try:
+            supplies.key_secret()
+        except NoKeySecret as error:
+            raise NotReloadable(str(error)) from None
+        change = change_of(identity, broker.loaded.config.identity, config.identity, supplies)
+        guard, resource = _guard(config), resource_of(config.identity, config.broker.name)
+
+        def commit() -> None:
+            change()
+            door.adopt(guard, resource)
+
+        return commit
+
+    return prepare
+
+
+def _health(broker: Broker, watch: Watch, reloads: Reloads) -> Health:
+    """What `/readyz` looks at."""
+
+    def store() -> Unwell | None:
+        if not watch.trouble:
+            return None
+        grace = broker.loaded.config.identity.store_grace
+        is_needed = watch.known is None or watch.silence() > grace
+        return Unwell("store", "unusable" if watch.is_unusable else "down", is_needed)
+
+    def audit() -> Unwell | None:
+        if not isinstance(broker.audit, LineAudit) or not broker.audit.writer.is_failing:
+            return None
+        return Unwell("audit", "failing", broker.loaded.config.audit.required)
+
+    def reload() -> Unwell | None:
+        return Unwell("reload", "failed", is_needed=False) if reloads.trouble else None
+
+    return Health([store, audit, reload])
+
+
+def metrics_of(broker: Broker, more: Callable[[], list[Gauge]] = list) -> Metrics | None:
+    """The page of `/metrics`, if it is served. `more`: what the broker itself does not know."""
     access = broker.loaded.config.metrics.access
     if access == "off" or not isinstance(broker.meter, Counts):
         return None
-    return Metrics(broker.meter, broker.gauges, access)
+    return Metrics(broker.meter, lambda: [*broker.gauges(), *more()], access)
 
 
 def _announce(loaded: Loaded, url: str, has_source: bool) -> None:

@@ -9,6 +9,7 @@ from broker.config.access import (
     TeamSettings,
 )
 from broker.config.audit import AuditSettings, MetricsSettings
+from broker.config.changes import Changes
 from broker.config.directory import directory_of, rule_of
 from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -42,6 +43,7 @@ __all__ = [
     "AuditSettings",
     "BadReferenceError",
     "BrokerSettings",
+    "Changes",
     "ConditionSettings",
     "Config",
     "ConfigError",

@@ -84,11 +84,7 @@ def read_guardrails(section: Data, directory: Path) -> tuple[Mapping[str, Guardr
     """
     texts: dict[str, GuardrailText] = {}
     found: list[Finding] = []
-    for name, entry in section.items() if isinstance(section, dict) else ():
-        file = entry.get("file") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not file or "\0" in file or "${" in file:
-            continue
-        path = directory / file
+    for name, path in guardrail_files(section, directory).items():
         try:
             texts[name] = read_text(path)
         except OSError as error:
@@ -98,6 +94,16 @@ def read_guardrails(section: Data, directory: Path) -> tuple[Mapping[str, Guardr
         except ValueError as error:
             found.append(Finding(("guardrails", name, "file"), str(error)))
     return MappingProxyType(texts), found
+
+
+def guardrail_files(section: Data, directory: Path) -> Mapping[str, Path]:
+    """The files that a section names, by guardrail, whether they are there or not."""
+    files: dict[str, Path] = {}
+    for name, entry in section.items() if isinstance(section, dict) else ():
+        file = entry.get("file") if isinstance(entry, dict) else None
+        if isinstance(file, str) and file and "\0" not in file and "${" not in file:
+            files[name] = directory / file
+    return files
 
 
 def read_text(path: Path) -> GuardrailText:

@@ -21,7 +21,7 @@ from broker.config.advice import advise
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
 from broker.config.grants import grant_advice, grant_conflicts, identity_advice, scope_conflicts
-from broker.config.guardrails import GuardrailText, guardrail_advice, read_guardrails, selectors
+from broker.config.guardrails import GuardrailText, guardrail_advice, guardrail_files, read_guardrails, selectors
 from broker.config.model import Config
 from broker.config.problem import ConfigError, Problem
 from broker.config.read_json import read_json
@@ -54,6 +54,8 @@ class Loaded:
     path: Path
     warnings: tuple[Problem, ...]
     texts: Mapping[str, GuardrailText] = field(default_factory=dict[str, GuardrailText])
+    files: frozenset[Path] = frozenset()
+    """All that was read: the file, and what it names."""
 
 
 def load(path: Path, environ: Mapping[str, str], now: float | None = None) -> Loaded:
@@ -66,14 +68,16 @@ def load(path: Path, environ: Mapping[str, str], now: float | None = None) -> Lo
         return _checked(_read(path), path, environ, SystemClock().wall() if now is None else now)
     except UnreadableError as error:
         failure = error.finding
-    raise ConfigError([Problem(str(path), failure.line, "", failure.message, failure.remedy)])
+    raise ConfigError([Problem(str(path), failure.line, "", failure.message, failure.remedy)], {path})
 
 
 def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: float) -> Loaded:
     """From here on a broken piece does not hide the others."""
     adapted = adapt(parsed, path, environ)
     document, unresolved = adapted.document, _sections(adapted.document.data)
-    data, missing = resolve(unresolved, Sources(environ, adapted.forms))
+    sources = Sources(environ, adapted.forms)
+    data, missing = resolve(unresolved, sources)
+    files = {path, *map(Path, sources.files), *guardrail_files(unresolved.get("guardrails"), path.parent).values()}
     texts, unread = read_guardrails(unresolved.get("guardrails"), path.parent)
     crossed = [*document.findings, *missing, *_conflicts(unresolved), *unread]
     config, invalid = _validated(data, has_conflicts=bool(crossed))
@@ -81,12 +85,12 @@ def _checked(parsed: Document, path: Path, environ: Mapping[str, str], now: floa
     unresolvable = {finding.path for finding in missing}
     found = crossed + [finding for finding in invalid if finding.path not in unresolvable]
     if found or config is None:
-        raise ConfigError(document.problems(str(path), found))
+        raise ConfigError(document.problems(str(path), found), files)
     advice = [*advise(config, unresolved), *grant_advice(unresolved.get("organizations"), now)]
     advice += identity_advice(unresolved.get("identity"), unresolved.get("organizations"))
     advice += guardrail_advice(unresolved.get("guardrails"), unresolved.get("organizations"))
     warnings = document.problems(str(path), [*document.warnings, *advice])
-    return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts)
+    return Loaded(config, _fingerprints(unresolved), path, tuple(warnings), texts, frozenset(files))
 
 
 def read_data(text: str) -> Data:

@@ -56,6 +56,16 @@ class BrokerSettings(Strictest):
     state_dir: Annotated[str, AfterValidator(rules.file_path)] | None = Field(
         default=None, description="Directory for snapshots of catalogs. null: the usual place of the operating system."
     )
+    drain: float = Field(
+        default=20,
+        ge=0,
+        le=600,
+        description="Seconds that calls in flight get when their server is taken out of the file, or the broker ends.",
+    )
+    watch: bool = Field(
+        default=True,
+        description="true: changes of this file, and of the files that it names, are put in force when they are seen.",
+    )
     first_wait: float = Field(
         default=5,
         ge=0,

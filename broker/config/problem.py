@@ -4,8 +4,9 @@ Secrets live in the values, and problems end up in terminals, logs and tickets. 
 places and remedies that we wrote; what they quote is chosen where they are made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class Fault(ValueError):
@@ -43,8 +44,11 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration cannot be used. `problems`: every one that was found, in the order of the file, at least one."""
+    """A configuration cannot be used. `problems`: every one that was found, in the order of the file, at least one.
+    `files`: those that were read, or should have been: a change of one of them may mend it.
+    """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], files: Iterable[Path] = ()) -> None:
         self.problems = tuple(problems)
+        self.files = frozenset(files)
         super().__init__("\n".join(str(problem) for problem in self.problems))

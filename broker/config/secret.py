@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
 
 from broker.config.problem import Fault
@@ -98,6 +98,8 @@ class Sources:
 
     environ: Mapping[str, str]
     forms: tuple[str, ...] = KNOWN_FORMS
+    files: set[str] = field(default_factory=set[str], compare=False)
+    """Those that references led to, whether they could be read or not."""
 
 
 class BadReferenceError(Exception):
@@ -164,7 +166,7 @@ def _resolve(body: str, sources: Sources) -> str:
     if kind == "env" and colon:
         return _from_env(rest, sources.environ)
     if kind == "file" and colon:
-        return _from_file(rest, sources.environ)
+        return _from_file(rest, sources)
     # The body is not quoted: a password in braces would be printed.
     forms = ", ".join(sources.forms)
     raise Fault("unknown kind of reference", f"Known are {forms}; write $${{ for a literal ${{.")
@@ -182,12 +184,13 @@ def _from_env(rest: str, environ: Mapping[str, str]) -> str:
     return value
 
 
-def _from_file(rest: str, environ: Mapping[str, str]) -> str:
+def _from_file(rest: str, sources: Sources) -> str:
     path = rest
     if rest.startswith("~/"):
-        path = (environ.get("HOME") or os.path.expanduser("~")) + rest[1:]
+        path = (sources.environ.get("HOME") or os.path.expanduser("~")) + rest[1:]
     if not os.path.isabs(path):
         raise Fault("${file:...} needs an absolute path", "Write ${file:/path} or ${file:~/path}.")
+    sources.files.add(path)
     try:
         raw = _read_regular(path)
     except (OSError, ValueError) as error:

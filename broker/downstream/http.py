@@ -20,6 +20,7 @@ from broker.downstream import metrics
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope
+from broker.downstream.health import WELL, Health
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
@@ -75,9 +76,11 @@ class HttpFront:
         page: metrics.Metrics | None = None,
         api: Api | None = None,
         room: Room | None = None,
+        health: Health = WELL,
     ) -> None:
         self._room = room or Room()
         self._metrics = page
+        self._state = health
         self._engine = engine
         self._door = door
         self._api = api
@@ -163,9 +166,11 @@ class HttpFront:
     async def _health(self, path: str, http: Http) -> None:
         if http.method not in ("GET", "HEAD"):
             raise HttpError.not_allowed("GET")
-        is_up = path == "/healthz" or not self._engine.closing.is_set()
-        body = b"ok\n" if is_up else b"closing\n"
-        await http.respond(200 if is_up else 503, body, ((b"content-type", b"text/plain"),))
+        if path == "/readyz":
+            status, body = self._state.page(is_closing=self._engine.closing.is_set())
+        else:
+            status, body = 200, b"ok\n"
+        await http.respond(status, body, ((b"content-type", b"text/plain"),))
 
     async def _post(self, http: Http, admission: Admission, view: str) -> None:
         self._check_media(http)

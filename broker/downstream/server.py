@@ -14,6 +14,7 @@ from broker.downstream.connection import Connection
 from broker.downstream.door import Door
 from broker.downstream.engine import Engine
 from broker.downstream.entrance import Entrance
+from broker.downstream.health import WELL, Health
 from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
 from broker.downstream.room import Room
@@ -23,7 +24,7 @@ from broker.half_open import notice_half_open
 log = logging.getLogger(__name__)
 
 DRAIN: Final = 20.0
-"""Seconds that calls in flight get to finish when the broker goes down (F-90)."""
+"""Seconds that calls in flight get to finish, by default."""
 BACKLOG: Final = 2048
 LOOK: Final = 1.0
 """Seconds between two looks at every connection: how late a time-out may come."""
@@ -56,6 +57,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def usual_drain() -> float:
+    """For who has no configuration."""
+    return DRAIN
+
+
 class HttpServer:
     """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
@@ -78,8 +84,10 @@ class HttpServer:
         if self.is_closing and not self.connections:
             self._is_empty.set()
 
-    async def run(self, listener: socket.socket, closing: anyio.Event) -> None:
-        """Accept until `closing` is set; then let what is in flight end, for at most `DRAIN` seconds."""
+    async def run(
+        self, listener: socket.socket, closing: anyio.Event, drain: Callable[[], float] = usual_drain
+    ) -> None:
+        """Accept until `closing` is set; then let what is in flight end, for at most `drain` seconds (asked then)."""
         entrance = Entrance(self.room, lambda place: Connection(self, place))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look)
@@ -93,7 +101,7 @@ class HttpServer:
                 for connection in tuple(self.connections):
                     connection.close()
                 if self.connections:
-                    with anyio.move_on_after(DRAIN):
+                    with anyio.move_on_after(drain()):
                         await self._is_empty.wait()
             finally:
                 listener.close()
@@ -134,10 +142,12 @@ async def serve_http(
     metrics: Metrics | None = None,
     api: Api | None = None,
     room: Room | None = None,
+    health: Health = WELL,
+    drain: Callable[[], float] = usual_drain,
 ) -> None:
-    """Serve until `engine.closing` is set and what was in flight has ended, or `DRAIN` has passed."""
+    """Serve until `engine.closing` is set and what was in flight has ended, or `drain` seconds have passed (F-90)."""
     room = room or Room()
-    front = HttpFront(engine, door, metrics, api, room)
+    front = HttpFront(engine, door, metrics, api, room, health)
     async with front.running():
         on_ready()
-        await HttpServer(front.serve, room).run(listener, engine.closing)
+        await HttpServer(front.serve, room).run(listener, engine.closing, drain)

@@ -33,6 +33,7 @@ from broker.guardrails.run import judge, load
 from broker.guardrails.shapes import args_of, as_error, as_result, is_task, shape_fault, with_args
 from broker.guardrails.source import Flaw, Source
 from broker.guardrails.verdict import Fault, Pass, Reject, Rewrite, Verdict
+from broker.in_use import InUse
 
 Send = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 """Makes the call with these parameters."""
@@ -74,6 +75,7 @@ class NoGuards:
     """No guardrail is configured."""
 
     hashes: Mapping[str, str] = {}
+    in_use: InUse = InUse()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -93,6 +95,10 @@ class NoGuards:
     async def load(self) -> dict[str, Sequence[Flaw]]:
         """See `Guards`."""
         return {}
+
+    def is_same(self, other: "Guards | NoGuards") -> bool:
+        """See `Guards`."""
+        return isinstance(other, NoGuards)
 
     def judges_results(self, server: str) -> bool:
         """See `Guards`."""
@@ -121,6 +127,8 @@ class Guards:
         self.hashes: Mapping[str, str] = {one.name: one.source.sha256 for one in guardrails}
         """Name -> the hash of the text that decides: for records, and for whoever compares generations."""
         self.pool = Pool(clock)
+        self.in_use = InUse()
+        """The calls that are judged by these, from the decision to the answer."""
         self._clock = clock
         self._record = record
 
@@ -141,6 +149,10 @@ class Guards:
             for guardrail in self.chains.guardrails:
                 tasks.start_soon(one, guardrail)
         return {one.name: found[one.name] for one in self.chains.guardrails if found[one.name]}
+
+    def is_same(self, other: "Guards | NoGuards") -> bool:
+        """Whether others judge by the same texts, in the same order, of the same subjects, within the same bounds."""
+        return isinstance(other, Guards) and self.chains.guardrails == other.chains.guardrails
 
     def outside(self, caller: Caller, server: str) -> Guarded:
         """What judges the questions of a server that belong to no call: all that is for that server and caller."""

@@ -49,6 +49,10 @@ class Authenticator(Protocol):
         """
         ...
 
+    def retire(self) -> None:
+        """It is configured no more: whoever was admitted by it is not in force any more."""
+        ...
+
 
 class Identity:
     """See the module. `is_private`: whether only this machine reaches the listener."""
@@ -68,6 +72,18 @@ class Identity:
         if not self._had_source:
             self._had_source = not self._is_private or self.is_reachable
         return self._had_source
+
+    @property
+    def authenticators(self) -> tuple[Authenticator, ...]:
+        """Those that are asked, in order."""
+        return self._authenticators
+
+    def adopt(self, authenticators: Sequence[Authenticator]) -> None:
+        """Ask these from now on. What others have admitted ends; failed attempts stay counted."""
+        for one in self._authenticators:
+            if one not in authenticators:
+                one.retire()
+        self._authenticators = tuple(authenticators)
 
     @property
     def is_reachable(self) -> bool:

@@ -45,6 +45,7 @@ class TokenAuthenticator:
         self._directory = supplies.directory
         self._silence = supplies.silence
         self._clock = supplies.clock
+        self._is_retired = False
 
     @property
     def is_source(self) -> bool:
@@ -71,7 +72,11 @@ class TokenAuthenticator:
         if not scopes_of(claims).issuperset(self._trust.required_scopes):
             raise Forbidden("the token lacks a scope", self._trust.required_scopes)
         seconds = min(REMEMBERED, standing.caller.expires - self._clock.wall())
-        return Admission(standing.caller, standing.is_in_force), seconds
+        return Admission(standing.caller, lambda: not self._is_retired and standing.is_in_force()), seconds
+
+    def retire(self) -> None:
+        """See `Authenticator`."""
+        self._is_retired = True
 
     async def _verified(self, text: str) -> Mapping[str, Any] | None:
         """Its claims; None if it is not of this issuer. Raises: BadToken, Unverifiable."""

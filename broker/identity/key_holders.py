@@ -26,7 +26,9 @@ class KeyAuthenticator:
         self._key_secret = supplies.key_secret
         self._clock = supplies.clock
         self._silence = supplies.silence
-        self._grace = grace
+        self.grace = grace
+        """Seconds for which a key of the store stays good while the store is down."""
+        self._is_retired = False
         self._secret: Secret | None = None
         self._compiled: tuple[Directory, KeyTable] | None = None
 
@@ -53,14 +55,20 @@ class KeyAuthenticator:
             raise Unverifiable
         return Admission(holder.caller, lambda: self._is_in_force(holder), lambda: self._may_return(holder)), inf
 
+    def retire(self) -> None:
+        """See `Authenticator`."""
+        self._is_retired = True
+
     def _is_in_force(self, holder: Holder) -> bool:
-        return self._table().is_in_force(holder, self._clock.wall()) and self._is_trusted(holder)
+        return (
+            not self._is_retired and self._table().is_in_force(holder, self._clock.wall()) and self._is_trusted(holder)
+        )
 
     def _may_return(self, holder: Holder) -> bool:
         return self._table().is_anyone(holder.caller.principal, self._clock.wall())
 
     def _is_trusted(self, holder: Holder) -> bool:
-        return holder.source is Source.FILE or self._silence() <= self._grace
+        return holder.source is Source.FILE or self._silence() <= self.grace
 
     def _table(self) -> KeyTable:
         """The keys of the current directory. Raises: Unverifiable, if there is nothing to verify them with."""

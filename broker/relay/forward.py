@@ -45,6 +45,7 @@ from broker.secrecy import scrubbed_json
 from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.pool import Pool
+from broker.upstream.supervise import Upstream
 
 INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
@@ -58,7 +59,7 @@ class Forwarder:
     """What forwarding needs beside the call: the broker's own `serverInfo`, parked calls, and whose task is whose."""
 
     def __init__(self, me: Mapping[str, Any], parking: Parking, tasks: Tasks) -> None:
-        self._me = me
+        self.me = me
         self._parking = parking
         self._tasks = tasks
 
@@ -89,10 +90,10 @@ class Forwarder:
                 timeout = call.timeout(upstream.server.timeout, exchange.now)
                 agreed = Agreed(call, lease.link, shelf, self._tasks)
                 hides = upstream.server.redact == "results"
-                way = _Way(call, lease.link, timeout, agreed, self._me, self._parking, hides)
+                way = _Way(call, lease.link, timeout, agreed, self.me, self._parking, hides)
                 if not is_modern(call.version) or is_modern(lease.link.version) or not exchange.can_be_asked:
                     return await way.run(params, exchange)
-                return await self._park(call, way, lease, exchange)
+                return await self._park(call, way, lease, upstream, exchange)
             finally:
                 lease.give_back()
         except anyio.get_cancelled_exc_class():
@@ -125,13 +126,16 @@ class Forwarder:
         answers = responses if is_object(responses) else dict[str, Any]()
         return self._stamped(call, await self._parking.resume(state, answers, exchange.relay))
 
-    async def _park(self, call: Call, way: "_Way", lease: Lease, exchange: Exchange) -> dict[str, Any]:
+    async def _park(
+        self, call: Call, way: "_Way", lease: Lease, upstream: Upstream, exchange: Exchange
+    ) -> dict[str, Any]:
         """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
             inner, own = exchange.via(parked, parked.notice), lease.again()
             try:
-                return await way.run(call.own_params(), inner)
+                with upstream.in_use:
+                    return await way.run(call.own_params(), inner)
             finally:
                 own.give_back()
                 inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
@@ -142,7 +146,7 @@ class Forwarder:
         """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""
         if result.get("resultType") != INPUT_REQUIRED:
             return result
-        return result_for_caller("", result, upstream=call.version, caller=call.version, server=self._me)
+        return result_for_caller("", result, upstream=call.version, caller=call.version, server=self.me)
 
 
 @dataclass(slots=True)

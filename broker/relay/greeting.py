@@ -19,9 +19,8 @@ def visible_servers(now: Served, view: str, caller: Caller) -> tuple[str, ...]:
     return tuple(key for key in now.shown(view, caller) if key in seen)
 
 
-async def greeting(now: Served, view: str, caller: Caller, version: str) -> dict[str, Any]:
-    """`capabilities` and `instructions` of a view. Waits for no server that was ever seen."""
-    await now.pool.seen(now.shown(view, caller), now.first_wait)
+def greeting(now: Served, view: str, caller: Caller, version: str) -> dict[str, Any]:
+    """`capabilities` and `instructions` of a view."""
     result: dict[str, Any] = {"capabilities": capabilities(now, view, caller, version)}
     instructions = now.views.instructions(now.catalog, Scope(caller, view, now.hidden()))
     if instructions is not None:

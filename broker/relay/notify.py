@@ -135,6 +135,19 @@ class Subscriber:
     stream: Stream | None = None
 
 
+class Shelves(Protocol):
+    """What the lists of a configuration are made of."""
+
+    @property
+    def policy(self) -> Policy:
+        """Compiled rules."""
+        ...
+
+    def listed(self, caller: Caller, view: str, kind: Kind) -> tuple[Entry, ...]:
+        """What a list of this caller has."""
+        ...
+
+
 Concerns = Callable[[Subscriber], bool]
 """Whether a change is a subscriber's business."""
 
@@ -216,6 +229,22 @@ class Hub:
                 if key not in differs:
                     entries = tuple(catalog.entries(kind))
                     differs[key] = _visible(before, subscriber, entries) != _visible(after, subscriber, entries)
+                if differs[key] and LIST_CHANGED[kind] not in told:
+                    told.add(LIST_CHANGED[kind])
+                    subscriber.deliver(LIST_CHANGED[kind], {})
+
+    def swapped(self, before: "Shelves", after: "Shelves") -> None:
+        """Another configuration is in force: tell those who see other lists in it."""
+        differs: dict[tuple[Standing, Standing, str, Kind], bool] = {}
+        for subscriber in tuple(self._subscribers):
+            caller, view = subscriber.caller, subscriber.view
+            standings = before.policy.standing(caller), after.policy.standing(caller)
+            told: set[str] = set()
+            for kind in Kind:
+                key = (*standings, view, kind)
+                if key not in differs:
+                    seen = [_definitions(one.listed(caller, view, kind)) for one in (before, after)]
+                    differs[key] = seen[0] != seen[1]
                 if differs[key] and LIST_CHANGED[kind] not in told:
                     told.add(LIST_CHANGED[kind])
                     subscriber.deliver(LIST_CHANGED[kind], {})

@@ -36,6 +36,7 @@ from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks
 from broker.upstream.isolated import Asker
+from broker.upstream.supervise import GONE
 from broker.usage.quotas import NO_HOLD, Quotas
 from broker.usage.trail import NO_TRAIL, Trail
 
@@ -53,10 +54,15 @@ class Router:
 
     def __init__(self, served: Served, parking: Parking, tasks: Tasks, quotas: Quotas) -> None:
         self.served = served
-        """The live configuration; a reload puts another in its place."""
+        """The live configuration; `adopt` puts another in its place."""
         self._tasks = tasks
         self._quotas = quotas
         self._forwarder = Forwarder(served.me, parking, tasks)
+
+    def adopt(self, served: Served) -> None:
+        """From now on another configuration is served; what is under way ends with the one that it began with."""
+        self.served = served
+        self._forwarder.me = served.me
 
     async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """The result of a request, as its caller's era has it.
@@ -89,8 +95,8 @@ class Router:
         Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike; Refused, for a
         call of a visible tool; UpstreamUnavailable.
         """
+        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         now = self.served
-        entry = now.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         if entry is None and kind is Kind.TOOL:
             entry = app_tool(now, public, request.view, caller)
         if entry is not None and entry.server not in now.pool.upstreams:
@@ -119,6 +125,9 @@ class Router:
         now = self.served
         server = permit.entry.server
         principal = permit.caller.principal
+        upstream = now.pool.upstreams.get(server)
+        if upstream is None:
+            raise UpstreamUnavailable(server, GONE)  # a reload has left it out since the decision
         guarded = now.guards.around(
             permit.caller, permit.entry, request.method, exchange.trail.judged, is_foreign=is_foreign
         )
@@ -145,12 +154,13 @@ class Router:
             return result
 
         try:
-            if self._quotas.is_on:
-                is_retry = self._forwarder.is_continued(permit, request, params)
-                hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
-            if exchange.trail.must_wait:
-                await exchange.trail.recorded()
-            return await guarded.call(params, send)
+            with upstream.in_use, now.guards.in_use:  # a reload waits for it
+                if self._quotas.is_on:
+                    is_retry = self._forwarder.is_continued(permit, request, params)
+                    hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
+                if exchange.trail.must_wait:
+                    await exchange.trail.recorded()
+                return await guarded.call(params, send)
         except (Blocked, LimitReached, Refused) as refusal:
             if request.method != "tools/call":
                 raise
@@ -177,9 +187,7 @@ class Router:
                 return await self._foreign(request, caller, exchange)
 
     async def _list(self, kind: Kind, request: Request, caller: Caller, trail: Trail) -> dict[str, Any]:
-        now = self.served
-        await now.pool.seen(now.shown(request.view, caller), now.first_wait)
-        now = self.served
+        now = await self._seen(request.view, caller)
         shown = now.shown(request.view, caller)
         for key in shown:
             now.pool.upstreams[key].touch(kind)
@@ -262,8 +270,12 @@ class Router:
     async def greeting(
         self, view: str, caller: Caller, version: str = LATEST_LEGACY, trail: Trail = NO_TRAIL
     ) -> dict[str, Any]:
-        """The body of `initialize` and of `server/discover`, for a caller of that version."""
-        result = await greeting(self.served, view, caller, version)
+        """The body of `initialize` and of `server/discover`, for a caller of that version.
+
+        Waits for no server that was ever seen.
+        """
+        now = await self._seen(view, caller)
+        result = greeting(now, view, caller, version)
         self._show(trail, view, caller, tuple(Kind))
         return result
 
@@ -315,19 +327,30 @@ class Router:
         While it is still unseen the entry is a guess, good enough to decide on and to say whom the caller waits for. A
         server of which the caller cannot see anything is not waited for: its names are unknown at once.
         """
-        now = self.served
         if kind not in (Kind.TOOL, Kind.PROMPT):
             return None
-        owner = now.naming.owner_of_name(public)
-        if owner is None or owner[0].key not in now.shown(view, caller):
-            return None
-        key, own = owner[0].key, owner[1]
-        if now.pool.upstreams[key].listing is not None:
-            return None
-        await now.pool.seen([key], now.first_wait)
-        if now.pool.upstreams[key].listing is not None:
-            return now.catalog.lookup(kind, public)
-        return Entry(kind, public, key, own)
+        while True:
+            now = self.served
+            owner = now.naming.owner_of_name(public)
+            if owner is None or owner[0].key not in now.shown(view, caller):
+                return None
+            key, own = owner[0].key, owner[1]
+            if now.pool.upstreams[key].listing is not None:
+                return now.catalog.lookup(kind, public)
+            await now.pool.seen([key], now.first_wait)
+            if now is self.served:  # else a reload came meanwhile: what is in force now was not waited for
+                return now.catalog.lookup(kind, public) or self._guess(kind, public, key, own)
+
+    def _guess(self, kind: Kind, public: str, key: str, own: str) -> Entry | None:
+        return Entry(kind, public, key, own) if self.served.pool.upstreams[key].listing is None else None
+
+    async def _seen(self, view: str, caller: Caller) -> Served:
+        """What is in force once all that the caller sees in it was waited for, a reload in between or not."""
+        while True:
+            now = self.served
+            await now.pool.seen(now.shown(view, caller), now.first_wait)
+            if now is self.served:
+                return now
 
     def _scope(self, view: str, caller: Caller) -> Scope:
         return Scope(caller, view, self.served.hidden())

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from broker.clock import Clock
 from broker.core.directory import Directory
-from broker.stores.errors import StoreError, StoreUnavailable
+from broker.stores.errors import StoreError, StoreUnavailable, StoreUnusable
 from broker.stores.location import Location
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Watch:
         self.known: Directory | None = None
         self.trouble = ""
         """What is wrong with the store, in a sentence; "" while it is well, or there is none."""
+        self.is_unusable = False
+        """Whether somebody has to mend it: it is there, and is no store, or not one of ours."""
         self.settled = anyio.Event()
         """Set when the first look has ended, whichever way."""
         self._location = location
@@ -76,9 +78,11 @@ class Watch:
         try:
             changed = await self._read()
         except StoreError as error:
+            self.is_unusable = isinstance(error, StoreUnusable)
             self._say(str(error))
         else:
             self._heard = self._clock.now()
+            self.is_unusable = False
             self._say("")
             if changed is not None:
                 self.known = changed

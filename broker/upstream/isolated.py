@@ -31,7 +31,7 @@ from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.home import Home
 from broker.upstream.link import Link
 from broker.upstream.slots import Full, Slot, Slots, Taken
-from broker.upstream.supervise import Upstream, told_as_trouble
+from broker.upstream.supervise import GONE, Upstream, told_as_trouble
 from broker.upstream.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,16 @@ OnUpdated = Callable[[str, Owner, str], None]
 """Told that a resource has changed, by the link of one owner: server, owner, own URI."""
 OnSaid = Callable[[str, Owner, Link, str, dict[str, Any]], None]
 """Told what a server says of a task, or in words of an extension: server, owner, link, method, parameters."""
+
+
+def ignore_own_update(server: str, owner: Owner, uri: str) -> None:
+    """For links that a reload has left behind."""
+
+
+def ignore_own_said(server: str, owner: Owner, link: Link, method: str, params: dict[str, Any]) -> None:
+    """Likewise."""
+
+
 HomeOf = Callable[[str, Owner, bool], Home]
 """Where a link's owner is found outside of its calls: server, owner, whether its stream may be about to open."""
 
@@ -114,15 +124,16 @@ class Isolated:
         self, upstream: Upstream, clock: Clock, home_of: HomeOf, on_updated: OnUpdated, on_said: OnSaid
     ) -> None:
         self._upstream = upstream
-        self._server = upstream.server
         self._clock = clock
         self._home_of = home_of
         self._on_updated = on_updated
         self._on_said = on_said
-        self._slots = Slots[Owner](self._server.isolation_max, self._server.isolation_idle, self._is_held)
+        self._slots = Slots[Owner](upstream.server.isolation_max, upstream.server.isolation_idle, self._is_held)
         self._lines: dict[Slot[Owner], _Line] = {}
         self._wishes: dict[Owner, Wishes] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._looking = anyio.CancelScope()
+        self._is_stopped = False
 
     def __repr__(self) -> str:
         return f"<Isolated {self._upstream.key} {self._slots!r}>"
@@ -136,9 +147,32 @@ class Isolated:
         self._tasks = tasks
         tasks.start_soon(self._close_idle, name=f"idle links {self._upstream.key}")
 
+    def move(self, home_of: HomeOf, on_updated: OnUpdated, on_said: OnSaid) -> None:
+        """A new configuration, which its upstream has been given already (`Upstream.move`): all links go on."""
+        self._home_of, self._on_updated, self._on_said = home_of, on_updated, on_said
+        self._slots.resize(self._upstream.server.isolation_max, self._upstream.server.isolation_idle)
+        for wishes in self._wishes.values():
+            wishes.timeout = self._upstream.server.timeout
+        for slot, line in self._lines.items():
+            if line.link is not None:
+                line.link.home = home_of(self._upstream.key, slot.owner, False)
+
+    def retire(self) -> None:
+        """Its links tell nobody anything any more."""
+        self._on_updated, self._on_said = ignore_own_update, ignore_own_said
+
+    async def stop(self) -> None:
+        """Close all links, and wait until nothing of them is left."""
+        self._is_stopped = True
+        self._looking.cancel()
+        for slot in self._slots:
+            self._close(slot, GONE)
+        for line in tuple(self._lines.values()):
+            await line.gone.wait()
+
     def owner(self, principal: str, session: str) -> Owner:
         """Whose link serves this principal in this session; "" is none."""
-        return Owner(principal, session if self._server.isolation == "session" else "")
+        return Owner(principal, session if self._upstream.server.isolation == "session" else "")
 
     async def lease(self, asker: Asker) -> Lease:
         """The asker's own link, opened if it must be; within the connect time-out.
@@ -205,6 +239,8 @@ class Isolated:
     # -- opening ------------------------------------------------------------------------------------------------------
 
     def _take(self, asker: Asker) -> _Line:
+        if self._is_stopped:
+            raise UpstreamUnavailable(self._upstream.key, GONE)
         owner, now = self.owner(asker.principal, asker.session), self._clock.now()
         slot = self._slots.of(owner)
         if slot is not None and (link := self._lines[slot].link) is not None and link.lost is not None:
@@ -223,7 +259,7 @@ class Isolated:
         return self._lines[taken.slot]
 
     def _all_in_use(self) -> str:
-        most = self._server.isolation_max
+        most = self._upstream.server.isolation_max
         return (
             f"all {most} links of its callers are in use: try again when a call has ended, or raise"
             f" servers.{self._upstream.key}.isolation_max"
@@ -253,12 +289,12 @@ class Isolated:
 
     async def _opened(self, line: _Line, taken: Taken[Owner]) -> Link | None:
         """A link that nobody has spoken on yet, once there is room for it; None if there can be none."""
-        timeout = self._server.connect_timeout
+        timeout = self._upstream.server.connect_timeout
         try:
             with anyio.move_on_after(timeout):
                 if taken.after is not None and taken.after in self._lines:
                     await self._lines[taken.after].gone.wait()
-                return await connect(self._upstream.key, self._server)
+                return await connect(self._upstream.key, self._upstream.server)
             self._fail(line, f"it did not connect within {timeout:g} s")
         except BrokerError as error:
             self._fail(line, reason(error))
@@ -275,10 +311,11 @@ class Isolated:
             return declared_upstream(asker.capabilities, LATEST_LEGACY)
 
         try:
-            await shake_hands(link, self._server, declare, is_legacy=self._upstream.is_legacy)
+            await shake_hands(link, self._upstream.server, declare, is_legacy=self._upstream.is_legacy)
         except BrokerError as error:
             return self._fail(line, link.lost or reason(error))
         self._learn(line, link)
+        link.home = self._home_of(self._upstream.key, owner, bool(asker.session))  # a reload may have come meanwhile
         self._slots.opened(line.slot)
         line.link = link
         line.settled.set()
@@ -322,10 +359,11 @@ class Isolated:
         line.scope.cancel()
 
     async def _close_idle(self) -> None:
-        while True:
-            await self._clock.sleep(self._slots.due(self._clock.now()))
-            for slot in self._slots.idle(self._clock.now()):
-                self._close(slot, "nobody used it")
+        with self._looking:
+            while True:
+                await self._clock.sleep(self._slots.due(self._clock.now()))
+                for slot in self._slots.idle(self._clock.now()):
+                    self._close(slot, "nobody used it")
 
     def _is_held(self, slot: Slot[Owner]) -> bool:
         """Whether a link is in use without a call: a resource is watched on it, or its owner is being asked."""
@@ -336,7 +374,7 @@ class Isolated:
         if owner not in self._wishes:
             if len(self._wishes) >= MAX_WISHES:
                 self._forget_oldest()
-            self._wishes[owner] = Wishes(self._clock, self._server.timeout)
+            self._wishes[owner] = Wishes(self._clock, self._upstream.server.timeout)
         return self._wishes[owner]
 
     def _forget_oldest(self) -> None:

@@ -1,19 +1,14 @@
-"""All upstreams of one configuration, each in its own task, and the link that carries what a caller asks."""
+"""All upstreams of one configuration, and the link that carries what a caller asks. `fleet.py` has their tasks."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
 
 from broker.upstream.isolated import Asker, Isolated, Lease
-from broker.upstream.process import become_subreaper, reap_orphans
 from broker.upstream.supervise import Upstream
 from broker.upstream.wishes import Wishes
-
-STOP_TIMEOUT: Final = 8.0
-"""Seconds that stopping all of them may take; each bounds itself to half of that."""
 
 
 class Pool:
@@ -26,21 +21,6 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(f'{key}: {one.state.phase}' for key, one in self.upstreams.items())}>"
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None, None]:
-        """All start at once, none delays another; at the end all are stopped at once."""
-        become_subreaper()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(reap_orphans)
-            for isolated in self.isolated.values():
-                isolated.start(tasks)
-            for upstream in self.upstreams.values():
-                tasks.start_soon(upstream.run, name=f"upstream {upstream.key}")
-            try:
-                yield
-            finally:
-                tasks.cancel_scope.cancel()
 
     async def seen(self, keys: Iterable[str], timeout: float) -> None:
         """Wait until each of `keys` has been seen once or has failed once.
@@ -103,6 +83,36 @@ class Pool:
         """A session has ended, and its own links with it."""
         for isolated in self.isolated.values():
             isolated.end(session)
+
+
+Upstreams = tuple[tuple[Upstream, Isolated | None], ...]
+"""Each with the links of its single callers, if it has such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What one pool has that the other has not."""
+
+    started: Upstreams
+    left: Upstreams
+
+    @classmethod
+    def of(cls, before: Pool, after: Pool) -> "Swap":
+        """From one to the next."""
+        return cls(_only_in(after, before), _only_in(before, after))
+
+    @classmethod
+    def first(cls, pool: Pool) -> "Swap":
+        """All of it is new."""
+        return cls(_only_in(pool, Pool((), {})), ())
+
+
+def _only_in(one: Pool, other: Pool) -> Upstreams:
+    return tuple(
+        (upstream, one.isolated.get(key))
+        for key, upstream in one.upstreams.items()
+        if other.upstreams.get(key) is not upstream
+    )
 
 
 ROOTS_CHANGED: Final = "notifications/roots/list_changed"

@@ -76,6 +76,10 @@ class Slots(Generic[Owner]):
         states = ", ".join(f"{slot.owner}: {slot.state} x{slot.leases}" for slot in self)
         return f"<Slots {states or 'none'}>"
 
+    def resize(self, bound: int, idle: float) -> None:
+        """Other bounds, from now on: what is there stays until it is idle."""
+        self._bound, self._idle = bound, idle
+
     def __iter__(self) -> Iterator[Slot[Owner]]:
         yield from tuple(self._owned.values())
         yield from tuple(self._closing)

@@ -6,7 +6,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
 from broker.core.tasks import STATUS, related_task
 from broker.errors import BrokerError, UpstreamUnavailable
+from broker.in_use import InUse
 from broker.logs import internal_error
 from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
@@ -68,6 +69,10 @@ _LISTEN_FLAGS: Final = {
 }
 
 
+GONE: Final = "it is not configured any more"
+"""Why a server that a reload has left out, or changed, is not ready."""
+
+
 async def declare_shared() -> Mapping[str, Any]:
     """For links that many callers share."""
     return SHARED_CAPABILITIES
@@ -87,6 +92,10 @@ def ignore_said(server: str, link: Link, method: str, params: dict[str, Any]) ->
 
 
 def ignore_turn(server: str) -> None:
+    """Likewise."""
+
+
+def ignore_listing(server: str, listing: Listing, changed: frozenset[Kind]) -> None:
     """Likewise."""
 
 
@@ -147,7 +156,11 @@ class Upstream:
         self._heard: Listing | None = None
         """What it said itself, before that was judged."""
         self._publishing = anyio.Lock()
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
+        """What its listing is remembered under."""
+        self.in_use = InUse()
+        """The calls that need it, from the decision to the answer; parked ones too."""
+        self._is_retired = False
         self._supplies = supplies
         self._link: Link | None = None
         self._acknowledged = anyio.Event()
@@ -200,10 +213,38 @@ class Upstream:
         try:
             while True:
                 await self._live_guarded()
+                if self._is_retired:
+                    return
                 await clock.sleep(self.state.delay)
                 self._step(Event.RETRY_DUE)
         finally:
             self._step(Event.STOPPED)
+            if self._is_retired:
+                self.trouble = GONE
+            # Nobody waits for what will not come.
+            self._first_outcome.set()
+            self.first_try.set()
+
+    def move(self, server: Server, supplies: Supplies) -> None:
+        """A new configuration in which nothing has changed of how it is reached: the link goes on, and tells that one.
+
+        At once: what the upstream says from now on reaches the new configuration only.
+        """
+        self.server, self._supplies = server, supplies
+        self.wishes.timeout = server.timeout
+        if self._link is not None:
+            self._link.home = supplies.home_of(self.key)
+
+    def retire(self) -> None:
+        """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
+        self._is_retired = True
+        self._supplies = replace(
+            self._supplies,
+            on_listing=ignore_listing,
+            on_updated=ignore_update,
+            on_said=ignore_said,
+            on_turn=ignore_turn,
+        )
 
     async def watch(self, uri: str) -> None:
         """Somebody wants to know when a resource changes. Raises: BrokerError."""
@@ -267,6 +308,8 @@ class Upstream:
                 tasks.cancel_scope.cancel()
         finally:
             self._link = None
+            if self._is_retired:
+                link.lose(GONE)
             with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                 await link.aclose()
 
@@ -277,6 +320,7 @@ class Upstream:
             await shake_hands(link, self.server, self._supplies.declare)
         except BrokerError as error:
             return self._failed(link.lost or reason(error))
+        link.home = self._supplies.home_of(self.key)  # a reload may have come meanwhile
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
         self._first_outcome.set()
@@ -325,7 +369,7 @@ class Upstream:
                 log.warning("%s: not served: %s %r: %s", self.key, item.kind, item.own, item.reason)
             for item in listing.cleaned:
                 log.info("%s: cleaned: %s %r: %s", self.key, item.kind, item.own, item.what)
-            await anyio.to_thread.run_sync(self._supplies.snapshots.save, self._fingerprint, listing)
+            await anyio.to_thread.run_sync(self._supplies.snapshots.save, self.fingerprint, listing)
 
     async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         """Discover, then follow announcements. One that comes meanwhile is followed afterwards: nobody knows whether

@@ -38,7 +38,7 @@ class Wishes:
 
     def __init__(self, clock: Clock, timeout: float) -> None:
         self._clock = clock
-        self._timeout = timeout
+        self.timeout = timeout
         self._log_level: str | None = None
         """The most verbose level that anybody asked for."""
         self._watched: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class Wishes:
         Raises: BrokerError, if that fails.
         """
         if not self._watched[uri] and not is_modern(link.version):
-            await link.request("resources/subscribe", {"uri": uri}, timeout=self._timeout)
+            await link.request("resources/subscribe", {"uri": uri}, timeout=self.timeout)
             self._speaks_on(link)
             self._subscribed.add(uri)
         self._watched[uri] += 1
@@ -134,7 +134,7 @@ class Wishes:
 
     async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
         try:
-            await link.request(method, params, timeout=self._timeout)
+            await link.request(method, params, timeout=self.timeout)
         except BrokerError as error:
             log.debug("%s: %s failed: %s", link.upstream, method, reason(error))
 

@@ -60,6 +60,10 @@ class Meter(Protocol):
         """A credential was."""
         ...
 
+    def serve(self, servers: Collection[str]) -> None:
+        """Another configuration is in force, with these servers."""
+        ...
+
 
 class NoMeter:
     """Nothing is counted."""
@@ -79,6 +83,9 @@ class NoMeter:
         """See `Meter`."""
 
     def refused(self, status: int) -> None:
+        """See `Meter`."""
+
+    def serve(self, servers: Collection[str]) -> None:
         """See `Meter`."""
 
 
@@ -125,6 +132,10 @@ class Counts:
     def refused(self, status: int) -> None:
         """See `Meter`."""
         self.refusals[status] += 1
+
+    def serve(self, servers: Collection[str]) -> None:
+        """See `Meter`."""
+        self._servers = frozenset(servers)
 
     def _rule(self, rule: str) -> str:
         if rule in self._rules:

@@ -1,99 +1,166 @@
-"""SIGHUP: organizations of the file are read again, whole or not at all; connections are not touched."""
+"""A broker that runs reads its file again: by SIGHUP, or because it sees that the file has changed."""
 
 import http.client
 import json
-import logging
 import re
 import signal
-from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
-import pytest
 import yaml
 
-from broker.app import Broker
-from broker.cli.reloading import reload
-from broker.config import Secret, load
-from broker.core.caller import Caller
+from broker.config import Secret
 from broker.identity.keys import hash_of, mint
-from tests.cli.conftest import Program, wait_until
+from tests.cli.conftest import Program, children_of, wait_until
+from tests.peers import SERVERS, is_alive
 
 SECRET = "s" * 40
 MADE = mint(b"k" * 40)
-CI = Caller("key:acme/data/ci", "acme", "data", "ci")
+STATEFUL = {"command": sys.executable, "args": ["-S", str(SERVERS / "stateful.py")]}
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 
 
-def write(path: Path, **changes: Any) -> None:
-    keys = {"ci": {"hash": hash_of(MADE.text.reveal(), Secret(SECRET))}, "other": {"hash": "b" * 64}}
-    document = {
-        "servers": {"one": {"command": "false"}},
-        "identity": {"key_secret": SECRET},
-        "organizations": {"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": {"keys": keys}}}},
-        **changes,
-    }
-    path.write_text(yaml.safe_dump({name: value for name, value in document.items() if value}), encoding="utf-8")
+class Served:
+    """A running `serve`, and its file."""
+
+    def __init__(self, program: Program, **changes: Any) -> None:
+        self.path = program.directory / "servers.yaml"
+        self.write(**changes)
+        self.process: subprocess.Popen[bytes] = program.start("serve", "--port", "0")
+        self.errors = program.errors
+        pattern = re.compile(r"http://127\.0\.0\.1:(\d+)/mcp")
+        self.saw(pattern)
+        found = pattern.search(self.errors.read_text(encoding="utf-8"))
+        assert found is not None
+        self.port = int(found[1])
+
+    def write(self, servers: tuple[str, ...] = ("one",), **changes: Any) -> None:
+        """`broker.watch` is off unless a test says otherwise, so that it knows what caused a reload."""
+        keys = {"ci": {"hash": hash_of(MADE.text.reveal(), Secret(SECRET))}, "other": {"hash": "b" * 64}}
+        document = {
+            "broker": {"watch": False, "first_wait": 30, **changes.pop("broker", {})},
+            "servers": {key: dict(STATEFUL) for key in servers},
+            "metrics": {"access": "public"},
+            "identity": {"key_secret": SECRET},
+            "organizations": {"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": {"keys": keys}}}},
+            **changes,
+        }
+        written = self.path.with_suffix(".new")
+        written.write_text(yaml.safe_dump(document), encoding="utf-8")
+        written.replace(self.path)
+
+    def hang_up(self, *expected: str) -> None:
+        before = len(self.errors.read_text(encoding="utf-8"))
+        self.process.send_signal(signal.SIGHUP)
+        for words in expected or ("was read again, and is in force",):
+            wait_until(lambda words=words: words in self.errors.read_text(encoding="utf-8")[before:], words)
+
+    def saw(self, pattern: re.Pattern[str]) -> None:
+        wait_until(lambda: pattern.search(self.errors.read_text(encoding="utf-8")) is not None, pattern.pattern)
+
+    def get(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"X-API-Key": MADE.text.reveal(), **{name.replace("_", "-"): text for name, text in headers.items()}}
+        data = None if body is None else json.dumps(body)
+        connection.request("GET" if data is None else "POST", path, data, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, text
+
+    def ask(self, method: str, **params: Any) -> Any:
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": ENVELOPE}}
+        headers = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+        headers |= {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method}
+        headers |= {"Mcp_Name": params["name"]} if "name" in params else {}
+        status, text = self.get("/mcp", message, **headers)
+        assert status == 200, text
+        return json.loads(text)["result"]
+
+    def pid(self, server: str) -> int:
+        result = self.ask("tools/call", name=f"{server}__recall", arguments={})
+        return json.loads(result["content"][0]["text"])["pid"]
+
+    def tools(self) -> set[str]:
+        return {tool["name"].partition("__")[0] for tool in self.ask("tools/list")["tools"]}
 
 
-def without_ci() -> dict[str, Any]:
-    teams = {"data": {"keys": {"other": {"hash": "b" * 64}}}}
-    return {"acme": {"allow": [{"servers": ["*"]}], "teams": teams}}
+def test_servers_come_and_go_while_the_others_keep_their_processes(program: Program) -> None:
+    served = Served(program, servers=("one", "two"))
+    one, two = served.pid("one"), served.pid("two")
+    served.write(("one", "three"))
+    served.hang_up()
+    assert served.tools() == {"one", "three"}
+    assert served.pid("one") == one
+    wait_until(lambda: not is_alive(two), "the server that was taken out has ended")
+    assert sorted(children_of(served.process.pid)) == sorted([one, served.pid("three")])
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(30) == 0
+    assert "Traceback" not in served.errors.read_text(encoding="utf-8")
 
 
-async def test_organizations_are_in_force_at_once_and_links_stay(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "servers.yaml"
-    write(path, broker={"state_dir": str(tmp_path)})
-    generation = Broker(load(path, {})).generation
-    pool, upstream = generation.pool, generation.pool.upstreams["one"]
-    assert generation.policy.standing(CI).refusal is None
-    more = {"one": {"command": "false"}, "two": {"command": "false"}}
-    write(path, organizations=without_ci(), broker={"state_dir": str(tmp_path)}, servers=more)
-    with caplog.at_level(logging.INFO):
-        assert await reload(generation, path)
-    refusal = generation.policy.standing(CI).refusal
-    assert refusal is not None and refusal.rule == "key:acme/data/ci/unknown"
-    assert generation.pool is pool and generation.pool.upstreams["one"] is upstream
-    assert "changes of servers wait for a restart" in caplog.text
-
-
-@pytest.mark.parametrize("broken", [{"organizations": {"acme": {"alow": []}}}, {"organizations": None}], ids=str)
-async def test_a_broken_file_changes_nothing_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: dict[str, Any]
-) -> None:
-    """Nor does one without organizations: everybody on this machine would be the local user."""
-    path = tmp_path / "servers.yaml"
-    write(path)
-    generation = Broker(load(path, {})).generation
-    policy = generation.policy
-    write(path, **broken)
-    assert not await reload(generation, path)
-    assert generation.policy is policy
-    assert "in force" in caplog.text
-
-
-def status(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", "/api/v1/openapi.json", headers={"X-API-Key": MADE.text.reveal()})
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    assert answer.status == 401 or json.loads(body)["openapi"] == "3.1.0"
-    return answer.status
+def test_F101_a_broken_file_is_said_everywhere_and_the_watch_sees_when_it_is_mended(program: Program) -> None:
+    served = Served(program)
+    one = served.pid("one")
+    assert served.get("/readyz") == (200, "ok\n")
+    served.path.write_text("servers: {one: {command: [}}\n", encoding="utf-8")
+    served.hang_up("what was in force before stays")
+    assert re.search(r"servers\.yaml:1: ", served.errors.read_text(encoding="utf-8")), "the file and the line"
+    assert served.get("/readyz") == (200, "reload: failed\n")
+    metrics = served.get("/metrics")[1]
+    assert "mcp_broker_reload_failed 1.0" in metrics and 'mcp_broker_reloads_total{outcome="failed"} 1.0' in metrics
+    served.write(broker={"watch": True})
+    served.hang_up()
+    assert served.get("/readyz") == (200, "ok\n")
+    served.write(("one", "two"), broker={"watch": True})
+    wait_until(lambda: served.tools() == {"one", "two"}, "the change is seen without a signal")
+    assert served.pid("one") == one
 
 
 def test_a_key_that_was_taken_out_of_the_file_is_refused_after_the_signal(program: Program) -> None:
+    served = Served(program)
+    path = "/api/v1/openapi.json"
+    assert served.get(path)[0] == 200
+    teams = {"data": {"keys": {"other": {"hash": "b" * 64}}}}
+    served.write(organizations={"acme": {"allow": [{"servers": ["*"]}], "teams": teams}})
+    served.hang_up()
+    assert served.get(path)[0] == 401
+    served.write(organizations={})
+    served.hang_up("it has no organizations and no issuers any more: that needs a restart")
+    assert served.get(path)[0] == 401
+
+
+def test_on_stdio_a_server_that_is_added_is_announced(program: Program) -> None:
     path = program.directory / "servers.yaml"
-    write(path)
-    process = program.start("serve", "--port", "0")
-    found: list[int] = []
 
-    def is_up() -> bool:
-        found[:] = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)/mcp", program.errors.read_text())]
-        return bool(found)
+    def write(*servers: str) -> None:
+        document = {"broker": {"first_wait": 30}, "servers": {key: dict(STATEFUL) for key in servers}}
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
 
-    wait_until(is_up, "the broker is up")
-    assert status(found[0]) == 200
-    write(path, organizations=without_ci())
+    def say(**message: Any) -> None:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        process.stdin.flush()
+
+    def hear() -> Any:
+        assert process.stdout is not None
+        return json.loads(process.stdout.readline())
+
+    write("one")
+    process = program.start("stdio")
+    info = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "host", "version": "1"}}
+    say(id=1, method="initialize", params=info)
+    assert hear()["id"] == 1
+    say(method="notifications/initialized")
+    say(id=2, method="tools/list")
+    assert len(hear()["result"]["tools"]) == 4
+    write("one", "two")
     process.send_signal(signal.SIGHUP)
-    wait_until(lambda: status(found[0]) == 401, "the key is refused")
+    assert hear()["method"] == "notifications/tools/list_changed"
+    say(id=3, method="tools/list")
+    tools = hear()["result"]["tools"]
+    assert {tool["name"].partition("__")[0] for tool in tools} == {"one", "two"}

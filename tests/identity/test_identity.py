@@ -49,6 +49,9 @@ class Scripted:
         found = self.answer(credential)
         return await found if asyncio.iscoroutine(found) else found
 
+    def retire(self) -> None:
+        """It remembers nothing."""
+
 
 def identity(*answers: Answer, clock: FakeClock | None = None) -> Identity:
     return Identity(clock or FakeClock(), [Scripted(answer) for answer in answers], is_private=True)
