@@ -178,6 +178,15 @@ class UpstreamTimedOut(BrokerError):
         )
 
 
+class NotWatched(BrokerError):
+    """The upstream does not tell of changes of what was asked for. Which it was, the caller knows."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(
+            f"Server {upstream!r} does not tell of changes of this", {"upstream": upstream, "reason": "subscription"}
+        )
+
+
 class MalformedAnswer(BrokerError):
     """The upstream answered with something that is not an answer (F-12, F-22, F-30..F-33, F-60)."""
 

@@ -27,7 +27,7 @@ from broker.config import Loaded, Server, directory_of, server_limits_of
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
-from broker.core.era import passing_meta
+from broker.core.era import passing_params
 from broker.core.extensions import is_foreign
 from broker.core.limits import LimitRules
 from broker.core.request import Kind
@@ -255,14 +255,14 @@ class Generation:
         self._shelve(key, listing)
         self._hub.changed(self.policy, key, changed, before, self.catalog)
 
-    def _on_updated(self, key: str, own: str) -> None:
+    def _on_updated(self, key: str, params: dict[str, Any]) -> None:
         """Told by the supervised link. If callers have links of their own, none of them watches anything on this."""
         if key not in self.pool.isolated:
-            self._updated(key, own, concerns_all)
+            self._updated(key, params, concerns_all)
 
-    def _on_own_updated(self, key: str, owner: Owner, own: str) -> None:
+    def _on_own_updated(self, key: str, owner: Owner, params: dict[str, Any]) -> None:
         """Told by the link of one owner, and its business alone."""
-        self._updated(key, own, self._is_owner(key, owner))
+        self._updated(key, params, self._is_owner(key, owner))
 
     def _on_own_said(self, key: str, owner: Owner, link: Link, method: str, params: dict[str, Any]) -> None:
         """Likewise."""
@@ -272,14 +272,19 @@ class Generation:
         isolated = self.pool.isolated[key]
         return lambda one: isolated.owner(one.caller.principal, one.session) == owner
 
-    def _updated(self, key: str, own: str, concerns: Concerns) -> None:
+    def _updated(self, key: str, params: dict[str, Any], concerns: Concerns) -> None:
+        own: str = params["uri"]
         shelf = self.catalog.shelves.get(key)
         if shelf is not None:
             public = shelf.publish(own)
             entry = self.catalog.lookup(Kind.RESOURCE, public)
             if entry is None or entry.server != key:
                 entry = Entry(Kind.RESOURCE, public, key, own)  # a link into the web has none
-            self._hub.updated(self.policy, entry, concerns)
+            # No guardrail sees a notification, so nothing passes here that one would judge in a result.
+            more = {} if self.guards.judges_results(key) else passing_params(params)
+            if self.config.servers[key].redact == "results":
+                more = {name: scrubbed_json(one) for name, one in more.items()}
+            self._hub.updated(self.policy, entry, more, concerns)
 
     def _home_of(self, key: str, owner: Owner, may_open: bool) -> StreamHome:
         """Where the owner of a link is found outside of its calls. `may_open`: its stream may be about to open."""
@@ -308,9 +313,7 @@ class Generation:
         if TASK_CONTENT & params.keys() and self.guards.judges_results(key):
             return  # what it holds is judged when it is asked for
         if shelf is not None:
-            meta = passing_meta(params.get("_meta"))
-            passing = {name: value for name, value in params.items() if name != "_meta"}
-            passing |= {"_meta": meta} if meta else {}
+            passing = passing_params(params)
             if self.config.servers[key].redact == "results":
                 passing = {name: one if name == "taskId" else scrubbed_json(one) for name, one in passing.items()}
             if is_foreign(method):

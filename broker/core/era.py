@@ -168,6 +168,13 @@ def passing_meta(meta: object) -> dict[str, Any]:
     return {name: value for name, value in meta.items() if name not in PER_HOP}
 
 
+def passing_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a notification less what concerns one hop."""
+    meta = passing_meta(params.get("_meta"))
+    passing = {name: value for name, value in params.items() if name != "_meta"}
+    return {**passing, "_meta": meta} if meta else passing
+
+
 def result_for_caller(
     method: str,
     result: dict[str, Any],

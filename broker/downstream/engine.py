@@ -7,8 +7,7 @@ that id and nothing else.
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,9 +23,10 @@ from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFo
 from broker.logs import begin_request, internal_error
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit, Exchange
-from broker.relay.notify import UPDATED, Hub, Subscriber, Watches
+from broker.relay.notify import UPDATED, Hub, Subscriber
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
+from broker.relay.watches import Watches
 from broker.secrecy import of_upstream
 from broker.upstream.isolated import Asker
 from broker.usage.audit import NO_AUDIT, Audit
@@ -40,6 +40,8 @@ LISTEN_FLAGS: Final = {
     "resourcesListChanged": "notifications/resources/list_changed",
 }
 TASK_NEWS: Final = "notifications/tasks"
+WATCHED_AT_ONCE: Final = 100
+"""Resources of one stream that upstreams are asked for at a time: one by one, a stream of many would wait for each."""
 
 
 @dataclass(slots=True)
@@ -219,7 +221,7 @@ class Engine:
             watched = await self._watch_all(asked.get("resourceSubscriptions"), incoming, who, subscriber.watches)
             if watched:
                 honoured["resourceSubscriptions"] = watched
-            if tasks := self._watch_tasks(asked.get("taskIds"), incoming, who, subscriber.watches):
+            if tasks := await self._watch_tasks(asked.get("taskIds"), incoming, who, subscriber.watches):
                 honoured["taskIds"] = tasks
             emit("notifications/subscriptions/acknowledged", {"notifications": honoured, "_meta": tag})
             self.hub.add(subscriber)
@@ -231,16 +233,8 @@ class Engine:
 
     async def _watch_all(self, uris: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
         """Those of `uris` that can be watched."""
-        watched: list[str] = []
         request = Request("resources/read", incoming.params, who.version, who.view)
-        for uri in uris if is_array(uris) else []:
-            try:
-                if isinstance(uri, str):
-                    await self._watch_one(uri, request, who, watches)
-                    watched.append(uri)
-            except BrokerError as error:
-                log.debug("not watched: %s", error.message)
-        return watched
+        return await _those_of(uris, lambda uri: self._watch_one(uri, request, who, watches))
 
     async def _watch_one(self, uri: str, request: Request, who: Who, watches: Watches) -> None:
         """A decision of its own, with a record of its own: the stream itself ends much later. Raises: BrokerError."""
@@ -255,15 +249,31 @@ class Engine:
             trail.cancelled()
             raise
 
-    def _watch_tasks(self, ids: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
+    async def _watch_tasks(self, ids: object, incoming: Incoming, who: Who, watches: Watches) -> list[str]:
         """Those of `ids` that are tasks of the caller's."""
-        watched: list[str] = []
-        request = Request("tasks/get", incoming.params, who.version, who.view)
-        for public in ids if is_array(ids) else []:
-            with suppress(BrokerError):
-                if self.router.watch_task(public, request, who.caller, who.asker, watches, self.clock.now()):
-                    watched.append(public)
-        return watched
+        request, now = Request("tasks/get", incoming.params, who.version, who.view), self.clock.now()
+        return await _those_of(
+            ids, lambda public: self.router.watch_task(public, request, who.caller, who.asker, watches, now)
+        )
+
+
+async def _those_of(names: object, watch: Callable[[str], Awaitable[None]]) -> list[str]:
+    """Those of `names` that can be watched, in the same order, each once."""
+    wanted = list(dict.fromkeys(name for name in (names if is_array(names) else []) if isinstance(name, str)))
+    refused: set[str] = set()
+
+    async def one(name: str) -> None:
+        try:
+            await watch(name)
+        except BrokerError as error:
+            log.debug("not watched: %s", error.message)
+            refused.add(name)
+
+    for start in range(0, len(wanted), WATCHED_AT_ONCE):
+        async with anyio.create_task_group() as tasks:
+            for name in wanted[start : start + WATCHED_AT_ONCE]:
+                tasks.start_soon(one, name)
+    return [name for name in wanted if name not in refused]
 
 
 def agreed_version(params: dict[str, Any]) -> Version:

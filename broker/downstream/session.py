@@ -22,7 +22,7 @@ from broker.downstream.vigil import is_in_force, may_return
 from broker.errors import InvalidRequest
 from broker.identity.admission import Admission
 from broker.relay.exchange import Emit, Exchange
-from broker.relay.notify import Watches
+from broker.relay.watches import Watches
 
 MAX_PER_PRINCIPAL: Final = 100
 """Sessions that one principal may hold: more than any host opens, less than hurts (F-79)."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from broker.clock import Clock
-from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream, passing_meta
+from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream, passing_params
 from broker.core.extensions import is_foreign
 from broker.core.logs import LogGate, is_at_least
 from broker.core.progress import ProgressGate
@@ -107,9 +107,7 @@ class Exchange:
     def pass_on(self, method: str, params: dict[str, Any]) -> None:
         """A notification of an extension that its caller knows: no more of them than of log messages."""
         if not self._is_over and self._admits():
-            meta = passing_meta(params.get("_meta"))
-            passing = {name: value for name, value in params.items() if name != "_meta"}
-            self._emit(method, {**passing, "_meta": meta} if meta else passing)
+            self._emit(method, passing_params(params))
 
     async def ask(self, question: Question) -> dict[str, Any]:
         """Put a question to the caller: its result as it came.

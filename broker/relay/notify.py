@@ -19,14 +19,10 @@ from broker.core.request import Kind
 from broker.core.rewrite import rewrite_foreign
 from broker.core.standing import Standing
 from broker.core.tasks import STATUS, publish_task_content
-from broker.errors import InvalidParams
 from broker.relay.exchange import Exchange
 from broker.relay.tasks import Task, Tasks, news_of
+from broker.relay.watches import Watches
 from broker.upstream.link import Link
-from broker.upstream.pool import Watching
-
-MAX_WATCHES: Final = 1000
-"""Resources that one caller may watch on one stream; each costs its upstream a subscription."""
 
 LIST_CHANGED: Final = {
     Kind.TOOL: "notifications/tools/list_changed",
@@ -40,60 +36,6 @@ Deliver = Callable[[str, dict[str, Any]], None]
 UPDATED: Final = "notifications/resources/updated"
 PROGRESS: Final = "notifications/progress"
 MESSAGE: Final = "notifications/message"
-
-
-class Watches:
-    """The resources that one caller wants to hear of: counted at their upstreams, given back at the end."""
-
-    def __init__(self) -> None:
-        self._watched: dict[tuple[str, str], Watching] = {}
-        self._tasks: dict[str, tuple[Task, Watching]] = {}
-
-    def __len__(self) -> int:
-        return len(self._watched) + len(self._tasks)
-
-    def add_task(self, task: Task, place: Watching) -> bool:
-        """Hear of a task, if that is not too much."""
-        if task.public not in self._tasks and len(self) < MAX_WATCHES:
-            self._tasks[task.public] = (task, place)
-            place.watch_task(task.own)
-        return task.public in self._tasks
-
-    def has_task(self, task: Task) -> bool:
-        """Whether it is heard of."""
-        return self._tasks.get(task.public, (None,))[0] is task
-
-    async def add(self, place: Watching, own: str) -> None:
-        """Watch a resource. Twice is once. Raises: BrokerError, if the upstream refuses, or there are too many."""
-        if (place.key, own) in self._watched:
-            return
-        if len(self) >= MAX_WATCHES:
-            raise InvalidParams(f"more than {MAX_WATCHES} resources are subscribed")
-        await place.watch(own)
-        self._watched[place.key, own] = place
-
-    async def remove(self, key: str, own: str) -> None:
-        """Watch a resource of that server no more. What is not watched is no error."""
-        place = self._watched.pop((key, own), None)
-        if place is not None:
-            place.unwatch(own)
-
-    def covers(self, server: str, own: str) -> bool:
-        """Whether a resource is watched, or lies below one that is.
-
-        Spec: 2025-11-25 schema, ResourceUpdatedNotification: it "might be a sub-resource of the one that the client
-        actually subscribed to".
-        """
-        return any(server == key and own.startswith(watched) for key, watched in self._watched)
-
-    def clear(self) -> None:
-        """The caller is gone."""
-        for (_, own), place in self._watched.items():
-            place.unwatch(own)
-        for task, place in self._tasks.values():
-            place.unwatch_task(task.own)
-        self._watched.clear()
-        self._tasks.clear()
 
 
 class Stream(Protocol):
@@ -249,12 +191,16 @@ class Hub:
                     told.add(LIST_CHANGED[kind])
                     subscriber.deliver(LIST_CHANGED[kind], {})
 
-    def updated(self, policy: Policy, entry: Entry, concerns: Concerns = concerns_all) -> None:
-        """A resource has changed: tell those who watch it, and may (still) read it (SP-38)."""
+    def updated(
+        self, policy: Policy, entry: Entry, params: Mapping[str, Any], concerns: Concerns = concerns_all
+    ) -> None:
+        """A resource has changed: tell those who watch it, and may (still) read it (SP-38). `params`: what else its
+        server says of that.
+        """
         for subscriber in tuple(self._subscribers):
             is_watched = subscriber.watches.covers(entry.server, entry.own) and concerns(subscriber)
             if is_watched and _visible(policy, subscriber, (entry,)):
-                subscriber.deliver(UPDATED, {"uri": entry.public})
+                subscriber.deliver(UPDATED, {**params, "uri": entry.public})
 
     def task_changed(
         self, policy: Policy, shelf: Shelf, link: Link, method: str, params: dict[str, Any], now: float

@@ -30,11 +30,11 @@ from broker.relay.extensions import extended_server, own_params
 from broker.relay.forward import Forwarder
 from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
-from broker.relay.notify import Watches
 from broker.relay.parking import Parking
 from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks
+from broker.relay.watches import Watches
 from broker.upstream.isolated import Asker
 from broker.upstream.supervise import GONE
 from broker.usage.quotas import NO_HOLD, Quotas
@@ -248,14 +248,14 @@ class Router:
                 params = own_params(now, request, permit, self._tasks)
                 now.pool.pass_on(permit.entry.server, asker, request.method, params)
 
-    def watch_task(
+    async def watch_task(
         self, public: object, who: Request, caller: Caller, asker: Asker, watches: Watches, now: float
-    ) -> bool:
-        """Let `watches` hear of a task, if it is the caller's. Raises: UnknownTask."""
+    ) -> None:
+        """Let `watches` hear of a task of the caller's. Raises: UnknownTask, for any other; BrokerError."""
         task, permit = find_task(
             self.served, self._tasks, Request(who.method, {"taskId": public}, who.version, who.view), caller, now
         )
-        return watches.add_task(task, self.served.pool.watching(permit.entry.server, asker))
+        await watches.add_task(task, self.served.pool.watching(permit.entry.server, asker))
 
     async def discover(self, request: Request, caller: Caller, trail: Trail = NO_TRAIL) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""

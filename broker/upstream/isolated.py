@@ -30,6 +30,7 @@ from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.home import Home
 from broker.upstream.link import Link
+from broker.upstream.listening import Topic
 from broker.upstream.slots import Full, Slot, Slots, Taken
 from broker.upstream.supervise import GONE, Upstream, told_as_trouble
 from broker.upstream.wishes import Wishes
@@ -84,13 +85,13 @@ class Lease:
             self.on_return(self.slot)
 
 
-OnUpdated = Callable[[str, Owner, str], None]
-"""Told that a resource has changed, by the link of one owner: server, owner, own URI."""
+OnUpdated = Callable[[str, Owner, dict[str, Any]], None]
+"""Told that a resource has changed, by the link of one owner: server, owner, parameters with the own URI."""
 OnSaid = Callable[[str, Owner, Link, str, dict[str, Any]], None]
 """Told what a server says of a task, or in words of an extension: server, owner, link, method, parameters."""
 
 
-def ignore_own_update(server: str, owner: Owner, uri: str) -> None:
+def ignore_own_update(server: str, owner: Owner, params: dict[str, Any]) -> None:
     """For links that a reload has left behind."""
 
 
@@ -210,23 +211,19 @@ class Isolated:
         if self._slots.of(owner) is not None:
             self._wishes_of(owner).pass_on(method, params)
 
-    def wishes_of(self, asker: Asker) -> Wishes:
-        """What the asker wants between its calls."""
-        return self._wishes_of(self.owner(asker.principal, asker.session))
-
-    async def watch(self, asker: Asker, uri: str) -> None:
-        """Watch a resource on the asker's link, which stays open for it. Raises: BrokerError."""
+    async def watch(self, asker: Asker, topic: Topic) -> None:
+        """Hear of something on the asker's link, which stays open for it. Raises: BrokerError."""
         lease = await self.lease(asker)
         try:
-            await self._wishes_of(self.owner(asker.principal, asker.session)).watch(lease.link, uri)
+            await self._wishes_of(self.owner(asker.principal, asker.session)).watch(lease.link, topic)
         finally:
             lease.give_back()
 
-    def unwatch(self, asker: Asker, uri: str) -> None:
-        """Watch it no more."""
+    def unwatch(self, asker: Asker, topic: Topic) -> None:
+        """Hear of it no more."""
         wishes = self._wishes.get(self.owner(asker.principal, asker.session))
         if wishes is not None:
-            wishes.unwatch(uri)
+            wishes.unwatch(topic)
 
     def end(self, session: str) -> None:
         """A session has ended: so does its link, with what is in flight on it."""
@@ -331,7 +328,7 @@ class Isolated:
         def on_event(method: str, params: dict[str, Any]) -> None:
             """Lists are those of the supervised link: what changes on this one is none of the others' business."""
             if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):
-                self._on_updated(self._upstream.key, owner, params["uri"])
+                self._on_updated(self._upstream.key, owner, params)
             if method in STATUS or is_foreign(method) or related_task(params) is not None:
                 self._on_said(self._upstream.key, owner, link, method, params)
 

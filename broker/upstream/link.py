@@ -53,6 +53,7 @@ ABANDONED_FOR: Final = 60.0
 heeds a cancellation never answers, one that ignores it may still ask on behalf of a caller who is gone."""
 MAX_ABANDONED: Final = 1000
 """Of these at a time; the oldest are forgotten."""
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 """Spec: 2025-11-25 basic/utilities/cancellation: "The initialize request MUST NOT be cancelled by clients"."""
 
@@ -408,9 +409,7 @@ def belongs_to_link(method: str) -> bool:
     """Whether a notification speaks of the upstream as a whole, whatever stream it came on."""
     if method in STATUS:
         return True  # by the task's id it reaches whose task it is, whoever's stream it came on
-    return method.startswith("notifications/") and method.endswith(
-        ("/list_changed", "/resources/updated", "/subscriptions/acknowledged")
-    )
+    return method.startswith("notifications/") and method.endswith(("/list_changed", "/resources/updated"))
 
 
 def judge_answer(upstream: str, message: dict[str, Any]) -> dict[str, Any]:

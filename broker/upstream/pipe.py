@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 
 from broker.core import wire
+from broker.core.era import META_SUBSCRIPTION
 from broker.core.extensions import is_foreign
 from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
@@ -199,12 +200,22 @@ class PipeLink(Link):
                     self._unsolicited(method, params)  # of a call that has been answered with a task
             case "notifications/cancelled":
                 self._take_back(params)
+            case "notifications/subscriptions/acknowledged":
+                pending = self._subscription(params)
+                if pending is not None:
+                    pending.waiting.notice(method, params)
             case "notifications/message" | "notifications/elicitation/complete":
                 self._on_unaddressed(method, params)
             case _ if is_foreign(method):
                 self._on_unaddressed(method, params)
             case _:
                 self._unsolicited(method, params)
+
+    def _subscription(self, params: dict[str, Any]) -> _Pending | None:
+        """The `subscriptions/listen` that a message says it belongs to."""
+        meta = params.get("_meta")
+        request_id = meta.get(META_SUBSCRIPTION) if is_object(meta) else None
+        return self._pending.get(request_id) if type(request_id) is int else None
 
     def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
         """What names no call goes to whose it is (`upstream/home.py`), or to nobody."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 import anyio
 
 from broker.upstream.isolated import Asker, Isolated, Lease
+from broker.upstream.listening import Topic
 from broker.upstream.supervise import Upstream
-from broker.upstream.wishes import Wishes
 
 
 class Pool:
@@ -75,7 +75,7 @@ class Pool:
             isolated.tell(asker, ROOTS_CHANGED)
 
     def watching(self, key: str, asker: Asker) -> "Watching":
-        """Where the asker's watched resources of this upstream are."""
+        """Where the asker hears of what it watches at this upstream."""
         isolated = self.isolated.get(key)
         return Watching(key, asker, self.upstreams[key] if isolated is None else isolated)
 
@@ -120,31 +120,19 @@ ROOTS_CHANGED: Final = "notifications/roots/list_changed"
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Resources of one upstream, watched for one asker: on its own link, or on the one that all share."""
+    """What one asker hears of at one upstream: on its own link, or on the one that all share."""
 
     key: str
     asker: Asker
     place: Isolated | Upstream
 
-    async def watch(self, uri: str) -> None:
-        """Watch a resource. Raises: BrokerError."""
-        await (self.place.watch(self.asker, uri) if isinstance(self.place, Isolated) else self.place.watch(uri))
+    async def watch(self, topic: Topic) -> None:
+        """Hear of something. Raises: BrokerError."""
+        await (self.place.watch(self.asker, topic) if isinstance(self.place, Isolated) else self.place.watch(topic))
 
-    def unwatch(self, uri: str) -> None:
-        """Watch it no more."""
-        if isinstance(self.place, Isolated):
-            self.place.unwatch(self.asker, uri)
-        else:
-            self.place.unwatch(uri)
-
-    def watch_task(self, own: str) -> None:
-        """Hear of a task of a modern upstream."""
-        self._wishes.watch_task(own)
-
-    def unwatch_task(self, own: str) -> None:
+    def unwatch(self, topic: Topic) -> None:
         """Hear of it no more."""
-        self._wishes.unwatch_task(own)
-
-    @property
-    def _wishes(self) -> Wishes:
-        return self.place.wishes_of(self.asker) if isinstance(self.place, Isolated) else self.place.wishes
+        if isinstance(self.place, Isolated):
+            self.place.unwatch(self.asker, topic)
+        else:
+            self.place.unwatch(topic)

@@ -31,6 +31,7 @@ from broker.upstream.discover import discover, fetch_list, with_list
 from broker.upstream.handshake import Declare
 from broker.upstream.home import NO_HOME, Home
 from broker.upstream.link import Link
+from broker.upstream.listening import Topic
 from broker.upstream.snapshot import Snapshots
 from broker.upstream.wishes import Wishes
 
@@ -50,8 +51,8 @@ OnListing = Callable[[str, Listing, frozenset[Kind]], None]
 Judge = Callable[[str, Listing], Awaitable[Listing]]
 """What of a server's listing may be served, once for each time that it is discovered."""
 
-OnUpdated = Callable[[str, str], None]
-"""Told that a resource has changed: server, own URI."""
+OnUpdated = Callable[[str, dict[str, Any]], None]
+"""Told that a resource has changed: server, and the notification's parameters with the own URI."""
 OnSaid = Callable[[str, Link, str, dict[str, Any]], None]
 """Told what a server says of a task, or in words of an extension: server, the link it came on, method, parameters."""
 OnTurn = Callable[[str], None]
@@ -83,7 +84,7 @@ def no_home(server: str) -> Home:
     return NO_HOME
 
 
-def ignore_update(server: str, uri: str) -> None:
+def ignore_update(server: str, params: dict[str, Any]) -> None:
     """For who has nobody to tell."""
 
 
@@ -246,13 +247,13 @@ class Upstream:
             on_turn=ignore_turn,
         )
 
-    async def watch(self, uri: str) -> None:
-        """Somebody wants to know when a resource changes. Raises: BrokerError."""
-        await self.wishes.watch(self.link(), uri)
+    async def watch(self, topic: Topic) -> None:
+        """Somebody wants to hear of something. Raises: BrokerError."""
+        await self.wishes.watch(self.link(), topic)
 
-    def unwatch(self, uri: str) -> None:
-        """One less wants to know."""
-        self.wishes.unwatch(uri)
+    def unwatch(self, topic: Topic) -> None:
+        """One less does."""
+        self.wishes.unwatch(topic)
 
     def touch(self, kind: Kind) -> None:
         """Somebody asked for this list: refresh it if it is older than its time to live."""
@@ -409,10 +410,8 @@ class Upstream:
     def _on_event(self, link: Link, method: str, params: dict[str, Any]) -> None:
         if method in STATUS or is_foreign(method) or related_task(params) is not None:
             self._supplies.on_said(self.key, link, method, params)
-        if method == "notifications/subscriptions/acknowledged":
-            self._acknowledged.set()
         if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):
-            self._supplies.on_updated(self.key, params["uri"])
+            self._supplies.on_updated(self.key, params)
         _, kinds = _ANNOUNCED.get(method, ("", ()))
         for kind in kinds:
             self._fresh[kind].announced = True

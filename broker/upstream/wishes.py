@@ -6,25 +6,25 @@ notifications; a modern one by `subscriptions/listen` alone (a log level goes wi
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 
 from broker.clock import Clock
-from broker.core.era import TASKS, is_modern
+from broker.core.era import is_modern
 from broker.core.logs import more_verbose
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotWatched, UpstreamTimedOut, UpstreamUnavailable
 from broker.upstream.connect import reason
 from broker.upstream.link import Link
+from broker.upstream.listening import RESOURCES, Stream, Topic, filter_of, topics_of
 
 log = logging.getLogger(__name__)
 
 MAX_TO_PASS: Final = 100
 """Notifications of callers that may wait for one upstream; the oldest go first, since nobody waits for them."""
-LISTEN_RETRY: Final = 30.0
-"""Seconds between attempts to subscribe to an upstream's announcements."""
-
 
 NO_LISTS: Final[Mapping[str, Any]] = {}
 
@@ -41,14 +41,20 @@ class Wishes:
         self.timeout = timeout
         self._log_level: str | None = None
         """The most verbose level that anybody asked for."""
-        self._watched: Counter[str] = Counter()
-        """Own URIs of resources that callers watch, and how many do."""
-        self._watched_tasks: Counter[str] = Counter()
-        """Own ids of tasks of a modern upstream, likewise."""
-        self._subscribed: set[str] = set()
-        """Those that `_link` has been asked for."""
+        self._watched: Counter[Topic] = Counter()
+        """What callers watch, and how many do; tasks are watched at a modern upstream alone."""
+        self._subscribed: set[Topic] = set()
+        """What `_link` has been asked for, in the legacy era."""
         self._link: Link | None = None
         """The connection that we last spoke on."""
+        self._locks: dict[Topic, anyio.Lock] = {}
+        """Held while a legacy upstream is asked, or asked no more, for a resource: on HTTP two requests may overtake
+        each other, and an upstream that hears the opposite last would say nothing from there on."""
+        self._told: dict[Topic, bool] = {}
+        """What a modern upstream was asked for, and whether it has agreed."""
+        self._over: Link | None = None
+        """The last connection on which nobody listens any more."""
+        self._settled = anyio.Event()
         self._to_tell: set[str] = set()
         self._to_pass: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_TO_PASS)
         self._said = anyio.Event()
@@ -56,7 +62,7 @@ class Wishes:
     @property
     def has_watches(self) -> bool:
         """Whether any resource or task is watched."""
-        return bool(self._watched or self._watched_tasks)
+        return bool(self._watched)
 
     def want_logs(self, level: str) -> None:
         """Somebody wants to read what the upstream logs from `level` on. A legacy one is told, if it is quieter."""
@@ -65,36 +71,57 @@ class Wishes:
             self._log_level = wanted
             self._said.set()
 
-    async def watch(self, link: Link, uri: str) -> None:
-        """Somebody wants to know when a resource changes. The first to ask makes us ask the upstream.
+    async def watch(self, link: Link, topic: Topic) -> None:
+        """Somebody wants to hear of something. The first to ask makes us ask the upstream; once this returns, no change
+        is missed.
 
-        Raises: BrokerError, if that fails.
+        Raises: BrokerError, if the upstream cannot be asked, or does not agree.
         """
-        if not self._watched[uri] and not is_modern(link.version):
-            await link.request("resources/subscribe", {"uri": uri}, timeout=self.timeout)
-            self._speaks_on(link)
-            self._subscribed.add(uri)
-        self._watched[uri] += 1
+        if is_modern(link.version):
+            self._watched[topic] += 1
+            self._said.set()
+            try:
+                await self._agreement(link, topic)
+            except BaseException:
+                self.unwatch(topic)
+                raise
+            return
+        async with self._alone(topic):
+            if self._link is not link or topic not in self._subscribed:
+                await link.request("resources/subscribe", {"uri": topic.own}, timeout=self.timeout)
+                self._speaks_on(link)
+                self._subscribed.add(topic)
+            self._watched[topic] += 1
+
+    def unwatch(self, topic: Topic) -> None:
+        """One less wants to hear of it; the last one makes us say so to the upstream, soon."""
+        self._watched[topic] -= 1
+        if self._watched[topic] <= 0:
+            del self._watched[topic]
         self._said.set()
 
-    def unwatch(self, uri: str) -> None:
-        """One less wants to know; the last one makes us say so to the upstream, soon."""
-        self._watched[uri] -= 1
-        if self._watched[uri] <= 0:
-            del self._watched[uri]
-        self._said.set()
+    async def _agreement(self, link: Link, topic: Topic) -> None:
+        """Wait until a modern upstream has answered. Raises: BrokerError, if it does not agree."""
+        with anyio.move_on_after(self.timeout):
+            while topic not in self._told:
+                if link is self._over:
+                    raise UpstreamUnavailable(link.upstream, link.lost or "its link was closed")
+                await self._settled.wait()
+            if not self._told[topic]:
+                raise NotWatched(link.upstream)
+            return
+        raise UpstreamTimedOut(link.upstream, self.timeout)
 
-    def watch_task(self, own: str) -> None:
-        """Somebody wants to hear of a task of a modern upstream."""
-        self._watched_tasks[own] += 1
-        self._said.set()
-
-    def unwatch_task(self, own: str) -> None:
-        """One less does."""
-        self._watched_tasks[own] -= 1
-        if self._watched_tasks[own] <= 0:
-            del self._watched_tasks[own]
-        self._said.set()
+    @asynccontextmanager
+    async def _alone(self, topic: Topic) -> AsyncGenerator[None, None]:
+        """One at a time for each topic."""
+        lock = self._locks.setdefault(topic, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and self._locks.get(topic) is lock:
+                del self._locks[topic]
 
     def tell(self, method: str) -> None:
         """Send a notification, soon, if the upstream is there and of the era that knows it."""
@@ -115,17 +142,23 @@ class Wishes:
             if self._log_level != level and link.peer.has("logging"):
                 level = self._log_level
                 await self._say(link, "logging/setLevel", {"level": level})
-            for uri in self._watched.keys() - self._subscribed:
-                self._subscribed.add(uri)
-                await self._say(link, "resources/subscribe", {"uri": uri})
-            for uri in self._subscribed - self._watched.keys():
-                self._subscribed.discard(uri)
-                await self._say(link, "resources/unsubscribe", {"uri": uri})
+            for topic in self._watched.keys() ^ self._subscribed:
+                await self._bring_in_line(link, topic)
             while self._to_tell:
                 await link.notify(self._to_tell.pop())
             while self._to_pass:
                 await link.notify(*self._to_pass.popleft())
             await self._said.wait()
+
+    async def _bring_in_line(self, link: Link, topic: Topic) -> None:
+        """Ask a legacy upstream for what is watched, and no more for what is not: as it is now, not as it was."""
+        async with self._alone(topic):
+            is_wanted = topic in self._watched
+            if topic.field != RESOURCES or is_wanted == (topic in self._subscribed):
+                return
+            (self._subscribed.add if is_wanted else self._subscribed.discard)(topic)
+            method = "resources/subscribe" if is_wanted else "resources/unsubscribe"
+            await self._say(link, method, {"uri": topic.own})
 
     def _speaks_on(self, link: Link) -> None:
         if self._link is not link:
@@ -141,40 +174,51 @@ class Wishes:
     async def listen(
         self, link: Link, lists: Mapping[str, Any] = NO_LISTS, on_settled: Callable[[], None] = ignore_acknowledgement
     ) -> None:
-        """Ask a modern upstream to announce changes of `lists` and of what is watched; again when that ends, or when
-        other resources are watched. `on_settled`: called when there is nothing to ask for, or an attempt has ended.
+        """Ask a modern upstream to announce changes of `lists` and of what is watched; again when that is something
+        else. `on_settled`: called when there is nothing to ask for, or an attempt was acknowledged, or has ended.
         """
+
+        def settled(stream: Stream | None) -> None:
+            asked = topics_of(stream.wanted) if stream is not None else ()
+            self._learn({topic: stream is not None and topic in stream.agreed for topic in asked})
+            on_settled()
+
+        try:
+            async with anyio.create_task_group() as streams:
+                await self._follow(link, lists, settled, streams)
+                streams.cancel_scope.cancel()
+        finally:
+            self._over = link
+            self._learn({})
+
+    async def _follow(
+        self,
+        link: Link,
+        lists: Mapping[str, Any],
+        on_settled: Callable[[Stream | None], None],
+        streams: anyio.abc.TaskGroup,
+    ) -> None:
+        current: Stream | None = None
         while link.lost is None:
             self._said = anyio.Event()
-            watched = self._everything_watched()
-            wanted = {**lists, **watched}
+            wanted = {**lists, **filter_of(self._watched)}
             if not wanted:
-                on_settled()
-                await self._said.wait()
-                continue
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._subscribe, link, wanted, on_settled)
-                while self._everything_watched() == watched:
-                    await self._said.wait()
-                    self._said = anyio.Event()
-                tasks.cancel_scope.cancel()
+                if current is not None:
+                    current.scope.cancel()
+                current = None
+                on_settled(None)
+            elif current is None or wanted != current.wanted:
+                # What is asked for no more may be asked for again before the new stream is there: that waits for it.
+                self._learn({topic: told for topic, told in self._told.items() if topic in topics_of(wanted)})
+                current = Stream(link, self._clock, wanted, current, on_settled)
+                streams.start_soon(current.run)
+                with anyio.move_on_after(self.timeout):
+                    await current.settled.wait()
+                if not current.settled.is_set():
+                    current.settle()
+            await self._said.wait()
 
-    def _everything_watched(self) -> dict[str, list[str]]:
-        every = {"resourceSubscriptions": sorted(self._watched), "taskIds": sorted(self._watched_tasks)}
-        return {name: watched for name, watched in every.items() if watched}
-
-    async def _subscribe(self, link: Link, wanted: Mapping[str, Any], on_settled: Callable[[], None]) -> None:
-        while True:
-            try:
-                await link.request(
-                    "subscriptions/listen",
-                    {"notifications": wanted},
-                    timeout=float("inf"),
-                    on_notice=link.on_event,
-                    # Only who knows the extension may hear of tasks; those for whom we ask do.
-                    capabilities={"extensions": {TASKS: {}}} if "taskIds" in wanted else None,
-                )
-            except BrokerError as error:
-                log.debug("%s: no announcements: %s", link.upstream, error.message)
-            on_settled()
-            await self._clock.sleep(LISTEN_RETRY)
+    def _learn(self, told: dict[Topic, bool]) -> None:
+        self._told = told
+        self._settled.set()
+        self._settled = anyio.Event()

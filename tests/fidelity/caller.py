@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -77,6 +77,10 @@ class Asked(Caller):
             if notice["method"] == "notifications/progress" and "progressToken" in notice["params"]:
                 assert notice["params"].pop("progressToken") == token, notice
 
+    def hearing(self) -> AbstractAsyncContextManager[None]:
+        """While this is entered, what belongs to no request can be heard."""
+        return nullcontext()
+
     async def all_of(self, field: str) -> Json:
         """A list to its end: the pages as one."""
         whole: Json = {field: []}
@@ -97,7 +101,8 @@ class AskedPipe(Asked, Pipe):
 
 
 class AskedWeb(Asked, Web):
-    pass
+    def hearing(self) -> AbstractAsyncContextManager[None]:
+        return self.listening()
 
 
 @asynccontextmanager

@@ -94,6 +94,7 @@ DEEDS = (
     "url_required",
     "complete_url",
     "speaks",
+    "touch",
 )
 """Tools that do something; see upstream.py. Further ones ask: `ask_<question>`."""
 
@@ -256,7 +257,7 @@ OF_ERA: dict[str, Json] = {
 CAPABILITIES: Json = {
     "tools": {"listChanged": True},
     "prompts": {"listChanged": True},
-    "resources": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
     "completions": {},
     "logging": {},
 }

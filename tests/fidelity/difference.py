@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from tests.fidelity.features import LEGACY, MODERN, Json, Names
+from tests.fidelity.names import LEGACY, MODERN, Json, Names
 
 META = "io.modelcontextprotocol/"
 HOP = {META + name for name in ("protocolVersion", "clientInfo", "logLevel", "serverInfo", "subscriptionId")} | {

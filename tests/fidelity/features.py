@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -11,31 +10,10 @@ from typing import Any
 from tests.e2e.brokers import TIMEOUT
 from tests.fidelity import content
 from tests.fidelity.caller import Asked
+from tests.fidelity.names import LEGACY, MODERN, Json, Names, Pair, Run
+from tests.fidelity.watching import listen, subscribe
 
-Json = dict[str, Any]
-Pair = tuple[str, str]
-"""Eras of caller and upstream."""
 _LABELS = count(1)
-LEGACY, MODERN = "legacy", "modern"
-
-
-@dataclass(frozen=True)
-class Names:
-    """Own names of the upstream's things as this caller has them; `key` is empty when it is asked directly."""
-
-    key: str = ""
-    tools: tuple[tuple[str, str], ...] = ()
-
-    def name(self, own: str) -> str:
-        return dict(self.tools).get(own, f"{self.key}__{own}" if self.key else own)
-
-    def uri(self, own: str) -> str:
-        if not self.key or own.startswith("http"):
-            return own
-        return f"ui://{self.key}+{own.removeprefix('ui://')}" if own.startswith("ui://") else f"{self.key}+{own}"
-
-
-Run = Callable[[Asked, Names], Awaitable[Json]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +25,7 @@ class Feature:
     phase: int = 1
     """Those of the second phase come when all cells have done the first: they may spoil a link for the others."""
     needs_own_link: bool = False
-    """Only where no other cell shares the upstream's link: with a stdio front."""
+    """Only where no other cell shares the upstream's link."""
 
 
 def call(tool: str, arguments: Json | None = None, meta: Json | None = None) -> Run:
@@ -226,6 +204,8 @@ FEATURES: list[Feature] = [
     Feature("ask: URL required (-32042)", labelled, frozenset({(LEGACY, LEGACY), (MODERN, LEGACY), (MODERN, MODERN)})),
     Feature("elicitation complete", call("complete_url"), frozenset({(LEGACY, LEGACY), (MODERN, LEGACY)})),
     Feature("roots changed", roots_changed, frozenset({(LEGACY, LEGACY)})),
+    Feature("subscribe", subscribe, frozenset({(LEGACY, LEGACY), (LEGACY, MODERN)})),
+    Feature("listen", listen, frozenset({(MODERN, LEGACY), (MODERN, MODERN)})),
     Feature("extension: a method", foreign),
     Feature("extension: a notification", call("speaks")),
     Feature("apps: a page calls its tool", page),
@@ -236,8 +216,3 @@ FEATURES: list[Feature] = [
     Feature("logs after a cancellation", logs_at_debug, phase=2, needs_own_link=True),
 ]
 PHASES = (1, 2)
-
-NOT_YET: dict[str, str] = {
-    "FID-1": "resources/subscribe, subscriptions/listen and resources/updated",
-}
-"""What the broker does not carry yet, and so nobody asks for here."""

@@ -12,11 +12,14 @@ from typing import Any
 from tests.e2e.brokers import Brokers, Json, Served, command, environment
 from tests.fidelity.caller import OF_ERA, Asked, pipe, web
 from tests.fidelity.difference import difference, expected, own, plain
-from tests.fidelity.features import FEATURES, LEGACY, MODERN, PHASES, Feature, Names
+from tests.fidelity.features import FEATURES, PHASES, Feature
+from tests.fidelity.names import LEGACY, MODERN, Names
 from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers
 
 ERAS = (LEGACY, MODERN)
 KINDS = ((LEGACY, "stdio"), (LEGACY, "http"), (LEGACY, "sse"), (MODERN, "stdio"), (MODERN, "http"))
+ISOLATIONS = ("caller", "session")
+"""Beside `shared`. A stdio front has one caller, whose links are its own in any case."""
 OK, NOT_THERE = "ok", "-"
 AT_ONCE = 4
 
@@ -30,13 +33,25 @@ class Cell:
     upstream: str
     transport: str
     count: int
+    isolation: str = "shared"
 
     def __str__(self) -> str:
-        return f"{self.front}/{self.caller} -> {self.upstream}/{self.transport} x{self.count}"
+        apart = "" if self.isolation == "shared" else f" for each {self.isolation}"
+        return f"{self.front}/{self.caller} -> {self.upstream}/{self.transport} x{self.count}{apart}"
 
     @property
     def key(self) -> str:
-        return f"{self.upstream}-{self.transport}"
+        """Of its server; those with links that callers do not share are servers of their own."""
+        return key_of(self.upstream, self.transport, self.isolation)
+
+    @property
+    def has_own_link(self) -> bool:
+        """Whether no other cell uses its link: one caller in all, or a session that has its own."""
+        return self.front == "stdio" or (self.isolation == "session" and self.caller == LEGACY)
+
+
+def key_of(upstream: str, transport: str, isolation: str) -> str:
+    return f"{upstream}-{transport}" if isolation == "shared" else f"{upstream}-{transport}-{isolation}"
 
 
 CELLS = [
@@ -45,6 +60,11 @@ CELLS = [
     for caller in ERAS
     for upstream, transport in KINDS
     for count in (1, 3)
+] + [
+    Cell("http", caller, upstream, transport, 1, isolation)
+    for isolation in ISOLATIONS
+    for caller in ERAS
+    for upstream, transport in KINDS
 ]
 Record = dict[str, Any]
 """Title -> what happened; an exception is a record too."""
@@ -72,7 +92,7 @@ class Matrix:
         self.peers, self.brokers = Peers(directory), Brokers(directory)
         self.urls: dict[str, str] = {}
         self.served: Served | None = None
-        self._locks = {f"{era}-{transport}": asyncio.Lock() for era, transport in KINDS}
+        self._locks = {cell.key: asyncio.Lock() for cell in CELLS}
 
     def close(self) -> None:
         self.brokers.close()
@@ -89,10 +109,17 @@ class Matrix:
         while not all(file.exists() for file in files.values()) and time.monotonic() < deadline:
             time.sleep(POLL)
         self.urls = {key: file.read_text(encoding="utf-8") for key, file in files.items()}
-        servers = {f"{era}-{transport}": self.server(era, transport) for era, transport in KINDS}
+        servers = {key_of(*kind, "shared"): self.server(*kind) for kind in KINDS}
+        apart = {
+            key_of(*kind, isolation): {**self.server(*kind), "isolation": isolation}
+            for kind in KINDS
+            for isolation in ISOLATIONS
+        }
         groups = {f"three-{key}": ["decoy-a", key, "decoy-b"] for key in servers}
         self.served = self.brokers.serve(
-            self.brokers.configure({"decoy-a": self.decoy(), **servers, "decoy-b": self.decoy()}, groups=groups)
+            self.brokers.configure(
+                {"decoy-a": self.decoy(), **servers, **apart, "decoy-b": self.decoy()}, groups=groups
+            )
         )
 
     def argv(self, era: str, transport: str, *more: str) -> list[str]:
@@ -160,7 +187,8 @@ class Matrix:
         try:
             async with self.through(cell) as caller:
                 names = await public_names(caller, cell.key)
-                record = await converse(caller, names, cell.caller, cell.upstream, phases)
+                skipped = {one.title for one in FEATURES if one.needs_own_link and not cell.has_own_link}
+                record = await converse(caller, names, cell.caller, cell.upstream, phases, skipped)
         except Exception as error:
             return {one.title: [f"the conversation broke: {error!r}"] for one in FEATURES if one.phase in phases}
         rows: dict[str, list[str]] = {}
@@ -183,15 +211,18 @@ async def public_names(caller: Asked, key: str) -> Names:
 
 
 async def converse(
-    caller: Asked, names: Names, era: str, upstream: str | None, phases: Collection[int] = PHASES
+    caller: Asked,
+    names: Names,
+    era: str,
+    upstream: str | None,
+    phases: Collection[int] = PHASES,
+    skipped: Collection[str] = (),
 ) -> Record:
     """All features that the caller's era and the upstream's have; without a broker the caller's decides (None)."""
     record: Record = {}
     for feature in FEATURES:
-        if feature.needs_own_link and names.key and not hasattr(caller, "process"):
-            continue
         pairs = {(era, one) for one in ERAS if upstream in (None, one)}
-        if feature.phase in phases and (feature.only is None or pairs & feature.only):
+        if feature.title not in skipped and feature.phase in phases and (feature.only is None or pairs & feature.only):
             record[feature.title] = await attempt(feature, caller, names)
     return record
 

@@ -46,6 +46,9 @@ class Connection:
         self.level: str | None = "debug"
         self.capabilities: Json = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.watched: set[str] = set()
+        self.push: Write | None = None
+        """Sends what belongs to no request, while there is a stream for it."""
 
 
 class Call:
@@ -102,6 +105,7 @@ class Server:
     def __init__(self, era: str) -> None:
         self.era = era
         self.sessions: dict[str, Connection] = {}
+        """Those of HTTP, by id; the one of a pipe has none."""
         self._serials = itertools.count(1)
 
     async def answer(self, call: Call) -> Json:
@@ -177,13 +181,14 @@ class Server:
     async def stdio(self) -> None:
         reader = asyncio.StreamReader(limit=2**24)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        connection = Connection()
+        connection = self.sessions[""] = Connection()
 
         async def write(message: Json) -> None:
             view = memoryview(json.dumps(message).encode() + b"\n")
             while view:
                 view = view[os.write(1, view) :]
 
+        connection.push = write
         while line := await reader.readline():
             if line.strip():
                 self.take(connection, json.loads(line), write)
@@ -206,11 +211,13 @@ class Server:
         if request.method == "DELETE" and self.era == "legacy":
             self.sessions.pop(request.headers.get("mcp-session-id", ""), None)
             return await out.whole(200, b"", {"Connection": "close"})
+        session = request.headers.get("mcp-session-id")
+        if request.method == "GET" and self.era == "legacy" and session in self.sessions:
+            return await self._on_get(reader, out, self.sessions[session or ""])
         if request.method != "POST":
             return await out.whole(405, b"", {"Allow": "POST", "Connection": "close"})
         message = json.loads(request.body)
         headers = {"Connection": "close"}
-        session = request.headers.get("mcp-session-id")
         if self.era == "legacy":
             if message.get("method") == "initialize":
                 session = uuid.uuid4().hex
@@ -252,12 +259,26 @@ class Server:
             end.cancel()
         return None
 
+    async def _on_get(self, reader: asyncio.StreamReader, out: Out, connection: Connection) -> None:
+        """The stream of a session, until its reader goes."""
+
+        async def push(message: Json) -> None:
+            with suppress(ConnectionError):
+                await out.chunk(b"event: message\ndata: " + json.dumps(message).encode() + b"\n\n")
+
+        await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        connection.push = push
+        await reader.read(1)
+        if connection.push is push:
+            connection.push = None
+
     async def _on_sse(self, reader: asyncio.StreamReader, out: Out, request: Request) -> None:
         path, _, session = request.path.partition("?")
         if path == "/messages" and session in self.sessions:
             await out.whole(202, b"", {"Connection": "close"})
             connection = self.sessions[session]
-            self.take(connection, json.loads(request.body), connection.write)  # type: ignore[attr-defined]
+            assert connection.push is not None
+            self.take(connection, json.loads(request.body), connection.push)
             return
         if path != "/sse" or request.method != "GET":
             return await out.whole(405, b"", {"Connection": "close"})
@@ -273,7 +294,7 @@ class Server:
             with suppress(ConnectionError):
                 await event(b"message", json.dumps(message).encode())
 
-        connection.write = write  # type: ignore[attr-defined]
+        connection.push = write
         await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
         await event(b"endpoint", f"/messages?{session}".encode())
         await reader.read(1)

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import Tell
 from tests.fidelity.difference import difference, own
-from tests.fidelity.features import LEGACY, MODERN, Names
 from tests.fidelity.matrix import CELLS, Cell, Matrix, Outcome, table
+from tests.fidelity.names import LEGACY, MODERN, Names
 
 PIPES = [
     Cell("stdio", caller, upstream, transport, 3)

@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from tests.fidelity import content
-from tests.fidelity.raw import Call, Json, Refused, Server
+from tests.fidelity.raw import META, Call, Json, Refused, Server
 
 READ_CACHING = {"ttlMs": 5000, "cacheScope": "public"}
+UPDATED = "notifications/resources/updated"
 PATIENCE = 5.0
 """Seconds that a tool waits for what another message must bring."""
 
@@ -22,6 +23,8 @@ class Upstream(Server):
         self.cancelled: set[str] = set()
         self.tasks: dict[str, Json] = {}
         self.visited: set[str] = set()
+        self.listening: dict[Call, Json] = {}
+        """Open streams of changes, and what each brings."""
         self.roots_changes = 0
         self.changed = asyncio.Event()
 
@@ -61,6 +64,10 @@ class Upstream(Server):
             case "probe/echo":
                 given = {name: value for name, value in call.params.items() if name != "_meta"}
                 return {"given": given, "uri": given["uri"], "_meta": content.META, **content.UNKNOWN}
+            case "resources/subscribe" | "resources/unsubscribe" if not call.is_modern:
+                return self._watch(call, call.params["uri"])
+            case "subscriptions/listen" if call.is_modern:
+                return await self._listen(call, call.params["notifications"])
             case "tasks/list" if not call.is_modern:
                 return {"tasks": list(self.tasks.values())}
             case "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" if call.params["taskId"] in self.tasks:
@@ -84,6 +91,42 @@ class Upstream(Server):
             data = {"data": {"uri": uri}} if call.is_modern else {}
             raise Refused(-32602 if call.is_modern else -32002, "Resource not found", **data)
         return {"contents": contents, "_meta": content.META, **content.UNKNOWN}
+
+    def _watch(self, call: Call, uri: str) -> Json:
+        if call.method == "resources/unsubscribe":
+            call.connection.watched.discard(uri)
+        elif content.contents_of(uri) is None:
+            raise Refused(-32002, "Resource not found")
+        else:
+            call.connection.watched.add(uri)
+        return {}
+
+    async def _listen(self, call: Call, wanted: Json) -> Json:
+        """A stream of what is asked for, and is there."""
+        known = [uri for uri in wanted.get("resourceSubscriptions", []) if content.contents_of(uri) is not None]
+        agreed = {"resourceSubscriptions": known} if known else {}
+        tag = {"_meta": {META + "subscriptionId": call.id}}
+        await call.notify("notifications/subscriptions/acknowledged", {"notifications": agreed, **tag})
+        self.listening[call] = agreed
+        try:
+            await asyncio.Event().wait()
+        finally:
+            del self.listening[call]
+        return {}
+
+    async def _do_touch(self, call: Call, arguments: Json) -> Json:
+        """Resources have changed: all are told who wanted to know."""
+        for uri in arguments["uris"]:
+            params = {"uri": uri, "_meta": content.META, "x": [1]}
+            for connection in self.sessions.values():
+                if uri in connection.watched and connection.push is not None:
+                    await connection.push({"jsonrpc": "2.0", "method": UPDATED, "params": params})
+            for listening, agreed in tuple(self.listening.items()):
+                if uri in agreed.get("resourceSubscriptions", []):
+                    tag = {**content.META, META + "subscriptionId": listening.id}
+                    with suppress(ConnectionError):  # its reader goes this moment
+                        await listening.notify(UPDATED, {**params, "_meta": tag})
+        return {"content": []}
 
     async def _prompt(self, call: Call, name: str) -> Json:
         if name == "asks":

@@ -97,6 +97,8 @@ class Fake:
     """By tool name, or by method."""
     asked: list[Asked] = field(default_factory=list[Asked])
     """Calls, without handshakes and lists."""
+    agree: Callable[[Json], Json] = lambda asked: asked
+    """What it acknowledges of a `subscriptions/listen`."""
     cancelled: list[str] = field(default_factory=list[str])
     changed: anyio.Event = field(default_factory=anyio.Event)
     """Set at each call and each cancellation; `until` renews it."""
@@ -141,8 +143,8 @@ class Fake:
             found: Json = {LISTS[listed].member: self.lists()[listed]}
             return found if self.ttl_ms is None else {**found, "ttlMs": self.ttl_ms, "cacheScope": "public"}
         if asked.method == "subscriptions/listen":
-            assert self.link is not None
-            self.link.on_event("notifications/subscriptions/acknowledged", {})
+            agreed = self.agree(asked.params["notifications"])
+            asked.waiting.notice("notifications/subscriptions/acknowledged", {"notifications": agreed})
             await anyio.sleep_forever()
         if asked.method in ("server/discover", "initialize"):
             raise Refuse(-32601)

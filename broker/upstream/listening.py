@@ -1,0 +1,110 @@
+"""`subscriptions/listen` at a modern upstream: one stream of changes, and another in its place when more is wanted.
+
+A stream is closed only once the next one is acknowledged, so that no change falls in between.
+Spec: 2026-07-28 basic/patterns/subscriptions.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import anyio
+
+from broker.clock import Clock
+from broker.core.era import TASKS
+from broker.core.shape import is_array, is_object
+from broker.errors import BrokerError
+from broker.upstream.link import ACKNOWLEDGED, Link
+
+log = logging.getLogger(__name__)
+
+LISTEN_RETRY: Final = 30.0
+"""Seconds between attempts to subscribe to an upstream's announcements."""
+
+
+class Topic(NamedTuple):
+    """One thing to hear of: the filter's field, and the upstream's own URI or id in it."""
+
+    field: str
+    own: str
+
+
+RESOURCES: Final = "resourceSubscriptions"
+TASK_IDS: Final = "taskIds"
+
+
+def resource(uri: str) -> Topic:
+    """Changes of a resource."""
+    return Topic(RESOURCES, uri)
+
+
+def task(own: str) -> Topic:
+    """Changes of a task."""
+    return Topic(TASK_IDS, own)
+
+
+def filter_of(topics: Iterable[Topic]) -> dict[str, list[str]]:
+    """The `notifications` of a request that asks for `topics`."""
+    found: dict[str, list[str]] = {}
+    for one in sorted(topics):
+        found.setdefault(one.field, []).append(one.own)
+    return found
+
+
+def topics_of(notifications: object) -> frozenset[Topic]:
+    """The topics of an acknowledgement; what is none is left out."""
+    found: set[Topic] = set()
+    for name in (RESOURCES, TASK_IDS):
+        owns = notifications.get(name) if is_object(notifications) else None
+        found |= {Topic(name, own) for own in owns if isinstance(own, str)} if is_array(owns) else set()
+    return frozenset(found)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One filter, asked for until `scope` is cancelled: again after each end, since ends are not what is wanted."""
+
+    link: Link
+    clock: Clock
+    wanted: Mapping[str, Any]
+    before: "Stream | None"
+    """Whose place it takes."""
+    on_settled: Callable[["Stream"], None]
+    """Told each time that the upstream has acknowledged it, or that an attempt has ended."""
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    agreed: frozenset[Topic] = frozenset()
+    """What the upstream has agreed to tell."""
+
+    async def run(self) -> None:
+        """Listen, until cancelled."""
+        with self.scope:
+            while True:
+                try:
+                    await self.link.request(
+                        "subscriptions/listen",
+                        {"notifications": self.wanted},
+                        timeout=float("inf"),
+                        on_notice=self._on_notice,
+                        # Only who knows the extension may hear of tasks; those for whom we ask do.
+                        capabilities={"extensions": {TASKS: {}}} if TASK_IDS in self.wanted else None,
+                    )
+                except BrokerError as error:
+                    log.debug("%s: no announcements: %s", self.link.upstream, error.message)
+                self.settle()
+                await self.clock.sleep(LISTEN_RETRY)
+
+    def settle(self) -> None:
+        """It brings what it will bring, for now: the stream before it is of no use any more."""
+        if self.before is not None:
+            self.before.scope.cancel()
+            self.before = None
+        self.settled.set()
+        self.on_settled(self)
+
+    def _on_notice(self, method: str, params: dict[str, Any]) -> None:
+        if method != ACKNOWLEDGED:
+            return self.link.on_event(method, params)
+        self.agreed = topics_of(params.get("notifications"))
+        self.settle()
