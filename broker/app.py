@@ -3,6 +3,7 @@
 A `Broker` is one live configuration behind an `Engine`; a front, given the engine, is what callers reach.
 """
 
+import logging
 import secrets
 import signal
 import sys
@@ -17,10 +18,13 @@ from anyio.abc import TaskStatus
 from broker.clock import Clock, SystemClock
 from broker.compiled import problems_of, state_directory
 from broker.config import ConfigError, Loaded
+from broker.core.amount import amount_text
+from broker.core.budget import Limit
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.lifecycle import Phase
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
+from broker.errors import Unrecorded
 from broker.generation import Generation, OnlyCaller
 from broker.guardrails.guards import Guards, NoGuards
 from broker.relay.notify import Hub
@@ -28,10 +32,12 @@ from broker.relay.parking import Parking
 from broker.relay.router import Router
 from broker.upstream.fleet import Fleet
 from broker.upstream.pool import Swap
-from broker.usage.assembly import audit_of, meter_of
-from broker.usage.audit import LineAudit
+from broker.usage.assembly import audit_of, budgets_of, meter_of
+from broker.usage.audit import NOBODY, LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.quotas import Quotas
+
+log = logging.getLogger(__name__)
 
 Front = Callable[["Broker"], Awaitable[None]]
 """Serves callers until it is done: the host has closed the pipe, or `broker.engine.closing` is set."""
@@ -95,7 +101,11 @@ class Broker:
         self.audit = audit_of(
             loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes, self.meter
         )
-        self.quotas = Quotas(self.clock, lambda: self.generation.limits)
+        self.budgets = budgets_of(
+            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation, self._warned
+        )
+        """What calls cost: it outlives a configuration too."""
+        self.quotas = Quotas(self.clock, lambda: self.generation.limits, self.budgets)
         """What is counted against limits: it outlives a configuration."""
         router = Router(self.generation, self.parking, hub.tasks, self.quotas)
         self.engine = Engine(router, hub, self.clock, self.audit)
@@ -122,11 +132,21 @@ class Broker:
         for word, number in (("hit", views.hits), ("miss", views.misses)):
             found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
         found += self.quotas.counters.gauges()
+        found += self.budgets.gauges()
         if isinstance(self.audit, LineAudit):
             writer = self.audit.book.writer
             found.append(Gauge("audit_lost", "Audit records that were dropped.", writer.lost, is_counter=True))
             found.append(Gauge("audit_failing", "1: the audit cannot be written.", int(writer.is_failing)))
         return found
+
+    async def _warned(self, limit: Limit, used: int) -> None:
+        """A budget is nearly used up."""
+        said = f"{amount_text(used)} of {amount_text(limit.amount)} are spent"
+        log.warning("the budget %s is nearly used up: %s", limit.rule, said)
+        try:
+            await self.audit.did(NOBODY, "budget.warning", limit.rule, "done", said)
+        except Unrecorded:
+            log.error("that could not be recorded")
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:
@@ -134,7 +154,7 @@ class Broker:
 
         Raises: ConfigError, before any is started, if a guardrail cannot be used (F-101).
         """
-        async with self.audit.running(), anyio.create_task_group() as self._tasks:
+        async with self.audit.running(), self.budgets.running(), anyio.create_task_group() as self._tasks:
             self._guards_left = await self._start_guards(self.generation, self.loaded)
             async with self.fleet.running(), self.parking.running():
                 self.fleet.take(Swap.first(self.generation.pool), self.drain)

@@ -225,9 +225,28 @@ class LimitReached(BrokerError):
         self.level, self.limit = level, limit
         seconds = max(1, ceil(retry_after))
         super().__init__(
-            f"{level.replace(':', ' ', 1)} has reached its limit of {limit}: try again in {seconds} s",
+            f"{shown_level(level)} has reached its limit of {limit}: try again in {seconds} s",
             {"level": level, "limit": limit, "retryAfter": seconds},
         )
+
+
+class BudgetReached(LimitReached):
+    """What the call could cost is more than is left of a budget. `limit`: such as `100/day`; `resets`: when it begins
+    anew, in ISO 8601; `retry_after`: seconds until trying again may help.
+    """
+
+    def __init__(self, level: str, limit: str, resets: str, retry_after: float) -> None:
+        super().__init__(level, f"budget {limit}", retry_after)
+        self.message = f"{shown_level(level)} has used up its budget of {limit}: it begins anew at {resets}"
+        self.data["resets"] = resets
+
+
+class BudgetUnknown(LimitReached):
+    """The database does not say what is left of a budget: nobody may spend of it meanwhile."""
+
+    def __init__(self, level: str, retry_after: float) -> None:
+        super().__init__(level, "budget", retry_after)
+        self.message = f"the budget of {shown_level(level)} cannot be looked up now: try again later"
 
 
 class Unrecorded(BrokerError):
@@ -243,6 +262,11 @@ class CannotAsk(BrokerError):
     """A question of an upstream that reaches nobody, as the upstream is answered. -32601: nobody offers it."""
 
     code = METHOD_NOT_FOUND
+
+
+def shown_level(level: str) -> str:
+    """`team acme/data`."""
+    return level.replace(":", " ", 1)
 
 
 def printable(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:

@@ -23,7 +23,7 @@ from broker.compiled import (
     policy_of,
     texts_of,
 )
-from broker.config import Loaded, Server, directory_of, server_limits_of
+from broker.config import Loaded, Server, directory_of, prices_of, server_limits_of
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.directory import Directory, merge
@@ -86,6 +86,8 @@ class Generation:
         self.policy = policy_of(config, merge(self.file, self._database)[0])
         self.limits = self._limits()
         """How much may be asked. Another object when that has changed."""
+        self.prices = {key: prices_of(server.cost, server.tool_costs) for key, server in config.servers.items()}
+        """What calls cost, by server."""
         self.me: Mapping[str, Any] = {"name": config.broker.name, "version": __version__}
         """The broker's own `serverInfo`."""
         self.first_wait = config.broker.first_wait
@@ -198,6 +200,11 @@ class Generation:
         for sentence in said:
             log.warning("%s", sentence)
         return said
+
+    @property
+    def directory(self) -> Directory:
+        """Everybody, and what they may spend."""
+        return self.policy.directory
 
     def _limits(self) -> LimitRules:
         servers = {key: server_limits_of(server.limits) for key, server in self.config.servers.items()}

@@ -10,8 +10,10 @@ from broker import errors
 from broker.config import (
     AuditSettings,
     BrokerSettings,
+    BudgetSettings,
     ConditionSettings,
     Config,
+    CostSettings,
     GuardrailSettings,
     HttpServer,
     IdentitySettings,
@@ -27,6 +29,7 @@ from broker.config import (
     ServerSettings,
     StdioServer,
     StoreSettings,
+    UsageSettings,
     load,
 )
 
@@ -53,6 +56,9 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", RuleSettings),
     ("", ConditionSettings),
     ("limits.", LevelLimitSettings),
+    ("limits.budget.", BudgetSettings),
+    ("cost.", CostSettings),
+    ("usage.", UsageSettings),
     ("limits.", ServerLimitSettings),
     ("", GuardrailSettings),
 ]

@@ -10,6 +10,7 @@ from broker.config.access import (
 )
 from broker.config.audit import AuditSettings, MetricsSettings
 from broker.config.changes import Changes
+from broker.config.costs import BudgetSettings, CostSettings, UsageSettings, budget_of, prices_of
 from broker.config.directory import directory_of, rule_of
 from broker.config.guardrails import GuardrailSettings, GuardrailText, read_text
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -43,10 +44,12 @@ __all__ = [
     "AuditSettings",
     "BadReferenceError",
     "BrokerSettings",
+    "BudgetSettings",
     "Changes",
     "ConditionSettings",
     "Config",
     "ConfigError",
+    "CostSettings",
     "Fault",
     "GuardrailSettings",
     "GuardrailText",
@@ -76,10 +79,13 @@ __all__ = [
     "StoreSettings",
     "TeamSettings",
     "UriRules",
+    "UsageSettings",
+    "budget_of",
     "directory_of",
     "expand",
     "level_limits_of",
     "load",
+    "prices_of",
     "read_text",
     "reveal",
     "rule_of",

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from broker.config import rules
+from broker.config.costs import BudgetSettings, budget_of
 from broker.config.problem import Fault
 from broker.config.strict import Freeze, Lists, Strictest
 from broker.core.quota import MAX_COUNT, MAX_SECONDS, QUEUE, WAIT, LevelLimits, Limits, Rate, ServerLimits, rate_of
@@ -76,6 +77,9 @@ class LevelLimitSettings(LimitSettings):
     servers: Annotated[Mapping[Annotated[str, AfterValidator(rules.word)], LimitSettings], *Freeze] = Field(
         default={}, validate_default=True, description="Limits of this level at single servers, by key."
     )
+    budget: BudgetSettings | None = Field(
+        default=None, description="What calls may cost together in an hour, a day, a month: {day: 100}."
+    )
 
 
 class ServerLimitSettings(LimitSettings):
@@ -98,7 +102,8 @@ def level_limits_of(settings: LevelLimitSettings | None) -> LevelLimits:
     """Of an organization, a team or a key."""
     if settings is None:
         return LevelLimits()
-    return LevelLimits(limits_of(settings), {key: limits_of(one) for key, one in settings.servers.items()})
+    servers = {key: limits_of(one) for key, one in settings.servers.items()}
+    return LevelLimits(limits_of(settings), servers, budget_of(settings.budget))
 
 
 def server_limits_of(settings: ServerLimitSettings | None) -> ServerLimits:

@@ -19,6 +19,7 @@ from broker.config import translate
 from broker.config.adapt import adapt
 from broker.config.advice import advise
 from broker.config.checks import ServerFacts, conflicts, misdirected
+from broker.config.costs import cost_conflicts
 from broker.config.document import MAX_BYTES, Data, Document, Finding, UnreadableError
 from broker.config.grants import grant_advice, grant_conflicts, identity_advice, scope_conflicts
 from broker.config.guardrails import GuardrailText, guardrail_advice, guardrail_files, read_guardrails, selectors
@@ -29,7 +30,9 @@ from broker.config.read_yaml import read_yaml
 from broker.config.resolve import resolve
 from broker.config.secret import Sources
 
-_SECTIONS = (*("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity", "guardrails"),)
+_SECTIONS = (
+    *("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity", "guardrails", "usage"),
+)
 _IDENTITY: dict[str, Data] = {
     "command": None,
     "args": [],
@@ -175,6 +178,7 @@ def _conflicts(data: dict[str, Data]) -> list[Finding]:
         *misdirected(selectors(data.get("guardrails")), facts),
         *grant_conflicts(data.get("organizations"), tuple(facts)),
         *scope_conflicts(data.get("identity"), tuple(facts)),
+        *cost_conflicts(servers, data.get("organizations")),
     ]
 
 

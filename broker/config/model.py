@@ -19,6 +19,7 @@ from broker.config import rules
 from broker.config.access import OrganizationSettings
 from broker.config.audit import AuditSettings, MetricsSettings
 from broker.config.checks import ServerFacts, conflicts, misdirected
+from broker.config.costs import AnyCost, ToolCosts, UsageSettings, cost_conflicts
 from broker.config.document import dotted
 from broker.config.grants import grant_conflicts, scope_conflicts
 from broker.config.guardrails import GuardrailSettings, selector_facts
@@ -182,6 +183,12 @@ class ServerBase(Strictest):
     prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")
     resources: UriRules = Field(default=UriRules(), description="Which resources and templates are served, by URI.")
     limits: ServerLimitSettings | None = Field(default=None, description="How many calls, of all callers and of each.")
+    cost: AnyCost | None = Field(
+        default=None, description="What a call costs: an amount, or {call, result, max}. null: nothing."
+    )
+    tool_costs: ToolCosts = Field(
+        default={}, validate_default=True, description="What calls of single tools cost instead, by their own names."
+    )
 
 
 class StdioServer(ServerBase):
@@ -258,6 +265,7 @@ class Config(Strictest):
         default_factory=AuditSettings, description="What is recorded of calls and discoveries."
     )
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is counted, and who may read it.")
+    usage: UsageSettings = Field(default=UsageSettings(), description="What callers use, and what it costs.")
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )
@@ -281,6 +289,7 @@ class Config(Strictest):
         for finding in (
             *grant_conflicts(written.get("organizations", {}), keys),
             *scope_conflicts(written.get("identity", {}), keys),
+            *cost_conflicts(written.get("servers", {}), written.get("organizations", {})),
         ):
             raise Fault(f"{dotted(finding.path)}: {finding.message}", finding.remedy)
         return self

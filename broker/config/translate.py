@@ -13,6 +13,7 @@ from broker.config.access import (
     TeamSettings,
 )
 from broker.config.checks import did_you_mean
+from broker.config.costs import CostSettings, UsageSettings
 from broker.config.document import Data, Finding, Path
 from broker.config.guardrails import GuardrailSettings
 from broker.config.identity import IdentitySettings, JwtIssuer
@@ -37,12 +38,14 @@ _TOP: dict[str, type[BaseModel]] = {
     "server": ServerSettings,
     "store": StoreSettings,
     "identity": IdentitySettings,
+    "usage": UsageSettings,
 }
 _IN_SERVER: dict[str, type[BaseModel]] = {
     "tools": NameRules,
     "prompts": NameRules,
     "resources": UriRules,
     "instructions": InstructionsText,
+    "cost": CostSettings,
 }
 SERVER_FIELDS: frozenset[str] = frozenset({*StdioServer.model_fields, *HttpServer.model_fields})
 
@@ -159,6 +162,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return frozenset(GuardrailSettings.model_fields)
         case ("servers", _, str(field)) if field in _IN_SERVER:
             return frozenset(_IN_SERVER[field].model_fields)
+        case ("servers", _, "tool_costs", _):
+            return frozenset(CostSettings.model_fields)
         case ("identity", "jwt", _):
             return frozenset(JwtIssuer.model_fields)
         case ("identity", "jwt", _, "scopes", scope, *below) if below:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from broker.core.budget import Limit
 from broker.core.caller import Caller
 from broker.core.directory import Directory
 from broker.core.grants import Level
@@ -48,6 +49,20 @@ class LimitRules:
         return tuple(one for one in found if not one.limits.is_none)
 
 
+def budgets_of(directory: Directory, caller: Caller) -> tuple[Limit, ...]:
+    """The budgets of which a call of the caller is paid: all of them, from the organization down."""
+    return tuple(one for level in _levels(directory, caller) for one in _budgets(level))
+
+
+def all_budgets(directory: Directory) -> tuple[tuple[str, str, Limit], ...]:
+    """Every budget, after the organization and the team that it belongs to."""
+    return tuple((*place, one) for place, level in _placed(directory) for one in _budgets(level))
+
+
+def _budgets(level: Level) -> Iterator[Limit]:
+    return (Limit(level.where, period, amount) for period, amount in level.limits.budget.items())
+
+
 def _levels(directory: Directory, caller: Caller) -> Iterator[Level]:
     """The levels of the caller's place. One that is not there (any more) has none: nothing of it is permitted."""
     organization = directory.organizations.get(caller.organization)
@@ -60,6 +75,16 @@ def _levels(directory: Directory, caller: Caller) -> Iterator[Level]:
 
 
 def _all_levels(directory: Directory) -> Iterator[Level]:
+    return (level for _, level in _placed(directory))
+
+
+def _placed(directory: Directory) -> Iterator[tuple[tuple[str, str], Level]]:
+    """Every level, with the organization and the team that it belongs to."""
     for organization in directory.organizations.values():
-        yield from (one.level for one in (organization, *organization.teams.values()) if one.level is not None)
-    yield from (place.key.level for place in directory.places())
+        if organization.level is not None:
+            yield (organization.name, ""), organization.level
+        for team in organization.teams.values():
+            if team.level is not None:
+                yield (organization.name, team.name), team.level
+    for place in directory.places():
+        yield (place.organization, place.team), place.key.level

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from broker.core.budget import Budget
+from broker.core.period import Period
+
 QUEUE: Final = 100
 """Calls that wait for a place, unless it is said. Without a bound, whoever floods fills the memory."""
 WAIT: Final = 10.0
@@ -70,10 +73,12 @@ class LevelLimits:
 
     in_all: Limits = NO_LIMITS
     servers: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+    budget: Budget = field(default_factory=dict[Period, int])
+    """What calls may cost together. It is spent, not counted: `core/budget.py`."""
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is limited."""
+        """Whether no calls are counted."""
         return self.in_all.is_none and all(one.is_none for one in self.servers.values())
 
 

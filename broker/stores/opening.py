@@ -10,6 +10,8 @@ from broker.stores.location import Location
 
 if TYPE_CHECKING:
     from broker.stores.directory import DirectoryStore
+    from broker.stores.ledger import Ledger
+    from broker.stores.usage import UsageStore
 
 
 async def open_store(location: Location) -> "DirectoryStore":
@@ -33,6 +35,18 @@ async def open_store(location: Location) -> "DirectoryStore":
     except BaseException:
         await database.aclose()
         raise
+
+
+async def open_ledger(location: Location, holder: str) -> "Ledger":
+    """The budgets; whoever opened it closes its database. Raises: StoreError."""
+    ledger = await _driver("broker.stores.ledger")
+    return ledger.Ledger((await open_store(location)).database, holder)
+
+
+async def open_usage(location: Location, writer: str) -> "UsageStore":
+    """What was used; whoever opened it closes its database. Raises: StoreError."""
+    usage = await _driver("broker.stores.usage")
+    return usage.UsageStore((await open_store(location)).database, writer)
 
 
 async def _driver(name: str) -> Any:

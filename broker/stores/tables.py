@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest script of `migrations/versions`. A database that says so is not migrated: Alembic is not even loaded."""
 
 metadata = MetaData(
@@ -99,3 +99,59 @@ revision = Table(
     CheckConstraint("id = 1", name="one_row"),
 )
 """One row: counts every change of the directory, in the transaction of the change."""
+
+budget_accounts = Table(
+    "budget_accounts",
+    metadata,
+    Column("place", String(256), primary_key=True),
+    Column("period", String(16), primary_key=True),
+    Column("began", BigInteger, primary_key=True, autoincrement=False),
+    Column("warned", Double),
+)
+"""One budget in one period: the row at which brokers queue that tell of it, and whether somebody was told that it is
+nearly used. `place`: see `core.Level`.
+"""
+
+budget_leases = Table(
+    "budget_leases",
+    metadata,
+    Column("holder", String(64), primary_key=True),
+    Column("place", String(256), primary_key=True),
+    Column("period", String(16), primary_key=True),
+    Column("began", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("expires", Double, nullable=False),
+    Index("ix_budget_leases_place_period_began", "place", "period", "began"),
+)
+"""What a broker (`holder`) may spend of an account, `amount`, and what of that it has said that it spent; micro-units.
+Of one that has ended, both are the same. The sum over all holders is what is spent of the budget.
+"""
+
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("organization", String(64), primary_key=True),
+    Column("team", String(64), primary_key=True),
+    Column("principal", String(640), primary_key=True),
+    Column("server", String(64), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("micros", BigInteger, nullable=False),
+    Column("slowest", BigInteger, nullable=False),
+)
+"""What was used, per hour (seconds since 1970). `cost` in micro-units, durations in microseconds."""
+
+usage_writers = Table(
+    "usage_writers",
+    metadata,
+    Column("writer", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("seen", Double, nullable=False),
+)
+"""The last batch of each broker that is in `usage_hours`: one that is sent again is not counted twice."""

@@ -1,21 +1,26 @@
-"""From the configuration to the one `Audit` of a broker."""
+"""From the configuration to the one `Audit` of a broker, and to its `Budgets`."""
 
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from broker.clock import Clock
 from broker.config import Config, reveal
+from broker.core.budget import Limit
 from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.location import Location
+from broker.stores.opening import open_ledger, open_usage
 from broker.usage.audit import NO_AUDIT, Audit, LineAudit
+from broker.usage.budgets import Budgets, Terms
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
 from broker.usage.line_trail import Book
 from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
+from broker.usage.purses import Purses
+from broker.usage.tallies import Tallies
 from broker.usage.writer import NO_WRITER, Writer
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,28 @@ def audit_of(
     if is_audited(config, state):
         return _audit(config, state, clock, hashes, meter)
     return LineAudit(Book(NO_WRITER, clock, meter)) if meter.is_on else NO_AUDIT
+
+
+def is_used(config: Config, state: Path) -> bool:
+    """Whether it is recorded what callers use: unless it is said, where they have credentials."""
+    if config.usage.enabled is not None:
+        return config.usage.enabled
+    return bool(config.organizations or config.identity.jwt) or Location.of(config.store, state).holds_something()
+
+
+def budgets_of(
+    config: Config,
+    state: Path,
+    clock: Clock,
+    terms: Callable[[], Terms],
+    warned: Callable[[Limit, int], Awaitable[None]],
+) -> Budgets:
+    """`warned`: a budget is nearly used up. Nothing is opened before the first call that costs something."""
+    location, me = Location.of(config.store, state), clock.token()
+    purses = Purses(clock, lambda: open_ledger(location, me), warned)
+    tallies = Tallies(clock, lambda: open_usage(location, me), config.usage.keep_days)
+    counts_local = config.usage.enabled is True
+    return Budgets(clock, terms, purses, tallies if is_used(config, state) else None, counts_local=counts_local)
 
 
 def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:

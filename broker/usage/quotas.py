@@ -147,6 +147,8 @@ class Quotas:
         hold = Hold(gates) if gates else NO_HOLD
         try:
             if self.budgets.is_on:
+                if is_counted:  # who has called too often has not called, and nothing is set aside
+                    self.counters.refuse_if_over(applying.rates)
                 hold = Hold(gates, await self.budgets.reserve(permit, method, is_retry=is_retry))
             if is_counted:
                 # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.

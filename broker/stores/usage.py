@@ -1,0 +1,124 @@
+"""Usage in the database: sums by the hour, written in batches of which each counts once, and read in groups."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, and_, delete, false, func, literal, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from broker.core.tally import Sums, Use
+from broker.stores.engine import Database
+from broker.stores.tables import usage_hours, usage_writers
+
+Group = Literal["organization", "team", "key", "tool", "server"]
+Hour = int
+"""Seconds since 1970 at which it began."""
+
+_SUMS: Final = ("calls", "failed", "refused", "cost", "micros")
+_COLUMNS: Final[Mapping[Group, tuple[str, ...]]] = {
+    "organization": ("organization",),
+    "team": ("organization", "team"),
+    "key": ("organization", "team", "principal"),
+    "server": ("server",),
+    "tool": ("server", "kind", "name"),
+}
+MAX_ROWS: Final = 100_000
+"""That one answer is made of. More is a question for the database itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Whose usage may be read: of these places (the team is "" for a whole organization), and of this principal.
+    `everything`: of everybody."""
+
+    places: Collection[tuple[str, str]] = ()
+    principal: str = ""
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`of`: the values of the columns of the group. `at`: when its time began."""
+
+    of: tuple[str, ...]
+    at: int
+    sums: Sums
+
+
+class UsageStore:
+    """See the module. `writer`: this broker, and no other that ever was."""
+
+    def __init__(self, database: Database, writer: str) -> None:
+        self.database = database
+        self.writer = writer
+        self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    async def add(self, number: int, batch: Mapping[tuple[Hour, Use], Sums], now: float) -> bool:
+        """Add a batch, unless it is in already: it may be sent again when nobody knows what became of it. `number`
+        grows with each. Whether it was added. Raises: StoreError.
+        """
+        async with self.database.writing() as connection:
+            values = {"writer": self.writer, "number": number, "seen": now}
+            told = self._insert(usage_writers).values(values)
+            told = told.on_conflict_do_update(
+                index_elements=["writer"],
+                set_={"number": number, "seen": now},
+                where=usage_writers.c.number < number,
+            )
+            if not (await connection.execute(told)).rowcount:
+                return False
+            for (hour, use), sums in batch.items():
+                await connection.execute(self._added(hour, use, sums))
+            return True
+
+    async def forget(self, before: float) -> None:
+        """Remove hours that began before then, and brokers that have long ended. Raises: StoreError."""
+        async with self.database.writing() as connection:
+            await connection.execute(delete(usage_hours).where(usage_hours.c.hour < before))
+            await connection.execute(delete(usage_writers).where(usage_writers.c.seen < before))
+
+    async def read(self, by: Group, since: float, until: float, step: int, seen: Seen) -> list[Row]:
+        """Sums by group and time, the times `step` seconds apart: a number of hours. Raises: StoreError."""
+        hours = usage_hours.c
+        columns = [hours[name] for name in _COLUMNS[by]]
+        time = (hours.hour - hours.hour % literal(step)).label("at")
+        sums = [func.sum(hours[name]).label(name) for name in _SUMS]
+        asked = (
+            select(*columns, time, *sums, func.max(hours.slowest).label("slowest"))
+            .where(hours.hour >= since, hours.hour < until, _visible(seen))
+            .group_by(*columns, time)
+            .order_by(time, *columns)
+            .limit(MAX_ROWS)
+        )
+        async with self.database.reading() as connection:
+            found = (await connection.execute(asked)).mappings().all()
+        return [
+            Row(
+                tuple(row[name] for name in _COLUMNS[by]),
+                int(row["at"]),
+                Sums(**{name: int(row[name]) for name in (*_SUMS, "slowest")}),
+            )
+            for row in found
+        ]
+
+    def _added(self, hour: Hour, use: Use, sums: Sums) -> Any:
+        table = usage_hours.c
+        key = {"hour": hour, **asdict(use)}
+        upsert = self._insert(usage_hours).values({**key, **asdict(sums)})
+        grown: dict[str, Any] = {name: table[name] + getattr(sums, name) for name in _SUMS}
+        greatest = func.max if self.database.is_sqlite else func.greatest
+        grown["slowest"] = greatest(table.slowest, sums.slowest)
+        return upsert.on_conflict_do_update(index_elements=list(key), set_=grown)
+
+
+def _visible(seen: Seen) -> ColumnElement[bool]:
+    hours = usage_hours.c
+    if seen.everything:
+        return hours.hour >= 0
+    whose: Sequence[ColumnElement[bool]] = [
+        and_(hours.organization == organization, hours.team == team) if team else hours.organization == organization
+        for organization, team in seen.places
+    ]
+    own = [hours.principal == seen.principal] if seen.principal else []
+    return or_(false(), *whose, *own)

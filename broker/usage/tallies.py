@@ -1,0 +1,121 @@
+"""What was used since the last batch, in memory, and the task that writes batches of it.
+
+A batch that may or may not have been written is sent again as it is, under its number, until it is known to be in: the
+database counts it once. What a broker that is killed had not written is lost: `EVERY` seconds of it.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from broker.clock import Clock
+from broker.core.period import Period, begin_of
+from broker.core.tally import Sums, Use
+from broker.stores.errors import StoreError
+
+if TYPE_CHECKING:
+    from broker.stores.usage import UsageStore
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = 5.0
+"""Seconds between two batches."""
+MAX_USES: Final = 20_000
+"""Callers and entries that are told apart in one batch. Without it, a database that is down for a day and an issuer
+with any number of users would fill the memory; what is beyond is counted as that of `OTHERS`."""
+OTHERS: Final = Use("", "", "(others)", "", "", "")
+MAX_BATCH: Final = 500
+"""Rows of one transaction: nobody else can write meanwhile."""
+FORGETS_EVERY: Final = 3600.0
+"""Seconds between two looks at what is too old."""
+CLOSES_WITHIN: Final = 3.0
+"""Seconds for the last batch."""
+
+Batch = dict[tuple[int, Use], Sums]
+
+
+class Tallies:
+    """See the module. `open_store`: called when first needed, and again after each failure; raises StoreError."""
+
+    def __init__(self, clock: Clock, open_store: Callable[[], Awaitable["UsageStore"]], keep_days: int) -> None:
+        self._clock = clock
+        self._open = open_store
+        self._keep = keep_days * 86_400.0
+        self._store: UsageStore | None = None
+        self._counted: Batch = {}
+        self._batch: Batch = {}
+        """What is under way."""
+        self._number = 0
+        self._forgotten = -FORGETS_EVERY
+        self.trouble = ""
+        """Why nothing can be written; "" while it can."""
+
+    def add(self, use: Use, sums: Sums) -> None:
+        """Count it, in this hour."""
+        key = (begin_of(Period.HOUR, self._clock.wall()), use)
+        found = self._counted.get(key)
+        if found is not None:
+            found.add(sums)
+        elif len(self._counted) < MAX_USES:
+            self._counted[key] = sums
+        else:
+            self._counted.setdefault((key[0], OTHERS), Sums()).add(sums)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Around all use. At the end the last batch is written."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._serve)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+        with anyio.move_on_after(CLOSES_WITHIN, shield=True):
+            await self.flush()
+        await self._leave()
+
+    async def _serve(self) -> None:
+        while True:
+            await self._clock.sleep(EVERY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write all there is; what cannot be written is kept."""
+        try:
+            while self._batch or self._counted:
+                await self._write()
+            if self._store is not None and self._clock.now() - self._forgotten >= FORGETS_EVERY:
+                self._forgotten = self._clock.now()
+                await self._store.forget(self._clock.wall() - self._keep)
+            self._say("")
+        except StoreError as error:
+            self._say(str(error))
+            await self._leave()
+
+    async def _write(self) -> None:
+        """One batch. Raises: StoreError; then it is still the one under way."""
+        if not self._batch:
+            keys = list(self._counted)[:MAX_BATCH]
+            self._batch = {key: self._counted.pop(key) for key in keys}
+            self._number += 1
+        if self._store is None:
+            self._store = await self._open()
+        # In one order everywhere: brokers that add to the same rows must not wait for each other in a circle.
+        batch = {key: self._batch[key] for key in sorted(self._batch, key=repr)}
+        await self._store.add(self._number, batch, self._clock.wall())
+        self._batch = {}
+
+    async def _leave(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            await store.database.aclose()
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            log.error("%s; what is used is kept in memory", trouble)
+        if self.trouble and not trouble:
+            log.info("what was used is written again")
+        self.trouble = trouble

@@ -1,0 +1,181 @@
+"""Budgets that several brokers spend from one database: blocks, what comes back, and what never happens."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import anyio
+import pytest
+
+from broker.core.amount import UNIT
+from broker.core.budget import Account
+from broker.core.period import Period
+from broker.core.purse import Purse
+from broker.stores.ledger import KEPT, LEASE, Ledger, Standing, Telling
+from tests.stores.conftest import Open, location, opened, postgresql
+
+__all__ = ["location", "opened", "postgresql"]
+
+NOW = 1_000_000.0
+DAY = Account("team:acme/data", Period.DAY, 950_400)
+
+
+class Holder:
+    """One broker: a purse, and how it talks to the ledger."""
+
+    def __init__(self, ledger: Ledger, limit: int) -> None:
+        self.ledger, self.limit, self.purse = ledger, limit * UNIT, Purse()
+
+    def telling(self, need: int = 0, *, gives_back: bool = False) -> Telling:
+        purse = self.purse
+        if gives_back:
+            purse.give_back()
+        return Telling(DAY, self.limit, purse.spent, purse.reserved, need * UNIT, gives_back)
+
+    async def tell(self, need: int = 0, *, now: float = NOW, gives_back: bool = False) -> Standing:
+        telling = self.telling(need, gives_back=gives_back)
+        (standing,) = await self.ledger.tell([telling], now)
+        self.purse.granted(standing.amount, telling.spent)
+        return standing
+
+    def spend(self, units: int) -> None:
+        assert self.purse.reserve(units * UNIT)
+        self.purse.settle(units * UNIT, units * UNIT)
+
+    @property
+    def free(self) -> int:
+        return self.purse.free // UNIT
+
+
+Make = Callable[[int], Awaitable[Holder]]
+
+
+@pytest.fixture
+async def holders(opened: Open) -> AsyncIterator[Make]:
+    made: list[Holder] = []
+
+    async def make(limit: int) -> Holder:
+        made.append(Holder(Ledger((await opened()).database, f"broker-{len(made)}"), limit))
+        return made[-1]
+
+    yield make
+
+
+async def test_a_block_is_one_per_cent_of_the_rest_and_one_unit_at_least(holders: Make) -> None:
+    small, large = await holders(50), await holders(5000)
+    await small.tell(1)
+    assert small.free == 1
+    await large.tell(1)
+    assert large.free == 49
+
+
+async def test_who_needs_more_than_a_block_gets_what_it_needs(holders: Make) -> None:
+    one = await holders(50)
+    await one.tell(20)
+    assert one.free == 20
+
+
+async def test_the_last_unit_goes_to_one_of_two_brokers(holders: Make) -> None:
+    one, other = await holders(1), await holders(1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one.tell, 1)
+        tasks.start_soon(other.tell, 1)
+    assert one.free + other.free == 1
+
+
+async def test_brokers_that_need_at_once_never_hold_more_than_there_is(holders: Make) -> None:
+    brokers = [await holders(20) for _ in range(3)]
+
+    async def spend(broker: Holder) -> None:
+        while (await broker.tell(1)).amount > broker.purse.spent:
+            broker.spend(broker.free)
+
+    async with anyio.create_task_group() as tasks:
+        for broker in brokers:
+            tasks.start_soon(spend, broker)
+    assert sum(broker.purse.spent for broker in brokers) == 20 * UNIT
+
+
+async def test_what_is_given_back_another_broker_gets(holders: Make) -> None:
+    one, other = await holders(10), await holders(10)
+    await one.tell(10)
+    one.spend(4)
+    assert (await other.tell(1)).away == 10 * UNIT and other.free == 0
+    await one.tell(gives_back=True)
+    assert one.free == 0
+    await other.tell(6)
+    assert other.free == 6
+    assert not (await one.tell(1)).amount > one.purse.spent
+
+
+async def test_what_a_broker_that_died_had_not_spent_comes_back_when_its_lease_ends(holders: Make) -> None:
+    dead, other = await holders(10), await holders(10)
+    await dead.tell(10)
+    dead.spend(3)
+    assert dead.purse.reserve(2 * UNIT)
+    await dead.tell()
+    await other.tell(1, now=NOW + LEASE - 1)
+    assert other.free == 0
+    standing = await other.tell(7, now=NOW + LEASE)
+    assert other.free == 7
+    assert standing.used == 3 * UNIT and standing.away == 0
+
+
+async def test_a_broker_that_was_taken_for_dead_tells_what_it_spent_meanwhile_once(holders: Make) -> None:
+    slow, other = await holders(10), await holders(10)
+    await slow.tell(10)
+    slow.spend(3)
+    await slow.tell()
+    slow.spend(2)
+    await other.tell(6, now=NOW + LEASE)
+    assert other.free == 6
+    await slow.ledger.tell([slow.telling()], NOW + LEASE)  # an answer that was lost
+    assert (await slow.tell(now=NOW + LEASE)).used == 5 * UNIT
+    assert slow.free == 0
+    assert (await other.tell(1, now=NOW + LEASE)).block == 0
+
+
+async def test_an_answer_that_is_lost_changes_nothing(holders: Make) -> None:
+    one, other = await holders(100), await holders(100)
+    await one.tell(3)
+    one.spend(2)
+    lost = one.telling()
+    await one.ledger.tell([lost], NOW)
+    standing = await one.tell()
+    assert (standing.used, one.free) == (2 * UNIT, 1)
+    await one.ledger.tell([one.telling(1)], NOW)  # a block was granted, and nobody has heard of it
+    await one.tell()
+    assert one.free == 2
+    assert (await other.tell(1)).used == 2 * UNIT
+
+
+async def test_eighty_per_cent_are_said_once_by_one_broker(holders: Make) -> None:
+    one, other = await holders(10), await holders(10)
+    await one.tell(7)
+    one.spend(7)
+    assert not (await one.tell(1)).is_warning
+    one.spend(1)
+    assert (await one.tell()).is_warning
+    assert not (await one.tell()).is_warning
+    assert not (await other.tell()).is_warning
+
+
+async def test_a_limit_that_is_lowered_lets_nobody_have_more(holders: Make) -> None:
+    one = await holders(100)
+    await one.tell(10)
+    one.spend(10)
+    one.limit = 5 * UNIT
+    await one.tell(1)
+    assert one.free == 0
+    one.limit = 20 * UNIT
+    await one.tell(1)
+    assert one.free == 1
+
+
+async def test_accounts_of_long_ago_are_forgotten(holders: Make) -> None:
+    one = await holders(10)
+    await one.tell(1)
+    one.spend(1)
+    await one.tell()
+    await one.ledger.forget(DAY.begin + KEPT)
+    assert (await one.tell()).used == UNIT
+    await one.ledger.forget(DAY.begin + KEPT + 1)
+    assert (await (await holders(10)).tell()).used == 0
