@@ -137,6 +137,9 @@ class Broker:
             writer = self.audit.book.writer
             found.append(Gauge("audit_lost", "Audit records that were dropped.", writer.lost, is_counter=True))
             found.append(Gauge("audit_failing", "1: the audit cannot be written.", int(writer.is_failing)))
+            index = self.audit.indexer
+            found.append(Gauge("audit_unindexed_bytes", "Bytes of audit records beyond the index.", index.behind))
+            found.append(Gauge("audit_index_failing", "1: the index cannot be written.", int(bool(index.trouble))))
         return found
 
     async def _warned(self, limit: Limit, used: int) -> None:

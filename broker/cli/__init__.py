@@ -212,7 +212,7 @@ def audit(
     ] = None,
     rule: Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Decided by this rule.")] = None,
     event: Annotated[
-        str | None, typer.Option("--event", metavar="WORD", help="call, discovery, admin, auth or gap.")
+        str | None, typer.Option("--event", metavar="WORD", help="call, discovery, admin, auth, guardrail or gap.")
     ] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h, 3d, or an ISO time.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Likewise.")] = None,
@@ -222,12 +222,17 @@ def audit(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="The newest, at most this many.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on: print records as they come.")] = False,
+    rebuild_index: Annotated[
+        bool, typer.Option("--rebuild-index", help="Make the index anew from the records, instead.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the records as they are: a line of JSON each.")] = False,
     log_level: LogLevel = Level.ERROR,
 ) -> None:
     """Show who called what, who was shown what, and by which rule. In names, * stands for any characters."""
     from broker.cli import auditing
 
+    if rebuild_index:
+        raise typer.Exit(auditing.rebuild(config, log_level))
     question = auditing.question_of(
         since,
         until,

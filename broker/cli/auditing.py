@@ -3,18 +3,26 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from broker.app import run_async
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.screen import Screen, count, line
+from broker.clock import SystemClock
 from broker.compiled import state_directory
-from broker.usage.assembly import DIRECTORY, is_audited
+from broker.stores.errors import StoreError
+from broker.usage.assembly import archive_of, indexer_of, is_audited
 from broker.usage.files import paths
-from broker.usage.lookup import Line, Question, Seen, find, moment_of, parsed, who_saw
+from broker.usage.indexing import Indexer
+from broker.usage.lookup import lines_of
+from broker.usage.question import Line, Question, Seen, moment_of
+from broker.usage.searching import Archive
+
+_Answer = TypeVar("_Answer")
 
 _POLL: Final = 0.3
 """Seconds between two looks with `--follow`."""
@@ -37,21 +45,60 @@ def audit(
 ) -> int:
     """The exit code. Raises: Stop."""
     screen = begin(level)
-    loaded = read_config(config).config
-    directory = state_directory(loaded) / DIRECTORY
-    if not is_audited(loaded, directory.parent):
+    loaded = read_config(config)
+    state = state_directory(loaded.config)
+    archive = archive_of(loaded.config, state)
+    if not is_audited(loaded.config, state):
         screen.note("nothing is recorded with this configuration (audit.enabled); what follows is older")
     try:
         if saw is not None:
-            return _who_saw(screen, directory, saw, question, on, as_json=as_json)
-        found = find(directory, question, limit)
+            return _who_saw(screen, archive, saw, question, on, as_json=as_json)
+        began = _sizes(archive.directory)
+        found = _ask(screen, archive, lambda: archive.find(question, limit))
         _show(screen, found, as_json=as_json, has_header=True)
         if is_following:
-            for one in _follow(directory, question):
-                _show(screen, [one], as_json=as_json, has_header=False)
+            for one in _follow(archive.directory, question, began):
+                if one not in found:  # it came while the others were read
+                    _show(screen, [one], as_json=as_json, has_header=False)
     except OSError as error:
-        raise Stop(f"{line(directory)} cannot be read ({error.strerror})", FAILED) from None
+        raise Stop(f"{line(archive.directory)} cannot be read ({error.strerror})", FAILED) from None
     return OK
+
+
+def rebuild(config: Path | None, level: str) -> int:
+    """The exit code. Raises: Stop."""
+    screen = begin(level)
+    loaded = read_config(config).config
+    indexer = indexer_of(loaded, state_directory(loaded), SystemClock())
+    if not isinstance(indexer, Indexer):
+        raise Stop("there is no index with this configuration: audit.index is false", BAD_INPUT)
+    found = 0
+
+    async def main() -> None:
+        nonlocal found
+        found = await indexer.rebuild()
+
+    try:
+        run_async(main)
+    except StoreError as error:
+        raise Stop(line(error, 2000), FAILED) from None
+    except OSError as error:
+        raise Stop(f"the records cannot be read ({error.strerror})", FAILED) from None
+    screen.note(f"{count(found, 'record')} in the index")
+    return OK
+
+
+def _ask(screen: Screen, archive: Archive, ask: Callable[[], Awaitable[list[_Answer]]]) -> list[_Answer]:
+    """The answer; that it took the long way is said."""
+    found: list[_Answer] = []
+
+    async def main() -> None:
+        found.extend(await ask())
+
+    run_async(main)
+    if archive.trouble:
+        screen.note(f"without the index, line by line: {line(archive.trouble, 1000)}")
+    return found
 
 
 def question_of(since: str | None, until: str | None, on: str | None, **asked: str | None) -> Question:
@@ -86,8 +133,8 @@ def _day(text: str) -> tuple[float, float]:
     return begins.astimezone().timestamp(), (begins + timedelta(days=1)).astimezone().timestamp()
 
 
-def _who_saw(screen: Screen, directory: Path, name: str, question: Question, on: str | None, *, as_json: bool) -> int:
-    found = who_saw(directory, name, question)
+def _who_saw(screen: Screen, archive: Archive, name: str, question: Question, on: str | None, *, as_json: bool) -> int:
+    found = _ask(screen, archive, lambda: archive.who_saw(name, question))
     if as_json:
         screen.json({"name": name, "seen": [one.to_json() for one in found]})
         return OK
@@ -149,19 +196,17 @@ def _local(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S%z")
 
 
-def _follow(directory: Path, question: Question) -> Iterator[Line]:
-    """Records as they are written, from now on, until interrupted."""
-    offsets = {path: path.stat().st_size for path in paths(directory)} if directory.is_dir() else {}
+def _sizes(directory: Path) -> dict[str, int]:
+    """How much there is, before anything is read: what comes meanwhile is shown then, and not lost."""
+    return {path.name: path.stat().st_size for path in paths(directory)} if directory.is_dir() else {}
+
+
+def _follow(directory: Path, question: Question, sizes: dict[str, int]) -> Iterator[Line]:
+    """Records as they are written beyond `sizes`, until interrupted."""
     while True:
         for path in paths(directory) if directory.is_dir() else ():
-            try:
-                with path.open("rb") as file:
-                    file.seek(offsets.get(path, 0))
-                    while (raw := file.readline()).endswith(b"\n"):
-                        offsets[path] = file.tell()
-                        found = parsed(raw)
-                        if found is not None and question.fits(found):
-                            yield found
-            except FileNotFoundError:
-                continue
+            for _, end, found in lines_of(path, sizes.get(path.name, 0)):
+                sizes[path.name] = end
+                if question.fits(found):
+                    yield found
         time.sleep(_POLL)

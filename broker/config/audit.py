@@ -34,6 +34,9 @@ class AuditSettings(Strictest):
     sync: bool = Field(
         default=False, description="true: a record counts as written once the disk has it: it survives a power loss."
     )
+    index: bool = Field(
+        default=True, description="Whether the store gets an index of the records, by which they are found quickly."
+    )
     arguments: _Allowed = Field(
         default={}, validate_default=True, description="Arguments that are recorded, by full name and path; none else."
     )

@@ -9,7 +9,9 @@ from broker.stores.errors import StoreUnusable
 from broker.stores.location import Location
 
 if TYPE_CHECKING:
+    from broker.stores.audit_index import AuditIndex
     from broker.stores.directory import DirectoryStore
+    from broker.stores.engine import Database
     from broker.stores.ledger import Ledger
     from broker.stores.usage import UsageStore
 
@@ -19,6 +21,56 @@ async def open_store(location: Location) -> "DirectoryStore":
 
     Raises: StoreError.
     """
+    directory = await _driver("broker.stores.directory")
+    return directory.DirectoryStore(await _prepared(location))
+
+
+async def open_ledger(location: Location, holder: str) -> "Ledger":
+    """The budgets; whoever opened it closes its database. Raises: StoreError."""
+    ledger = await _driver("broker.stores.ledger")
+    return ledger.Ledger(await _prepared(location), holder)
+
+
+async def open_usage(location: Location, writer: str) -> "UsageStore":
+    """What was used; whoever opened it closes its database. Raises: StoreError."""
+    usage = await _driver("broker.stores.usage")
+    return usage.UsageStore(await _prepared(location), writer)
+
+
+async def open_index(location: Location) -> "AuditIndex":
+    """The index of the audit, its tables up to date; whoever opened it closes it (`aclose`). Raises: StoreError."""
+    audit_index = await _driver("broker.stores.audit_index")
+    return audit_index.AuditIndex(await _prepared(location))
+
+
+async def open_index_to_read(location: Location) -> "AuditIndex | None":
+    """The same, if there is one: nothing is made for it. Raises: StoreError."""
+    if location.url is None and not location.path.exists():
+        return None
+    audit_index = await _driver("broker.stores.audit_index")
+    index = audit_index.AuditIndex(await _database(location))
+    try:
+        if await index.is_there():
+            return index
+    except BaseException:
+        await index.aclose()
+        raise
+    await index.aclose()
+    return None
+
+
+async def _prepared(location: Location) -> "Database":
+    database = await _database(location)
+    migrate = await _driver("broker.stores.migrate")
+    try:
+        await migrate.prepare(database, location)
+        return database
+    except BaseException:
+        await database.aclose()
+        raise
+
+
+async def _database(location: Location) -> "Database":
     if location.url is not None:
         try:
             await _driver("asyncpg")
@@ -27,26 +79,8 @@ async def open_store(location: Location) -> "DirectoryStore":
                 "store.url is a PostgreSQL database, and its driver is not installed. "
                 "Say: pip install 'mcp-broker[postgres]'"
             ) from None
-    engine, migrate, directory = [await _driver(f"broker.stores.{name}") for name in ("engine", "migrate", "directory")]
-    database = engine.Database.at(location)
-    try:
-        await migrate.prepare(database, location)
-        return directory.DirectoryStore(database)
-    except BaseException:
-        await database.aclose()
-        raise
-
-
-async def open_ledger(location: Location, holder: str) -> "Ledger":
-    """The budgets; whoever opened it closes its database. Raises: StoreError."""
-    ledger = await _driver("broker.stores.ledger")
-    return ledger.Ledger((await open_store(location)).database, holder)
-
-
-async def open_usage(location: Location, writer: str) -> "UsageStore":
-    """What was used; whoever opened it closes its database. Raises: StoreError."""
-    usage = await _driver("broker.stores.usage")
-    return usage.UsageStore((await open_store(location)).database, writer)
+    engine = await _driver("broker.stores.engine")
+    return engine.Database.at(location)
 
 
 async def _driver(name: str) -> Any:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0002"
+SCHEMA: Final = "0003"
 """The newest script of `migrations/versions`. A database that says so is not migrated: Alembic is not even loaded."""
 
 metadata = MetaData(

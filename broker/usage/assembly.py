@@ -12,14 +12,16 @@ from broker.config import Config, reveal
 from broker.core.budget import Limit
 from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.location import Location
-from broker.stores.opening import open_ledger, open_usage
+from broker.stores.opening import open_index, open_index_to_read, open_ledger, open_usage
 from broker.usage.audit import NO_AUDIT, Audit, LineAudit
 from broker.usage.budgets import Budgets, Terms
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
+from broker.usage.indexing import NO_INDEXER, Indexer, NoIndexer
 from broker.usage.line_trail import Book
 from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
 from broker.usage.purses import Purses
+from broker.usage.searching import Archive
 from broker.usage.tallies import Tallies
 from broker.usage.writer import NO_WRITER, Writer
 
@@ -48,7 +50,7 @@ def audit_of(
 ) -> Audit:
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
     if is_audited(config, state):
-        return _audit(config, state, clock, hashes, meter)
+        return LineAudit(_book(config, state, clock, hashes, meter), indexer_of(config, state, clock))
     return LineAudit(Book(NO_WRITER, clock, meter)) if meter.is_on else NO_AUDIT
 
 
@@ -76,26 +78,42 @@ def budgets_of(
 
 def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:
     """For who changes who may do what: recorded unless the file says no, since the first key is made by nobody."""
-    return NO_AUDIT if config.audit.enabled is False else _audit(config, state, clock, dict, NO_METER)
+    if config.audit.enabled is False:
+        return NO_AUDIT
+    return LineAudit(_book(config, state, clock, dict, NO_METER))
 
 
-def _audit(
-    config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter
-) -> LineAudit:
+def indexer_of(config: Config, state: Path, clock: Clock) -> Indexer | NoIndexer:
+    """What brings records into the store; `NO_INDEXER`, if they are not wanted there."""
+    if not config.audit.index:
+        return NO_INDEXER
+    location = Location.of(config.store, state)
+    return Indexer(state / DIRECTORY, lambda: open_index(location), clock, config.audit.keep_days)
+
+
+def archive_of(config: Config, state: Path) -> Archive:
+    """The records, to ask of them. Nothing is made for that."""
+    location = Location.of(config.store, state)
+
+    async def no_index() -> None:
+        return None
+
+    return Archive(state / DIRECTORY, (lambda: open_index_to_read(location)) if config.audit.index else no_index)
+
+
+def _book(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter) -> Book:
     settings = config.audit
     bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
     secret = _secret(config, state, clock) if settings.arguments or settings.results else b""
-    return LineAudit(
-        Book(
-            writer,
-            clock,
-            meter,
-            settings.required,
-            Excerpts(settings.arguments, secret) if settings.arguments else None,
-            Excerpts(settings.results, secret) if settings.results else None,
-            hashes,
-        )
+    return Book(
+        writer,
+        clock,
+        meter,
+        settings.required,
+        Excerpts(settings.arguments, secret) if settings.arguments else None,
+        Excerpts(settings.results, secret) if settings.results else None,
+        hashes,
     )
 
 

@@ -12,6 +12,7 @@ import anyio.to_thread
 from broker.core.caller import Caller
 from broker.errors import Unrecorded
 from broker.guardrails.chain import GuardrailRecord, Phase
+from broker.usage.indexing import NO_INDEXER, Indexer, NoIndexer
 from broker.usage.line_trail import Book, LineTrail
 from broker.usage.records import AdminRecord, AuthRecord, JudgementRecord
 from broker.usage.trail import NO_TRAIL, REQUIRED_WITHIN, Trail
@@ -76,10 +77,11 @@ NO_AUDIT: Final = NoAudit()
 
 
 class LineAudit:
-    """Lines in files, and counts. `book`: where they go, and by which rules."""
+    """Lines in files, and counts. `book`: where they go, and by which rules; `indexer`: brings them into the store."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, indexer: Indexer | NoIndexer = NO_INDEXER) -> None:
         self.book = book
+        self.indexer = indexer
         self._auth = (0.0, 0, 0)
 
     @asynccontextmanager
@@ -87,7 +89,8 @@ class LineAudit:
         """See `Audit`."""
         self.book.writer.start()
         try:
-            yield
+            async with self.indexer.running():
+                yield
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.book.writer.close)

@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from broker.stores import migrate, tables
+from broker.stores import audit_tables, migrate, tables
 from broker.stores.errors import StoreUnusable
 from tests.stores.conftest import Open
 
@@ -24,7 +24,7 @@ async def test_the_scripts_make_the_tables_of_the_program(opened: Open) -> None:
     def differences(connection: Connection) -> list[Any]:
         options: Mapping[str, Any] = {"compare_type": True}
         context = MigrationContext.configure(connection, opts=dict(options))
-        return list(compare_metadata(context, tables.metadata))
+        return list(compare_metadata(context, audit_tables.metadata))
 
     store = await opened()
     async with store.database.reading() as connection:

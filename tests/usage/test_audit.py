@@ -13,8 +13,9 @@ from broker.core.caller import Caller, Role
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.downstream.engine import Who
 from broker.usage.audit import LineAudit
-from broker.usage.lookup import Question, find, who_saw
+from broker.usage.lookup import find, who_saw
 from broker.usage.meter import Counts
+from broker.usage.question import Question
 from tests.relay.fake import Fake, Json, Refuse, answering, house, tool
 from tests.usage.audited import ANN, BOB, TRACE, ask, audited, call, kept, records, until
 

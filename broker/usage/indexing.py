@@ -1,0 +1,172 @@
+"""The records find their way into the database, some seconds after they are written, and never while a call waits.
+
+The files are the truth. What of them is in the index is known there, by file and byte: a broker that was killed goes on
+where it was, brokers that share files or a database do nothing twice, and an index that is lost is made anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
+
+from broker.clock import Clock
+from broker.stores.errors import StoreError
+from broker.usage.files import DAY, paths
+from broker.usage.index_rows import batch_of
+from broker.usage.origin import make_origin
+
+if TYPE_CHECKING:
+    from broker.stores.audit_index import AuditIndex
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = 5.0
+"""Seconds between two looks at the files."""
+RETRY: Final = 30.0
+"""Seconds until the next look, while the index cannot be written."""
+PACE: Final = 15.0
+"""How many times as long as a batch took nothing is done after it: indexing has a sixteenth of the time, and calls have
+the others."""
+
+OpenIndex = Callable[[], Awaitable["AuditIndex"]]
+
+
+class Indexer:
+    """See the module. `keep_days`: after which what the files of other machines have said is forgotten too."""
+
+    def __init__(self, directory: Path, open_index: OpenIndex, clock: Clock, keep_days: int) -> None:
+        self._directory = directory
+        self._open = open_index
+        self._clock = clock
+        self._keep = keep_days * DAY
+        self._seen: dict[str, int] = {}
+        self.behind = 0
+        """Bytes that are not in the index yet, as of the last look."""
+        self.trouble = ""
+        """Why the index cannot be written; "" while it can."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Look again and again while entered. What is not done at the end is done at the next start."""
+        task = asyncio.create_task(self._serve())
+        task.add_done_callback(_say_fault)
+        try:
+            yield
+        finally:
+            task.cancel()
+            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
+                await task
+
+    async def _serve(self) -> None:
+        while True:
+            await self._clock.sleep(RETRY if self.trouble else EVERY)
+            try:
+                await self.look()
+            except (StoreError, OSError) as error:
+                self._say(
+                    f"{error.strerror or error} ({self._directory})" if isinstance(error, OSError) else str(error)
+                )
+            else:
+                self._say("")
+
+    async def look(self, pace: float = PACE) -> int:
+        """Index what is new, and forget what is gone; how many records it were. A database is opened only if there is
+        something to do. Raises: StoreError, OSError.
+        """
+        sizes = await anyio.to_thread.run_sync(self._sizes)
+        if sizes == self._seen:
+            return 0
+        index = await self._open()
+        try:
+            origin = await anyio.to_thread.run_sync(make_origin, self._directory, self._clock.random_bytes(16).hex())
+            known = await self._tidied(index, origin, sizes)
+            count = 0
+            self.behind = sum(size - known.get(name, 0) for name, size in sizes.items())
+            for name in sizes:
+                count += await self._add(index, origin, name, known.get(name, 0), pace)
+        finally:
+            await index.aclose()
+        self._seen = sizes
+        return count
+
+    async def rebuild(self) -> int:
+        """Forget all of the index that is of these files, and make it anew; how many records it were."""
+        index = await self._open()
+        try:
+            origin = await anyio.to_thread.run_sync(make_origin, self._directory, self._clock.random_bytes(16).hex())
+            await self._tidied(index, origin, {})
+        finally:
+            await index.aclose()
+        self._seen = {}
+        return await self.look(pace=0)
+
+    def _sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for path in paths(self._directory) if self._directory.is_dir() else ():
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+        return found
+
+    async def _tidied(self, index: "AuditIndex", origin: str, sizes: dict[str, int]) -> dict[str, int]:
+        """Forget files that are gone, or were cut; how many bytes of the others are indexed."""
+        async with index.reading() as reading:
+            files = await reading.files()
+        known: dict[str, int] = {}
+        too_old = self._clock.wall() - self._keep - DAY
+        for file in files:
+            is_mine = file.origin == origin
+            if file.newest < too_old if not is_mine else sizes.get(file.name, -1) < file.size:
+                while not await index.forget(file.id):
+                    pass
+            elif is_mine:
+                known[file.name] = file.size
+        return known
+
+    async def _add(self, index: "AuditIndex", origin: str, name: str, begin: int, pace: float) -> int:
+        """What one file has beyond byte `begin`; how many records."""
+        count = 0
+        while True:
+            began = self._clock.now()
+            try:
+                batch = await anyio.to_thread.run_sync(batch_of, self._directory / name, begin)
+            except FileNotFoundError:
+                return count
+            if batch is None or not await index.take(origin, name, batch):
+                return count  # all is there, or somebody else is at it
+            count += len(batch.rows)
+            begin = batch.end
+            self.behind -= batch.end - batch.begin
+            if pace:
+                await self._clock.sleep(pace * (self._clock.now() - began))
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            log.error("the index of the audit is not written: %s; records are, and are found without it", trouble)
+        if self.trouble and not trouble:
+            log.warning("the index of the audit is written again")
+        self.trouble = trouble
+
+
+def _say_fault(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        log.error("nothing is indexed any more: a fault of the broker", exc_info=fault)
+
+
+class NoIndexer:
+    """For who records nothing, or nothing for long."""
+
+    behind: int = 0
+    trouble: str = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """See `Indexer`."""
+        yield
+
+
+NO_INDEXER: Final = NoIndexer()
