@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,12 +101,18 @@ def innermost(fault: BaseException) -> BaseException:
 
 
 def _places(fault: BaseException) -> str:
-    """Frames of ours, the outermost first, and the innermost of all, whoever's it is."""
-    frames = [(Path(one.filename), one.lineno) for one in traceback.extract_tb(fault.__traceback__)]
-    ours = [f"{path.relative_to(_ROOT).as_posix()}:{line}" for path, line in frames if path.is_relative_to(_ROOT)]
-    last = [f"{path.name}:{line}" for path, line in frames[-1:] if not path.is_relative_to(_ROOT)]
-    chain = " > ".join([*ours[-MAX_PLACES:], *last])
+    chain = way([(one.filename, one.lineno) for one in traceback.extract_tb(fault.__traceback__)])
     return f" ({chain})" if chain else ""
+
+
+def way(frames: Sequence[tuple[str, int | None]]) -> str:
+    """`relay/router.py:60 > socket.py:3`: of these files and lines, the outermost first, those of ours; and the last of
+    all, whoever's it is.
+    """
+    paths = [(Path(file), line) for file, line in frames]
+    ours = [f"{path.relative_to(_ROOT).as_posix()}:{line}" for path, line in paths if path.is_relative_to(_ROOT)]
+    last = [f"{path.name}:{line}" for path, line in paths[-1:] if not path.is_relative_to(_ROOT)]
+    return " > ".join([*ours[-MAX_PLACES:], *last])
 
 
 def catch_strays() -> None:

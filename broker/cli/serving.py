@@ -27,9 +27,11 @@ from broker.core.directory import Directory
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
 from broker.downstream.health import Health, Unwell
+from broker.downstream.memory import Memory, limit_of_machine
 from broker.downstream.metrics import Metrics
 from broker.downstream.room import Room
 from broker.downstream.server import bind, is_loopback, serve_http
+from broker.downstream.vitals import Vitals
 from broker.identity.assembly import change_of, identity_of, resource_of
 from broker.identity.identity import Identity
 from broker.identity.key_secret import NoKeySecret, read_key_secret
@@ -45,6 +47,7 @@ from broker.usage.meter import Counts
 
 log = logging.getLogger(__name__)
 
+MIB: Final = 1 << 20
 YOUNG: Final = 20_000
 """Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
 makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
@@ -66,6 +69,8 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
     door, identity = _door(broker, host, supplies, may_have_keys=may_have_keys)
     reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, watch))
     room = Room(bounds_of(loaded.config))
+    most = loaded.config.server.memory_max
+    vitals = Vitals(broker.clock, Memory(most * MIB if most is not None else limit_of_machine()))
     try:
         listener = bind(host, port)
     except OSError as error:
@@ -92,8 +97,9 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
                 metrics,
                 api,
                 room,
-                _health(broker, watch, reloads),
+                _health(broker, watch, reloads, vitals),
                 lambda: broker.drain,
+                vitals,
             )
             tasks.cancel_scope.cancel()
 
@@ -201,7 +207,7 @@ def _prepare(broker: Broker, door: Door, identity: Identity, watch: Watch) -> Pr
     return prepare
 
 
-def _health(broker: Broker, watch: Watch, reloads: Reloads) -> Health:
+def _health(broker: Broker, watch: Watch, reloads: Reloads, vitals: Vitals) -> Health:
     """What `/readyz` looks at."""
 
     def store() -> Unwell | None:
@@ -219,7 +225,7 @@ def _health(broker: Broker, watch: Watch, reloads: Reloads) -> Health:
     def reload() -> Unwell | None:
         return Unwell("reload", "failed", is_needed=False) if reloads.trouble else None
 
-    return Health([store, audit, reload])
+    return Health([store, audit, reload, *vitals.checks()])
 
 
 def metrics_of(broker: Broker, more: Callable[[], list[Gauge]] = list) -> Metrics | None:

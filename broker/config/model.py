@@ -100,6 +100,13 @@ class ServerSettings(Strictest):
     max_connections_per_address: int = Field(
         default=1000, ge=1, le=1_000_000, description="From one address without a good credential yet, likewise."
     )
+    memory_max: int | None = Field(
+        default=None,
+        ge=64,
+        le=1 << 20,
+        description="MiB that the broker may hold. Above 85 % of it requests are answered 503, above 95 % streams that "
+        "only wait are ended. null: what the container allows, if it says so.",
+    )
 
 
 class StoreSettings(Strictest):

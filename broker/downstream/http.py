@@ -4,6 +4,7 @@ Every other path is 404 before anything else happens. Paths are compared as they
 taken from `Host` (I-02, I-24).
 """
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Final, Protocol
 import anyio
 import anyio.abc
 
+from broker.clock import SystemClock
 from broker.core import wire
 from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, is_modern
 from broker.core.shape import is_object
@@ -21,12 +23,14 @@ from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope
 from broker.downstream.health import WELL, Health
+from broker.downstream.memory import LOOK, RETRY_AFTER
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil
+from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
     JSON_HEADERS,
     JSON_MEDIA,
@@ -49,6 +53,8 @@ from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
 from broker.usage.gauges import Gauge
 
+log = logging.getLogger(__name__)
+
 ENDPOINT: Final = "/mcp"
 _ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
 """It, or a view: what any other word could never name is no endpoint (I-16)."""
@@ -56,6 +62,7 @@ SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
 _API: Final = "/api/"
+_RETRY_LATER: Final = ((b"retry-after", str(RETRY_AFTER).encode()),)
 
 
 class Api(Protocol):
@@ -77,8 +84,10 @@ class HttpFront:
         api: Api | None = None,
         room: Room | None = None,
         health: Health = WELL,
+        vitals: Vitals | None = None,
     ) -> None:
         self._room = room or Room()
+        self._vitals = vitals or Vitals(SystemClock())
         self._metrics = page
         self._state = health
         self._engine = engine
@@ -92,9 +101,10 @@ class HttpFront:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """Owns what outlives a connection: calls of legacy sessions, and the look at who may go on."""
-        async with anyio.create_task_group() as tasks:
+        async with self._vitals.pulse.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._sweep)
+            tasks.start_soon(self._watch_memory)
             try:
                 yield
             finally:
@@ -132,6 +142,8 @@ class HttpFront:
         if not is_sse and not _ENDPOINT.fullmatch(path):
             return await self._door.describe(http, path)
         admission = await self._door.admit(http, path)
+        if self._vitals.memory.is_high and http.method != "DELETE":
+            raise HttpError(503, InvalidRequest("memory is short: try again later"), _RETRY_LATER)
         if is_sse:
             return await self._sse.serve(path, admission, http)
         view = path[len(ENDPOINT) + 1 :]
@@ -161,6 +173,7 @@ class HttpFront:
                 Gauge("connections_refused", "Found no room.", number, {"bound": bound}, is_counter=True)
                 for bound, number in room.refused.items()
             ),
+            *self._vitals.gauges(),
         ]
 
     async def _health(self, path: str, http: Http) -> None:
@@ -206,7 +219,8 @@ class HttpFront:
         assert http.task is not None
         http.on_gone = http.task.cancel
         response = Response(http, self._tasks, _modern_status)
-        with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
+        only_waits = incoming.method == "subscriptions/listen"
+        with self._vigil.over(admission, lambda: response.cut(self._expired(view)), only_waits=only_waits):
             await response.send(lambda emit: self._engine.answer(incoming, who, emit))
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
@@ -301,7 +315,11 @@ class HttpFront:
         )
         self._engine.hub.add(subscriber)
         try:
-            with anyio.CancelScope() as scope, self._vigil.over(admission, scope.cancel), session.streaming():
+            with (
+                anyio.CancelScope() as scope,
+                self._vigil.over(admission, scope.cancel, only_waits=True),
+                session.streaming(),
+            ):
                 await http.start(200, STREAM_HEADERS)
                 await while_connected(http, lambda: pump(http, outbox), self._engine.closing.wait)
             await http.write(b"", more=False)
@@ -319,6 +337,15 @@ class HttpFront:
             await while_connected(http, lambda: resume(http, *found))
         if scope.cancelled_caught:
             await http.write(b"", more=False)
+
+    async def _watch_memory(self) -> None:
+        """While it is all but gone, what only waits has to go, the oldest first (F-98)."""
+        memory = self._vitals.memory
+        while True:
+            await self._engine.clock.sleep(LOOK)
+            memory.look()
+            if memory.is_critical and (ended := self._vigil.make_room()):
+                log.warning("memory is all but gone: %d streams that were only waiting have been ended", ended)
 
     async def _sweep(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from broker.downstream.health import WELL, Health
 from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
 from broker.downstream.room import Room
+from broker.downstream.vitals import Vitals
 from broker.downstream.web import Http
 from broker.half_open import notice_half_open
 
@@ -144,10 +145,11 @@ async def serve_http(
     room: Room | None = None,
     health: Health = WELL,
     drain: Callable[[], float] = usual_drain,
+    vitals: Vitals | None = None,
 ) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `drain` seconds have passed (F-90)."""
     room = room or Room()
-    front = HttpFront(engine, door, metrics, api, room, health)
+    front = HttpFront(engine, door, metrics, api, room, health, vitals)
     async with front.running():
         on_ready()
         await HttpServer(front.serve, room).run(listener, engine.closing, drain)

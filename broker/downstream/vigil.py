@@ -36,17 +36,18 @@ def may_return(admission: Admission) -> bool:
 class _Held:
     """One thing that is open. A class, since every call is held, and a generator would cost four times as much."""
 
-    __slots__ = ("_admission", "_end", "_held")
+    __slots__ = ("_held", "admission", "end", "only_waits")
 
     def __init__(
-        self, held: dict[object, tuple[Admission, Callable[[], None]]], admission: Admission, end: Callable[[], None]
+        self, held: "dict[_Held, None]", admission: Admission, end: Callable[[], None], *, only_waits: bool
     ) -> None:
         self._held = held
-        self._admission = admission
-        self._end = end
+        self.admission = admission
+        self.end = end
+        self.only_waits = only_waits
 
     def __enter__(self) -> None:
-        self._held[self] = self._admission, self._end
+        self._held[self] = None
 
     def __exit__(self, *_: object) -> None:
         self._held.pop(self, None)
@@ -56,20 +57,33 @@ class Vigil:
     """See the module."""
 
     def __init__(self) -> None:
-        self._held: dict[object, tuple[Admission, Callable[[], None]]] = {}
+        self._held: dict[_Held, None] = {}
+        """In the order in which they were opened."""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def over(self, admission: Admission, end: Callable[[], None]) -> "_Held":
-        """While this is entered, `end` is called as soon as the credential is not in force any more."""
-        return _Held(self._held, admission, end)
+    def over(self, admission: Admission, end: Callable[[], None], *, only_waits: bool = False) -> "_Held":
+        """While this is entered, `end` is called as soon as the credential is not in force any more; and where it
+        `only_waits` for news, when there is no room for that either.
+        """
+        return _Held(self._held, admission, end, only_waits=only_waits)
 
     def look(self) -> int:
         """Look at everybody once; how many have been ended."""
-        over = [mark for mark, (admission, _) in self._held.items() if not is_in_force(admission)]
-        for mark in over:
-            admission, end = self._held.pop(mark)
-            log.info("%s is not admitted any more: what it had open ends", admission.caller.principal)
-            end()
+        over = [held for held in self._held if not is_in_force(held.admission)]
+        for held in over:
+            log.info("%s is not admitted any more: what it had open ends", held.admission.caller.principal)
+            self._end(held)
         return len(over)
+
+    def make_room(self) -> int:
+        """End the older half of what only waits; how many that were. Their callers may come again (F-98)."""
+        waiting = [held for held in self._held if held.only_waits]
+        for held in waiting[: (len(waiting) + 1) // 2]:
+            self._end(held)
+        return (len(waiting) + 1) // 2
+
+    def _end(self, held: _Held) -> None:
+        del self._held[held]
+        held.end()

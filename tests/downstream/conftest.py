@@ -14,9 +14,11 @@ from broker.app import Broker
 from broker.cli.serving import metrics_of
 from broker.downstream.door import Door
 from broker.downstream.guard import Guard
+from broker.downstream.health import WELL, Health
 from broker.downstream.http import Api
 from broker.downstream.room import Room
 from broker.downstream.server import bind, serve_http
+from broker.downstream.vitals import Vitals
 from broker.identity.identity import Identity
 from broker.identity.resource import Resource
 from tests.downstream.raw_http import TIMEOUT, Client
@@ -55,6 +57,8 @@ async def serving(
     resource: Resource = NO_RESOURCE,
     make_api: Callable[[Broker], Api] | None = None,
     room: Room | None = None,
+    health: Health = WELL,
+    vitals: Vitals | None = None,
     **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
@@ -65,7 +69,8 @@ async def serving(
         door = Door(guard or Guard(), identity, resource, found.broker.audit)
         api = None if make_api is None else make_api(found.broker)
         page = metrics_of(found.broker)
-        tasks.start_soon(partial(serve_http, found.broker.engine, door, listener, ready.set, page, api, room))
+        serve = partial(serve_http, found.broker.engine, door, listener, ready.set, page, api, room)
+        tasks.start_soon(partial(serve, health=health, vitals=vitals))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:
