@@ -28,6 +28,7 @@ ROOMS = {
     "usage": "Audit, metrics, limits, usage",
     "stores": "Databases",
     "admin": "Administration",
+    "config": "Configuration",
     "": "Everywhere",
 }
 """Packages of the broker in the order of the page, each with its heading."""
