@@ -218,7 +218,7 @@ def _health(broker: Broker, watch: Watch, reloads: Reloads, vitals: Vitals) -> H
         return Unwell("store", "unusable" if watch.is_unusable else "down", is_needed)
 
     def audit() -> Unwell | None:
-        if not isinstance(broker.audit, LineAudit) or not broker.audit.writer.is_failing:
+        if not isinstance(broker.audit, LineAudit) or not broker.audit.book.writer.is_failing:
             return None
         return Unwell("audit", "failing", broker.loaded.config.audit.required)
 

@@ -164,3 +164,18 @@ def test_on_stdio_a_server_that_is_added_is_announced(program: Program) -> None:
     say(id=3, method="tools/list")
     tools = hear()["result"]["tools"]
     assert {tool["name"].partition("__")[0] for tool in tools} == {"one", "two"}
+
+
+def test_F92_F93_readyz_names_what_is_not_well_and_nothing_more(program: Program) -> None:
+    state = program.directory / "state"
+    state.mkdir()
+    (state / "audit").write_text("a file where the directory should be", encoding="utf-8")
+    served = Served(program, broker={"state_dir": str(state)})
+    assert served.pid("one")
+    wait_until(lambda: served.get("/readyz") == (200, "audit: failing\n"), "the audit fails, and is not required")
+    (state / "broker.db").write_bytes(b"this is no database" * 100)
+    wait_until(lambda: served.get("/readyz") == (503, "store: unusable\naudit: failing\n"), "the store too")
+    assert served.get("/healthz") == (200, "ok\n")
+    (state / "audit").unlink()
+    (state / "broker.db").unlink()
+    wait_until(lambda: served.get("/readyz")[1].startswith("store: down"), "the audit recovers by itself")

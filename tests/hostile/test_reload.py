@@ -14,7 +14,7 @@ from tests.hostile.conftest import BrokerOf
 from tests.hostile.harness import Running, children, command, descriptors, needs_proc, until
 from tests.peers import ROOT
 
-ROUNDS = int(os.environ.get("BROKER_RELOADS", "12"))
+ROUNDS = int(os.environ.get("BROKER_RELOADS", "9"))
 """The long form, 200 and more, is for whoever looks for a leak."""
 SCRIPT = str(ROOT / "tests/servers/raw.py")
 
@@ -37,7 +37,7 @@ async def test_F90_reloads_under_load_drop_no_call_and_leave_nothing(broker_of: 
     async with broker_of({"kept": server(-1), "turned": server(0)}, first_wait=20) as run:
         await run.ready("good", "kept", "turned")
         kept, pids = run.pid("kept"), children()
-        await until(lambda: len(run.broker.fleet) == 3)
+        await until(lambda: all(run.upstream(key).first_try.is_set() for key in ("good", "kept", "turned")))
         opened, tasks = descriptors(), len(asyncio.all_tasks())
         reloads, is_over, answered = Reloads(run.broker, {}), anyio.Event(), [0, 0]
 
