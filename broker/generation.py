@@ -150,7 +150,9 @@ class Generation:
             if before.pool.upstreams.get(key) is upstream:
                 self._move(key, upstream)
         self._hub.swapped(before, self)
-        return Swap.of(before.pool, self.pool)
+        swap = Swap.of(before.pool, self.pool)
+        swap.pass_wishes()
+        return swap
 
     def _move(self, key: str, upstream: Upstream) -> None:
         upstream.move(self.config.servers[key], self._supplies)

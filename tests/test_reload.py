@@ -214,6 +214,37 @@ async def test_a_watched_resource_is_heard_of_after_a_reload(tmp_path: Path) -> 
         assert told == [{"uri": "uno+file:///a"}]
 
 
+@pytest.mark.parametrize("change", ["reached in another way", "taken out, and put back"])
+async def test_a_watched_resource_is_asked_for_again_where_its_server_is_another(tmp_path: Path, change: str) -> None:
+    subscribed: list[tuple[object, str]] = []
+
+    async def subscribe(asked: Any) -> Json:
+        subscribed.append((asked.link, asked.params["uri"]))
+        return {}
+
+    answers: dict[str, Any] = {"resources/subscribe": subscribe, "resources/unsubscribe": subscribe}
+    capabilities: Json = {"resources": {"subscribe": True}}
+    fake = Fake(resources=[{"uri": "file:///a", "name": "a"}], capabilities=capabilities, answers=answers)
+    async with place(tmp_path, {"one": fake, "two": Fake()}) as found:
+        watches = Watches()
+
+        async def watch() -> None:
+            who = Request("resources/subscribe", {}, LEGACY, "")
+            await found.broker.engine.router.watch("one+file:///a", who, LOCAL, Asker("local", "s"), watches)
+
+        await watch()
+        if change == "taken out, and put back":
+            assert await found.reload({"two": {}})
+        assert await found.reload({"one": {"headers": {"X-Token": "other"}}, "two": {}})
+        await found.house.ready()
+        await watch()
+        await fake.until(lambda: len(subscribed) == 2)
+        assert [uri for _, uri in subscribed] == ["file:///a"] * 2 and subscribed[0][0] is not subscribed[1][0]
+        watches.clear()
+        await fake.until(lambda: len(subscribed) == 3)
+        assert subscribed[2][0] is subscribed[1][0], "and no more, when nobody listens"
+
+
 async def test_a_cursor_of_before_is_good_afterwards(tmp_path: Path) -> None:
     async with place(tmp_path, {"one": Fake(tools=[tool(f"t{n:04}") for n in range(1001)])}) as found:
         first = await found.house.ask("tools/list")

@@ -64,7 +64,8 @@ class Watches:
 
     async def _add(self, place: Watching, topic: Topic) -> None:
         mark = place.key, topic
-        if mark in self._watched:
+        known = self._watched.get(mark)
+        if known is not None and not known.is_lost:
             return
         if len(self) + self._coming >= MAX_WATCHES:
             raise InvalidParams(f"more than {MAX_WATCHES} resources and tasks are subscribed")
@@ -73,7 +74,7 @@ class Watches:
             await place.watch(topic)
         finally:
             self._coming -= 1
-        if self._is_over or mark in self._watched:
+        if self._is_over or self._watched.get(mark) is not known:
             place.unwatch(topic)  # another request for the same was quicker, or the caller has gone meanwhile
         else:
             self._watched[mark] = place

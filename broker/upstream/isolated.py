@@ -158,6 +158,18 @@ class Isolated:
             if line.link is not None:
                 line.link.home = home_of(self._upstream.key, slot.owner, False)
 
+    def pass_to(self, heir: "Isolated") -> None:
+        """The server is reached in another way from now on: what callers want to hear of is asked for there, from the
+        next call of each on.
+        """
+        for owner, wishes in self._wishes.items():
+            wishes.pass_to(heir._wishes_of(owner))
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether a reload has left it behind."""
+        return self._upstream.is_retired
+
     def retire(self) -> None:
         """Its links tell nobody anything any more."""
         self._on_updated, self._on_said = ignore_own_update, ignore_own_said

@@ -101,6 +101,17 @@ class Swap:
         """From one to the next."""
         return cls(_only_in(after, before), _only_in(before, after))
 
+    def pass_wishes(self) -> None:
+        """What callers want to hear of a server that is reached in another way, they go on to hear of."""
+        heirs = {upstream.key: (upstream, isolated) for upstream, isolated in self.started}
+        for upstream, isolated in self.left:
+            heir, isolated_heir = heirs.get(upstream.key, (None, None))
+            if heir is None or heir.server.isolation != upstream.server.isolation:
+                continue
+            upstream.wishes.pass_to(heir.wishes)
+            if isolated is not None and isolated_heir is not None:
+                isolated.pass_to(isolated_heir)
+
     @classmethod
     def first(cls, pool: Pool) -> "Swap":
         """All of it is new."""
@@ -129,6 +140,14 @@ class Watching:
     async def watch(self, topic: Topic) -> None:
         """Hear of something. Raises: BrokerError."""
         await (self.place.watch(self.asker, topic) if isinstance(self.place, Isolated) else self.place.watch(topic))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody asks for it any more: its server was taken out."""
+        if not self.place.is_retired:
+            return False
+        wishes = self.place.wishes_of(self.asker) if isinstance(self.place, Isolated) else self.place.wishes
+        return not wishes.has_heir
 
     def unwatch(self, topic: Topic) -> None:
         """Hear of it no more."""

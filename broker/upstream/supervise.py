@@ -236,6 +236,11 @@ class Upstream:
         if self._link is not None:
             self._link.home = supplies.home_of(self.key)
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether a reload has left it behind."""
+        return self._is_retired
+
     def retire(self) -> None:
         """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
         self._is_retired = True

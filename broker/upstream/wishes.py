@@ -58,6 +58,21 @@ class Wishes:
         self._to_tell: set[str] = set()
         self._to_pass: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_TO_PASS)
         self._said = anyio.Event()
+        self._heir: Wishes | None = None
+
+    def pass_to(self, heir: "Wishes") -> None:
+        """The server is reached in another way from now on: `heir` asks there for what is watched here. Its tasks are
+        gone with it.
+        """
+        heir._log_level = self._log_level
+        heir._watched.update({topic: n for topic, n in self._watched.items() if topic.field == RESOURCES})
+        heir._said.set()
+        self._heir = heir
+
+    @property
+    def has_heir(self) -> bool:
+        """Whether another connection asks for what is watched."""
+        return self._heir is not None
 
     @property
     def has_watches(self) -> bool:
@@ -95,6 +110,10 @@ class Wishes:
 
     def unwatch(self, topic: Topic) -> None:
         """One less wants to hear of it; the last one makes us say so to the upstream, soon."""
+        if self._heir is not None and topic.field == RESOURCES:
+            while self._heir._heir is not None:
+                self._heir = self._heir._heir
+            return self._heir.unwatch(topic)
         self._watched[topic] -= 1
         if self._watched[topic] <= 0:
             del self._watched[topic]
