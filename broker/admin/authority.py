@@ -12,6 +12,7 @@ from broker.core.caller import Caller, Role
 from broker.core.directory import Membership
 from broker.core.grants import Level, Rule
 from broker.core.match import Pattern
+from broker.core.quota import is_as_tight
 
 _RANK: Final = {role: rank for rank, role in enumerate((Role.MEMBER, Role.TEAM_ADMIN, Role.ORG_ADMIN, Role.ADMIN))}
 
@@ -72,8 +73,10 @@ def is_role_for(role: Role, organization: str, team: str) -> bool:
 
 
 def is_within(level: Level, limit: Level) -> bool:
-    """Whether everything that `level` lets through is also let through by `limit`. In doubt it is not: rules are
-    compared one by one, and what two of them do only together is not seen."""
+    """Whether everything that `level` lets through is also let through by `limit`, and no more often. In doubt it is
+    not: rules are compared one by one, and what two of them do only together is not seen."""
+    if not is_as_tight(level.limits, limit.limits):
+        return False
     if limit.allow is not None:
         if level.allow is None:
             return False

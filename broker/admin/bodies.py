@@ -24,16 +24,21 @@ class Body(BaseModel):
 
 
 class RulesBody(Body):
-    """`allow` and `deny` in the words of servers.yaml: a list that is left out stays as it is, `null` takes it away."""
+    """`allow`, `deny`, `limits` in the words of servers.yaml: what is left out stays as it is, `null` takes it away."""
 
     allow: RuleList = None
     deny: RuleList = None
+    limits: dict[str, Any] | None = None
 
     @property
     def rules(self) -> Rules:
         """See `Rules`."""
         given = self.model_fields_set
-        return Rules(self.allow if "allow" in given else KEPT, self.deny if "deny" in given else KEPT)
+        return Rules(
+            self.allow if "allow" in given else KEPT,
+            self.deny if "deny" in given else KEPT,
+            self.limits if "limits" in given else KEPT,
+        )
 
 
 class NewPlace(RulesBody):

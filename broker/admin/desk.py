@@ -9,7 +9,7 @@ change. A change is recorded before it is committed; a refusal is recorded after
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from broker.admin.authority import Authority, is_within
@@ -22,9 +22,10 @@ from broker.config.checks import did_you_mean
 from broker.core.caller import LOCAL, Caller, Role
 from broker.core.directory import Directory, Membership, Organization, Team
 from broker.core.grants import Level
+from broker.core.quota import UNLIMITED
 from broker.stores.errors import StoreError
-from broker.stores.rows import KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
-from broker.stores.ruling import read_rules
+from broker.stores.rows import KeyRow, MembershipRow, OrganizationRow, TeamRow, Terms, terms_of
+from broker.stores.ruling import read_level
 
 if TYPE_CHECKING:
     from broker.stores.directory import Change, DirectoryStore, Reading
@@ -107,29 +108,23 @@ class Desk:
     def need_within(self, level: Level) -> None:
         """Raises: NotAllowed, for a level that lets through what the actor's own key is not let."""
         if self.authority.limit is not None and not is_within(level, self.authority.limit):
-            raise NotAllowed("your own key is limited: what it makes or changes must have its allow and deny rules too")
+            raise NotAllowed("your own key is limited: what it makes or changes must have its rules and limits too")
 
     # What rules and rows mean.
 
-    def level_of(self, allow: RulesJson | None, deny: RulesJson | None) -> Level:
+    def level_of(self, terms: Terms) -> Level:
         """What is stored. Raises: Invalid, if it cannot be read: then nobody is within it."""
         try:
-            return replace(
-                _NO_LEVEL,
-                allow=None if allow is None else read_rules(allow),
-                deny=() if deny is None else read_rules(deny),
-            )
+            return read_level(_NO_LEVEL, terms)
         except ValueError as error:
-            raise Invalid(f"its rules cannot be read: {error}") from None
+            raise Invalid(f"its rules or limits cannot be read: {error}") from None
 
-    def checked(self, allow: RulesJson | None, deny: RulesJson | None) -> Level:
+    def checked(self, terms: Terms) -> Level:
         """What somebody wants to set, judged as if it stood in the file. Raises: Invalid, with all that is wrong."""
-        level: dict[str, object] = {}
-        level |= {} if allow is None else {"allow": allow}
-        level |= {} if deny is None else {"deny": deny}
-        if found := faults_of(level, self.office.servers()):
+        written = {name: value for name, value in asdict(terms).items() if value is not None}
+        if found := faults_of(written, self.office.servers()):
             raise Invalid("\n".join(found))
-        return self.level_of(allow, deny)
+        return self.level_of(terms)
 
     async def _near(self, organization: str, team: str) -> str:
         if not team:
@@ -157,7 +152,8 @@ class Desk:
         present = [one for one in members if await self.is_place(one.organization, one.team)]
         if not await self.is_place(actor.organization, actor.team):
             actor = replace(actor, organization="", team="", role=Role.MEMBER)
-        self.authority = Authority.of(actor, present, None if limit is None or limit.is_silent else limit)
+        is_limited = limit is not None and not (limit.is_silent and limit.limits == UNLIMITED)
+        self.authority = Authority.of(actor, present, limit if is_limited else None)
 
     async def _current(self, actor: Caller) -> tuple[Caller, Level]:
         """The actor as its key is now, and the level of that key."""
@@ -172,9 +168,7 @@ class Desk:
             or (row.expires is not None and self.now >= row.expires)
         ):
             raise NotAllowed("your key is not valid any more")
-        return replace(actor, organization=row.organization, team=row.team, role=row.role), self.level_of(
-            row.allow, row.deny
-        )
+        return replace(actor, organization=row.organization, team=row.team, role=row.role), self.level_of(terms_of(row))
 
 
 class Changing(Desk):

@@ -4,7 +4,7 @@ Nobody acts on a key with a higher role than their own: a rotated key is a key i
 whose own key is limited by rules of its own hands them on: what it makes or takes over is within them.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from broker.admin.authority import is_role_for
@@ -13,11 +13,11 @@ from broker.admin.errors import Exists, Invalid, NotFound
 from broker.admin.names import good_name
 from broker.admin.rules import KEPT, Rules
 from broker.admin.views import KeyView, MadeKey, file_key_view, key_view
-from broker.admin.words import rules_json
+from broker.admin.words import limits_json, rules_json
 from broker.core.caller import Caller, Role
 from broker.core.directory import Place
 from broker.identity.keys import ENTROPY, Minted, hash_of, mint
-from broker.stores.rows import HashRow, KeyRow, RulesJson
+from broker.stores.rows import HashRow, KeyRow, Terms, terms_of
 
 OVERLAP: Final = 86_400.0
 """Seconds that the text from before a rotation stays good, unless told otherwise: a day to hand out the new one."""
@@ -50,10 +50,10 @@ async def create(
         _check_role(desk, role, organization, team)
         _check_expiry(desk, expires)
         await _check_free(desk, organization, team, name)
-        allow, deny = _handed_on(desk, *(rules or Rules()).over(None, None), is_allow_given=_gives_allow(rules))
-        desk.need_within(desk.checked(allow, deny))
+        terms = _handed_on(desk, (rules or Rules()).over(), is_allow_given=_gives_allow(rules))
+        desk.need_within(desk.checked(terms))
         made = mint(office.clock.random_bytes(ENTROPY))
-        row = KeyRow(made.id, organization, team, name, role, allow, deny, desk.now, expires)
+        row = KeyRow(made.id, organization, team, name, role, created=desk.now, expires=expires, **asdict(terms))
         await desk.change.add(row)
         return await _stored(desk, row, made)
 
@@ -105,13 +105,13 @@ async def grant(
     """Set its rules, its role, its end; what is None or kept stays. Raises: AdminError, StoreError, Unrecorded."""
     async with acting(office, actor, "key.grant", f"key:{reference}") as desk:
         row = await _take(desk, reference)
-        allow, deny = rules.over(row.allow, row.deny)
-        desk.need_within(desk.checked(allow, deny))
-        new = replace(row, allow=allow, deny=deny, role=role or row.role, expires=expires or row.expires)
+        terms = rules.over(terms_of(row))
+        desk.need_within(desk.checked(terms))
+        new = replace(row, role=role or row.role, expires=expires or row.expires, **asdict(terms))
         _check_role(desk, new.role, row.organization, row.team)
         if expires is not None:
             _check_expiry(desk, expires)
-        values = {"allow": allow, "deny": deny, "role": new.role, "expires": new.expires}
+        values = {**asdict(terms), "role": new.role, "expires": new.expires}
         await desk.change.set(KeyRow, values, id=row.id)
         return key_view(new, await desk.reading.all(HashRow, key_id=row.id), desk.now)
 
@@ -171,7 +171,7 @@ async def _take(desk: Changing, reference: str, *, is_taken_over: bool = True) -
     desk.need(_role_for_keys(found.team), found.organization, found.team)
     desk.need_role_within(found.role, found.organization, found.team)
     if is_taken_over:
-        desk.need_within(desk.level_of(found.allow, found.deny))
+        desk.need_within(desk.level_of(terms_of(found)))
     return found
 
 
@@ -237,15 +237,17 @@ def _gives_allow(rules: Rules | None) -> bool:
     return rules is not None and rules.allow is not KEPT
 
 
-def _handed_on(
-    desk: Desk, allow: RulesJson | None, deny: RulesJson | None, *, is_allow_given: bool
-) -> tuple[RulesJson | None, RulesJson | None]:
-    """With the rules that limit the actor's own key, where none were given."""
+def _handed_on(desk: Desk, terms: Terms, *, is_allow_given: bool) -> Terms:
+    """With the rules, and the limits, of the actor's own key, where none were given."""
     limit = desk.authority.limit
     if limit is None:
-        return allow, deny
-    denied = [*(deny or ()), *(rules_json(limit.deny) or ())]
-    return (allow if is_allow_given else rules_json(limit.allow)), denied or None
+        return terms
+    denied = [*(terms.deny or ()), *(rules_json(limit.deny) or ())]
+    return Terms(
+        terms.allow if is_allow_given else rules_json(limit.allow),
+        denied or None,
+        limits_json(limit.limits) if terms.limits is None else terms.limits,
+    )
 
 
 async def _retire(desk: Changing, row: KeyRow, until: float) -> None:

@@ -1,5 +1,6 @@
 """Organizations: `admin` only, since what an organization may use is granted from above it."""
 
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from broker.admin.desk import Office, acting, fixed, looking, named
@@ -8,7 +9,7 @@ from broker.admin.names import good_name
 from broker.admin.rules import Rules
 from broker.admin.views import OrganizationView, organization_view
 from broker.core.caller import Caller, Role
-from broker.stores.rows import KeyRow, MembershipRow, OrganizationRow, TeamRow
+from broker.stores.rows import KeyRow, MembershipRow, OrganizationRow, TeamRow, terms_of
 
 if TYPE_CHECKING:
     from broker.stores.directory import Change
@@ -21,9 +22,9 @@ async def create(office: Office, actor: Caller, name: str, rules: Rules) -> Orga
         good_name("organization", name)
         if await desk.organization(name) is not None:
             raise Exists(f"there is an {named(name)} already")
-        allow, deny = rules.over(None, None)
-        desk.checked(allow, deny)
-        row = OrganizationRow(name, allow, deny, desk.now)
+        terms = rules.over()
+        desk.checked(terms)
+        row = OrganizationRow(name, created=desk.now, **asdict(terms))
         await _clear(desk.change, name)
         await desk.change.add(row)
         return organization_view(row)
@@ -54,10 +55,10 @@ async def grant(office: Office, actor: Caller, name: str, rules: Rules) -> Organ
         found = await desk.organization(name)
         if not isinstance(found, OrganizationRow):
             raise fixed(named(name))
-        allow, deny = rules.over(found.allow, found.deny)
-        desk.checked(allow, deny)
-        await desk.change.set(OrganizationRow, {"allow": allow, "deny": deny}, name=name)
-        return organization_view(OrganizationRow(name, allow, deny, found.created))
+        terms = rules.over(terms_of(found))
+        desk.checked(terms)
+        await desk.change.set(OrganizationRow, asdict(terms), name=name)
+        return organization_view(replace(found, **asdict(terms)))
 
 
 async def delete(office: Office, actor: Caller, name: str) -> tuple[int, int]:

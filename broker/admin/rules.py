@@ -1,4 +1,4 @@
-"""What `grant` sets: rules that are left as they are, taken away, or given; and what is wrong with those."""
+"""What `grant` sets: rules and limits that are left as they are, taken away, or given; and what is wrong with those."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from broker.config import Config
 from broker.config.document import Finding, dotted
 from broker.config.grants import grant_conflicts
 from broker.config.translate import findings
-from broker.stores.rows import RulesJson
+from broker.stores.rows import LimitsJson, RulesJson, Terms
 
 
 class _Kept:
@@ -20,20 +20,25 @@ class _Kept:
 
 KEPT: Final = _Kept()
 """Leave it as it is."""
+NONE: Final = Terms()
+"""Of a level that is new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`allow` and `deny`: lists in the words of the file, None to take the list away, or `KEPT`."""
+    """`allow`, `deny` and `limits` in the words of the file, None to take one away, or `KEPT`."""
 
     allow: RulesJson | _Kept | None = KEPT
     deny: RulesJson | _Kept | None = KEPT
+    limits: LimitsJson | _Kept | None = KEPT
 
-    def over(self, allow: RulesJson | None, deny: RulesJson | None) -> tuple[RulesJson | None, RulesJson | None]:
-        """What the two lists are afterwards. No denial is no list."""
-        new_allow = allow if isinstance(self.allow, _Kept) else self.allow
-        new_deny = deny if isinstance(self.deny, _Kept) else self.deny
-        return new_allow, new_deny or None
+    def over(self, before: Terms = NONE) -> Terms:
+        """What a level has afterwards. No denial is no list."""
+        return Terms(
+            before.allow if isinstance(self.allow, _Kept) else self.allow,
+            (before.deny if isinstance(self.deny, _Kept) else self.deny) or None,
+            before.limits if isinstance(self.limits, _Kept) else self.limits,
+        )
 
 
 def faults_of(level: Mapping[str, object], servers: Sequence[str]) -> list[str]:

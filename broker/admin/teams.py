@@ -1,12 +1,14 @@
 """Teams: who administers the organization around a team says what the team may use, not the team itself."""
 
+from dataclasses import asdict, replace
+
 from broker.admin.desk import Office, acting, fixed, looking, named
 from broker.admin.errors import Exists
 from broker.admin.names import good_name
 from broker.admin.rules import Rules
 from broker.admin.views import TeamView, team_view
 from broker.core.caller import Caller, Role
-from broker.stores.rows import KeyRow, MembershipRow, TeamRow
+from broker.stores.rows import KeyRow, MembershipRow, TeamRow, terms_of
 
 
 async def create(office: Office, actor: Caller, organization: str, name: str, rules: Rules) -> TeamView:
@@ -16,9 +18,9 @@ async def create(office: Office, actor: Caller, organization: str, name: str, ru
         good_name("team", name)
         if await desk.team(organization, name) is not None:
             raise Exists(f"there is a {named(organization, name)} already")
-        allow, deny = rules.over(None, None)
-        desk.checked(allow, deny)
-        row = TeamRow(organization, name, allow, deny, desk.now)
+        terms = rules.over()
+        desk.checked(terms)
+        row = TeamRow(organization, name, created=desk.now, **asdict(terms))
         # What an earlier team of the file left behind belongs to nobody: it must not become this team's.
         await desk.change.remove(KeyRow, organization=organization, team=name)
         await desk.change.remove(MembershipRow, organization=organization, team=name)
@@ -69,10 +71,10 @@ async def grant(office: Office, actor: Caller, organization: str, name: str, rul
         found = await desk.team(organization, name)
         if not isinstance(found, TeamRow):
             raise fixed(named(organization, name))
-        allow, deny = rules.over(found.allow, found.deny)
-        desk.checked(allow, deny)
-        await desk.change.set(TeamRow, {"allow": allow, "deny": deny}, organization=organization, name=name)
-        return team_view(organization, TeamRow(organization, name, allow, deny, found.created))
+        terms = rules.over(terms_of(found))
+        desk.checked(terms)
+        await desk.change.set(TeamRow, asdict(terms), organization=organization, name=name)
+        return team_view(organization, replace(found, **asdict(terms)))
 
 
 async def delete(office: Office, actor: Caller, organization: str, name: str) -> int:

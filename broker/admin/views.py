@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
-from broker.admin.words import rules_json
+from broker.admin.words import limits_json, rules_json
 from broker.config import Secret
 from broker.core.directory import Key, Membership, Organization, Source, Team
 from broker.core.grants import Level
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
 
 Written = list[dict[str, Any]] | None
+Limits = dict[str, Any] | None
 State = Literal["active", "expired", "revoked", "stranded"]
 
 
@@ -23,6 +24,7 @@ class OrganizationView:
     source: Source
     allow: Written
     deny: Written
+    limits: Limits
     created: float | None = None
 
 
@@ -35,6 +37,7 @@ class TeamView:
     source: Source
     allow: Written
     deny: Written
+    limits: Limits
     created: float | None = None
 
 
@@ -59,6 +62,7 @@ class KeyView:
     overlap_ends: float | None
     allow: Written
     deny: Written
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,14 @@ class MembershipView:
 def organization_view(one: OrganizationRow | Organization) -> OrganizationView:
     """Of either source."""
     if isinstance(one, OrganizationRow):
-        return OrganizationView(one.name, Source.DATABASE, _list(one.allow), _list(one.deny), one.created)
+        return OrganizationView(one.name, Source.DATABASE, *_stored(one), one.created)
     return OrganizationView(one.name, Source.FILE, *_rules(one.level))
 
 
 def team_view(organization: str, one: TeamRow | Team) -> TeamView:
     """Of either source."""
     if isinstance(one, TeamRow):
-        return TeamView(organization, one.name, Source.DATABASE, _list(one.allow), _list(one.deny), one.created)
+        return TeamView(organization, one.name, Source.DATABASE, *_stored(one), one.created)
     return TeamView(organization, one.name, Source.FILE, *_rules(one.level))
 
 
@@ -110,8 +114,7 @@ def key_view(row: KeyRow, hashes: Sequence[HashRow], now: float) -> KeyView:
         row.expires,
         row.rotated,
         max(ends, default=None),
-        _list(row.allow),
-        _list(row.deny),
+        *_stored(row),
     )
 
 
@@ -138,8 +141,14 @@ def _state(is_revoked: bool, expires: float | None, now: float) -> State:
     return "expired" if expires is not None and now >= expires else "active"
 
 
-def _rules(level: Level | None) -> tuple[Written, Written]:
-    return (None, None) if level is None else (rules_json(level.allow), rules_json(level.deny) or None)
+def _rules(level: Level | None) -> tuple[Written, Written, Limits]:
+    if level is None:
+        return None, None, None
+    return rules_json(level.allow), rules_json(level.deny) or None, limits_json(level.limits)
+
+
+def _stored(row: OrganizationRow | TeamRow | KeyRow) -> tuple[Written, Written, Limits]:
+    return _list(row.allow), _list(row.deny), None if row.limits is None else dict(row.limits)
 
 
 def _list(rules: RulesJson | None) -> Written:

@@ -80,6 +80,15 @@ Deny = Annotated[
     list[str] | None,
     typer.Option("--deny", metavar="RULES", show_default=False, help="What may not be used, also if it is allowed."),
 ]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        metavar="LIMITS",
+        show_default=False,
+        help="How many calls, in JSON or YAML as in the file: {rate: 100/minute, concurrency: 8}, or null for any.",
+    ),
+]
 Expires = Annotated[
     str | None,
     typer.Option(
@@ -114,6 +123,7 @@ def create_org(
     name: OrgName,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     config: Config = None,
     json: AsJson = False,
     log_level: LogLevel = Level.ERROR,
@@ -121,7 +131,7 @@ def create_org(
     """Make an organization. Without --allow nobody in it may use anything."""
     from broker.cli import places
 
-    raise typer.Exit(places.create_organization(config, name, allow, deny, as_json=json, level=log_level))
+    raise typer.Exit(places.create_organization(config, name, allow, deny, limits, as_json=json, level=log_level))
 
 
 @org.command("list", epilog=EPILOG)
@@ -134,7 +144,7 @@ def list_orgs(config: Config = None, json: AsJson = False, log_level: LogLevel =
 
 @org.command("show", epilog=EPILOG)
 def show_org(name: OrgName, config: Config = None, json: AsJson = False, log_level: LogLevel = Level.ERROR) -> None:
-    """Show an organization and its rules."""
+    """Show an organization, its rules and limits."""
     from broker.cli import places
 
     raise typer.Exit(places.show_organization(config, name, as_json=json, level=log_level))
@@ -145,14 +155,15 @@ def grant_org(
     name: OrgName,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     config: Config = None,
     json: AsJson = False,
     log_level: LogLevel = Level.ERROR,
 ) -> None:
-    """Set what an organization may use; a list that is not given stays."""
+    """Set what an organization may use, and how often; what is not given stays."""
     from broker.cli import places
 
-    raise typer.Exit(places.grant_organization(config, name, allow, deny, as_json=json, level=log_level))
+    raise typer.Exit(places.grant_organization(config, name, allow, deny, limits, as_json=json, level=log_level))
 
 
 @org.command("delete", epilog=EPILOG)
@@ -170,6 +181,7 @@ def create_team(
     name: TeamName,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     config: Config = None,
     json: AsJson = False,
     log_level: LogLevel = Level.ERROR,
@@ -177,7 +189,7 @@ def create_team(
     """Make a team. Without --allow it may use all that its organization may."""
     from broker.cli import places
 
-    raise typer.Exit(places.create_team(config, name, allow, deny, as_json=json, level=log_level))
+    raise typer.Exit(places.create_team(config, name, allow, deny, limits, as_json=json, level=log_level))
 
 
 @team.command("list", epilog=EPILOG)
@@ -192,7 +204,7 @@ def list_teams(
 
 @team.command("show", epilog=EPILOG)
 def show_team(name: TeamName, config: Config = None, json: AsJson = False, log_level: LogLevel = Level.ERROR) -> None:
-    """Show a team and its rules."""
+    """Show a team, its rules and limits."""
     from broker.cli import places
 
     raise typer.Exit(places.show_team(config, name, as_json=json, level=log_level))
@@ -203,14 +215,15 @@ def grant_team(
     name: TeamName,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     config: Config = None,
     json: AsJson = False,
     log_level: LogLevel = Level.ERROR,
 ) -> None:
-    """Set what a team may use; a list that is not given stays."""
+    """Set what a team may use, and how often; what is not given stays."""
     from broker.cli import places
 
-    raise typer.Exit(places.grant_team(config, name, allow, deny, as_json=json, level=log_level))
+    raise typer.Exit(places.grant_team(config, name, allow, deny, limits, as_json=json, level=log_level))
 
 
 @team.command("delete", epilog=EPILOG)
@@ -278,6 +291,7 @@ def create_key(
     expires: Expires = None,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     for_file: ForFile = False,
     config: Config = None,
     json: AsJson = False,
@@ -289,7 +303,7 @@ def create_key(
     if for_file:
         raise typer.Exit(keys.create_for_file(config, name, as_json=json, level=log_level))
     raise typer.Exit(
-        keys.create(config, organization, team, name, role, expires, allow, deny, as_json=json, level=log_level)
+        keys.create(config, organization, team, name, role, expires, allow, deny, limits, as_json=json, level=log_level)
     )
 
 
@@ -309,7 +323,7 @@ def list_keys(
 
 @key.command("show", epilog=EPILOG)
 def show_key(name: KeyName, config: Config = None, json: AsJson = False, log_level: LogLevel = Level.ERROR) -> None:
-    """Show what is known of a key, and its rules."""
+    """Show what is known of a key, its rules and limits."""
     from broker.cli import keys
 
     raise typer.Exit(keys.show(config, name, as_json=json, level=log_level))
@@ -320,16 +334,17 @@ def grant_key(
     name: KeyName,
     allow: Allow = None,
     deny: Deny = None,
+    limits: Limits = None,
     role: NewRole = None,
     expires: Expires = None,
     config: Config = None,
     json: AsJson = False,
     log_level: LogLevel = Level.ERROR,
 ) -> None:
-    """Set a key's rules, role and end; what is not given stays."""
+    """Set a key's rules, limits, role and end; what is not given stays."""
     from broker.cli import keys
 
-    raise typer.Exit(keys.grant(config, name, allow, deny, role, expires, as_json=json, level=log_level))
+    raise typer.Exit(keys.grant(config, name, allow, deny, limits, role, expires, as_json=json, level=log_level))
 
 
 @key.command("rotate", epilog=EPILOG)

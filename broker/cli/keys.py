@@ -31,12 +31,13 @@ def create(
     expires: str | None,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     *,
     as_json: bool,
     level: str,
 ) -> int:
     """The exit code. Raises: Stop; so do all functions here."""
-    place, rules = place_of(organization, team), rules_of(allow, deny)
+    place, rules = place_of(organization, team), rules_of(allow, deny, limits)
     ends = None if expires is None else moment(expires, SystemClock().wall())
     return do(
         config,
@@ -97,6 +98,7 @@ def grant(
     key: str,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     role: str | None,
     expires: str | None,
     *,
@@ -104,7 +106,7 @@ def grant(
     level: str,
 ) -> int:
     """Its rules, its role, its end."""
-    rules = rules_of(allow, deny)
+    rules = rules_of(allow, deny, limits)
     ends = None if expires is None else moment(expires, SystemClock().wall())
     given = None if role is None else Role(role)
     return do(

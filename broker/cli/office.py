@@ -107,11 +107,12 @@ def split_team(text: str) -> tuple[str, str]:
     return organization, team
 
 
-def rules_of(allow: Sequence[str] | None, deny: Sequence[str] | None) -> Rules:
-    """Of `--allow` and `--deny`, each given any number of times. Raises: Stop."""
+def rules_of(allow: Sequence[str] | None, deny: Sequence[str] | None, limits: str | None) -> Rules:
+    """Of `--allow` and `--deny`, each given any number of times, and of `--limits`. Raises: Stop."""
     return Rules(
         KEPT if not allow else _list("--allow", allow),
         KEPT if not deny else _list("--deny", deny),
+        KEPT if limits is None else _object("--limits", limits),
     )
 
 
@@ -119,16 +120,28 @@ def _list(option: str, texts: Sequence[str]) -> list[Any] | None:
     """A rule, a list of them, or `null` for no list at all."""
     found: list[Any] = []
     for text in texts:
-        if len(text) > _MAX_RULES:
-            raise Stop(f"{option} is longer than {_MAX_RULES} characters: write it into the file", BAD_INPUT)
-        try:
-            value = read_data(text)
-        except UnreadableError as error:
-            raise Stop(f"{option} is neither JSON nor YAML: {line(error, 500)}", BAD_INPUT) from None
+        value = _value(option, text)
         if value is None and len(texts) == 1:
             return None
         found += value if isinstance(value, list) else [value]
     return found
+
+
+def _object(option: str, text: str) -> dict[str, Any] | None:
+    """An object, or `null` for none."""
+    value = _value(option, text)
+    if value is None or is_object(value):
+        return value
+    raise Stop(f"{option} must be an object, as in {{rate: 100/minute}}, or null", BAD_INPUT)
+
+
+def _value(option: str, text: str) -> Any:
+    if len(text) > _MAX_RULES:
+        raise Stop(f"{option} is longer than {_MAX_RULES} characters: write it into the file", BAD_INPUT)
+    try:
+        return read_data(text)
+    except UnreadableError as error:
+        raise Stop(f"{option} is neither JSON nor YAML: {line(error, 500)}", BAD_INPUT) from None
 
 
 def confirm(question: str, *, is_given: bool) -> None:
@@ -156,7 +169,7 @@ def show_one(screen: Screen, view: Any, *, as_json: bool) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         if value not in (None, ""):
-            said = [line(written(rule), 2000) for rule in value] if is_array(value) else [line(value, 2000)]
+            said = [line(written(one), 2000) for one in (value if is_array(value) else [value])]
             for number, text in enumerate(said or ["nothing"]):
                 screen.say(f"{name if not number else '':<{width}}  {text}")
 

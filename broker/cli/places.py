@@ -19,12 +19,13 @@ def create_organization(
     name: str,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     *,
     as_json: bool,
     level: str,
 ) -> int:
     """The exit code. Raises: Stop; so do all functions here."""
-    rules = rules_of(allow, deny)
+    rules = rules_of(allow, deny, limits)
 
     def show(screen: Screen, view: Any) -> None:
         show_one(screen, view, as_json=as_json)
@@ -61,12 +62,13 @@ def grant_organization(
     name: str,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     *,
     as_json: bool,
     level: str,
 ) -> int:
     """Its rules."""
-    rules = rules_of(allow, deny)
+    rules = rules_of(allow, deny, limits)
     return do(
         config,
         level,
@@ -93,12 +95,13 @@ def create_team(
     team: str,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     *,
     as_json: bool,
     level: str,
 ) -> int:
     """A team."""
-    place, rules = split_team(team), rules_of(allow, deny)
+    place, rules = split_team(team), rules_of(allow, deny, limits)
     return do(
         config,
         level,
@@ -133,12 +136,13 @@ def grant_team(
     team: str,
     allow: Sequence[str] | None,
     deny: Sequence[str] | None,
+    limits: str | None,
     *,
     as_json: bool,
     level: str,
 ) -> int:
     """Its rules."""
-    place, rules = split_team(team), rules_of(allow, deny)
+    place, rules = split_team(team), rules_of(allow, deny, limits)
     return do(
         config,
         level,

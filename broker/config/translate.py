@@ -17,6 +17,7 @@ from broker.config.costs import CostSettings, UsageSettings
 from broker.config.document import Data, Finding, Path
 from broker.config.guardrails import GuardrailSettings
 from broker.config.identity import IdentitySettings, JwtIssuer
+from broker.config.limits import LevelLimitSettings, LimitSettings, ServerLimitSettings
 from broker.config.model import (
     BrokerSettings,
     Config,
@@ -46,6 +47,7 @@ _IN_SERVER: dict[str, type[BaseModel]] = {
     "resources": UriRules,
     "instructions": InstructionsText,
     "cost": CostSettings,
+    "limits": ServerLimitSettings,
 }
 SERVER_FIELDS: frozenset[str] = frozenset({*StdioServer.model_fields, *HttpServer.model_fields})
 
@@ -144,6 +146,10 @@ def _known_in_organizations(below: Path) -> frozenset[str]:
             return frozenset(TeamSettings.model_fields)
         case (*_, "keys", _):
             return frozenset(KeySettings.model_fields)
+        case (*_, "limits"):
+            return frozenset(LevelLimitSettings.model_fields)
+        case (*_, "limits", "servers", _):
+            return frozenset(LimitSettings.model_fields)
         case (*_, "allow" | "deny", int()):
             return frozenset(RuleSettings.model_fields)
         case (*_, "when", _):
@@ -164,6 +170,8 @@ def _known_fields(parent: Path) -> frozenset[str]:
             return frozenset(_IN_SERVER[field].model_fields)
         case ("servers", _, "tool_costs", _):
             return frozenset(CostSettings.model_fields)
+        case ("servers", _, "limits", "per_caller"):
+            return frozenset(LimitSettings.model_fields)
         case ("identity", "jwt", _):
             return frozenset(JwtIssuer.model_fields)
         case ("identity", "jwt", _, "scopes", scope, *below) if below:

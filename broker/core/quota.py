@@ -85,6 +85,28 @@ class LevelLimits:
 UNLIMITED: Final = LevelLimits()
 
 
+def is_as_tight(level: LevelLimits, limit: LevelLimits) -> bool:
+    """Whether `level` allows no more than `limit`, in all and at each server, for no more. Limits in all hold at a server
+    too.
+    """
+    if any(level.budget.get(period, amount + 1) > amount for period, amount in limit.budget.items()):
+        return False
+    if not _is_as_tight((level.in_all,), limit.in_all):
+        return False
+    return all(
+        _is_as_tight((level.in_all, level.servers.get(key, NO_LIMITS)), one) for key, one in limit.servers.items()
+    )
+
+
+def _is_as_tight(together: tuple[Limits, ...], limit: Limits) -> bool:
+    """Whether limits that hold together allow no more than `limit`."""
+    rates = [rate for one in together for rate in one.rates]
+    if not all(any(one.seconds >= rate.seconds and one.count <= rate.count for one in rates) for rate in limit.rates):
+        return False
+    places = [one.concurrency for one in together if one.concurrency is not None]
+    return limit.concurrency is None or any(one <= limit.concurrency for one in places)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
     """Of a server: for all callers together, and for each of them."""

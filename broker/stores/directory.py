@@ -17,8 +17,8 @@ from broker.core.directory import Directory, Key, KeyHash, Membership, Organizat
 from broker.core.grants import Level, key_level, organization_level, team_level
 from broker.stores import tables
 from broker.stores.engine import Database
-from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, RulesJson, TeamRow
-from broker.stores.ruling import read_rules
+from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow, terms_of
+from broker.stores.ruling import read_level
 
 log = logging.getLogger(__name__)
 
@@ -191,16 +191,16 @@ class _Assembly:
 
     def add_organization(self, row: OrganizationRow) -> None:
         """A row."""
-        self._organizations[row.name] = self._level(organization_level(row.name), row.allow, row.deny)
+        self._organizations[row.name] = self._level(organization_level(row.name), row)
 
     def add_team(self, row: TeamRow) -> None:
         """A row."""
-        level = self._level(team_level(row.organization, row.name), row.allow, row.deny)
+        level = self._level(team_level(row.organization, row.name), row)
         self._teams[row.organization, row.name] = level
 
     def add_key(self, row: KeyRow, hashes: tuple[KeyHash, ...]) -> None:
         """A row, and the hashes of that key."""
-        level = self._level(key_level(row.organization, row.team, row.name), row.allow, row.deny)
+        level = self._level(key_level(row.organization, row.team, row.name), row)
         revoked = row.revoked is not None
         key = Key(row.id, row.name, level, hashes, _end(row.expires), row.role, revoked, Source.DATABASE)
         self._keys.setdefault((row.organization, row.team), {})[row.id] = key
@@ -226,16 +226,12 @@ class _Assembly:
         )
         return Directory({one.name: one for one in organizations}, members)
 
-    def _level(self, empty: Level, allow: RulesJson | None, deny: RulesJson | None) -> Level:
-        """A level whose rules cannot be read allows nothing: one of them may have been a denial."""
+    def _level(self, empty: Level, row: OrganizationRow | TeamRow | KeyRow) -> Level:
+        """A level whose rules or limits cannot be read allows nothing: one of them may have been a denial."""
         try:
-            return replace(
-                empty,
-                allow=empty.allow if allow is None else read_rules(allow),
-                deny=() if deny is None else read_rules(deny),
-            )
+            return read_level(empty, terms_of(row))
         except ValueError:
-            log.error("the rules of %s in the store cannot be read: it is denied everything", empty.where)
+            log.error("the rules or limits of %s in the store cannot be read: it is denied everything", empty.where)
             return replace(empty, allow=(), deny=())
 
 

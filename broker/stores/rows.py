@@ -7,6 +7,16 @@ from typing import Any
 from broker.core.caller import Role
 
 RulesJson = Sequence[Mapping[str, Any]]
+LimitsJson = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is stored of a level: the columns that organizations, teams and keys have in common."""
+
+    allow: RulesJson | None = None
+    deny: RulesJson | None = None
+    limits: LimitsJson | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,7 @@ class OrganizationRow:
     allow: RulesJson | None
     deny: RulesJson | None
     created: float
+    limits: LimitsJson | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,7 @@ class TeamRow:
     allow: RulesJson | None
     deny: RulesJson | None
     created: float
+    limits: LimitsJson | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,7 @@ class KeyRow:
     expires: float | None = None
     rotated: float | None = None
     revoked: float | None = None
+    limits: LimitsJson | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +78,8 @@ class MembershipRow:
     team: str
     role: Role
     created: float
+
+
+def terms_of(row: OrganizationRow | TeamRow | KeyRow) -> Terms:
+    """Of a row."""
+    return Terms(row.allow, row.deny, row.limits)

@@ -3,7 +3,7 @@
 Other tables of the same database (usage, the index of the audit) join `metadata` and bring their own scripts.
 
 Organizations and teams are named by text and not by a foreign key: a key that is made at run time may belong to a team
-that only the file defines. Times are seconds since 1970; rules are JSON, in the words of the file.
+that only the file defines. Times are seconds since 1970; rules and limits are JSON, in the words of the file.
 """
 
 from typing import Final
@@ -23,8 +23,9 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0003"
-"""The newest script of `migrations/versions`. A database that says so is not migrated: Alembic is not even loaded."""
+SCHEMA: Final = "0004"
+"""The newest script of `migrations/versions`, which are one chain. A database that says so is not migrated: Alembic is
+not even loaded."""
 
 metadata = MetaData(
     naming_convention={
@@ -42,6 +43,7 @@ organizations = Table(
     Column("name", String(64), primary_key=True),
     Column("allow", JSON(none_as_null=True)),
     Column("deny", JSON(none_as_null=True)),
+    Column("limits", JSON(none_as_null=True)),
     Column("created", Double, nullable=False),
 )
 
@@ -52,6 +54,7 @@ teams = Table(
     Column("name", String(64), primary_key=True),
     Column("allow", JSON(none_as_null=True)),
     Column("deny", JSON(none_as_null=True)),
+    Column("limits", JSON(none_as_null=True)),
     Column("created", Double, nullable=False),
 )
 
@@ -65,6 +68,7 @@ keys = Table(
     Column("role", String(16), nullable=False),
     Column("allow", JSON(none_as_null=True)),
     Column("deny", JSON(none_as_null=True)),
+    Column("limits", JSON(none_as_null=True)),
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("rotated", Double),

@@ -182,6 +182,30 @@ async def test_a_limited_key_hands_on_its_limits(world: World) -> None:
     assert (await keys.rotate(world.office, limited, made.id)).view.id == made.id
 
 
+async def test_a_key_with_limits_hands_them_on_and_cannot_loosen_them(world: World) -> None:
+    """Neither by making another key, nor by changing its own or taking over one without limits."""
+    tight = {"rate": ["5/minute"], "concurrency": 2}
+    limited = await world.actor("acme", "data", Role.TEAM_ADMIN, rules=Rules(limits=tight))
+    made = (await keys.create(world.office, limited, "acme", "data", "mine")).view
+    assert made.limits == tight and made.allow is None
+    for limits in ({"rate": ["6/minute"], "concurrency": 2}, {"rate": ["5/minute"]}, {"rate": ["5/second"]}, None):
+        await refused(world, NotAllowed, keys.grant(world.office, limited, made.id, Rules(limits=limits)))
+        await refused(world, NotAllowed, keys.grant(world.office, limited, limited.key, Rules(limits=limits)))
+    free = (await keys.create(world.office, LOCAL, "acme", "data", "free")).view.id
+    await refused(world, NotAllowed, keys.rotate(world.office, limited, free))
+    tighter = {"rate": ["5/hour"], "concurrency": 1}
+    assert (await keys.grant(world.office, limited, made.id, Rules(limits=tighter))).limits == tighter
+
+
+async def test_nobody_changes_the_limits_of_the_level_that_their_role_stands_on(world: World) -> None:
+    boss = await world.actor("acme", "data", Role.TEAM_ADMIN)
+    await refused(world, NotAllowed, teams.grant(world.office, boss, "acme", "data", Rules(limits=None)))
+    head = await world.actor("acme", "", Role.ORG_ADMIN)
+    await refused(world, NotAllowed, organizations.grant(world.office, head, "acme", Rules(limits=None)))
+    limits = {"rate": ["5/minute"]}
+    assert (await teams.grant(world.office, head, "acme", "data", Rules(limits=limits))).limits == limits
+
+
 async def test_what_the_credential_said_counts_only_while_it_is_so(world: World) -> None:
     """The caller was admitted a moment ago; since then its key was demoted, moved, revoked, or its team deleted."""
     demoted, moved, revoked, gone, expired = [

@@ -1,12 +1,15 @@
 """The life of a key: made, shown once, rotated, re-scoped, moved, revoked, deleted; and what a list shows of it."""
 
+import re
 from math import inf
+from typing import Any
 
 import pytest
 
 from broker.admin import keys, organizations, teams
 from broker.admin.errors import Exists, FixedByFile, Invalid, NotFound
 from broker.admin.rules import Rules
+from broker.admin.words import limits_json
 from broker.core.caller import LOCAL, Role
 from broker.core.directory import Directory
 from broker.identity.keys import BadKey
@@ -99,6 +102,35 @@ async def test_rules_role_and_end_are_set_each_for_itself(world: World) -> None:
     changed = await keys.grant(world.office, LOCAL, made.view.id, Rules(allow=None, deny=[]), expires=START + 5)
     assert (changed.allow, changed.deny, changed.role, changed.expires) == (None, None, "team-admin", START + 5)
     assert changed == await keys.show(world.office, LOCAL, made.view.id)
+
+
+async def test_limits_are_set_shown_and_in_force_as_they_were_written(world: World) -> None:
+    limits = {"rate": ["20/minute", "500/6h"], "concurrency": 2, "wait": 2.5, "servers": {"sql": {"rate": ["5/hour"]}}}
+    limits |= {"budget": {"day": 100, "month": "2000.25"}}
+    made = await keys.create(world.office, LOCAL, "acme", "data", "ci", rules=Rules(limits=limits))
+    assert made.view.limits == limits == (await keys.show(world.office, LOCAL, "acme/data/ci")).limits
+    team = await teams.grant(world.office, LOCAL, "acme", "data", Rules(limits={"rate": "9/day"}))
+    assert team.limits == {"rate": "9/day"}
+    level = (await world.office.store.load()).directory.organizations["acme"].teams["data"].keys[made.view.id].level
+    assert limits_json(level.limits) == limits
+    assert (await keys.grant(world.office, LOCAL, made.view.id, Rules(deny=HR))).limits == limits
+    assert (await keys.grant(world.office, LOCAL, made.view.id, Rules(limits=None))).limits is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"rate": "-5/minute"}, "limits.rate.0: a rate is calls in a time"),
+        ({"concurrency": 0}, "limits.concurrency: must be at least 1"),
+        ({"rates": "5/minute"}, 'limits.rates: unknown key. Did you mean "rate"'),
+        ({}, "limits: limits that limit nothing"),
+        ({"servers": {"sqll": {"rate": "5/minute"}}}, 'limits.servers.sqll: there is no server "sqll"'),
+        ({"rate": "5/minute", "wait": 4}, "limits: nobody waits without concurrency"),
+    ],
+)
+async def test_limits_that_check_would_refuse_are_refused(world: World, limits: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(said)):
+        await keys.create(world.office, LOCAL, "acme", "data", "ci", rules=Rules(limits=limits))
 
 
 async def test_a_key_moves_with_its_id_and_its_text(world: World) -> None:

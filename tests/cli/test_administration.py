@@ -119,6 +119,10 @@ def test_the_life_of_a_key(inside: Inside) -> None:
     )
     assert (granted["allow"], granted["deny"]) == ([{"servers": ["sql"]}], [{"tools": ["*__drop*"]}])
     assert run_json(inside, "key", "grant", key, "--allow", "null")["allow"] is None
+    limits = {"rate": ["20/minute"], "concurrency": 2}
+    assert run_json(inside, "key", "grant", key, "--limits", "{rate: [20/minute], concurrency: 2}")["limits"] == limits
+    assert "{rate: [20/minute], concurrency: 2}" in inside.run("key", "show", key).out
+    assert run_json(inside, "key", "grant", key, "--limits", "null")["limits"] is None
     moved = run_json(inside, "key", "move", key, "--team", "acme/ops")
     assert (moved["team"], moved["deny"]) == ("ops", [{"tools": ["*__drop*"]}])
     rows = [row.split("\t") for row in inside.run("key", "list").out.splitlines()]
@@ -188,6 +192,9 @@ def test_organizations_teams_and_members(inside: Inside) -> None:
         (["key", "create", "--team", "acme/ops", "--name", "ci", "--allow", "{srevers: [x]}"], 2, 'mean "servers"'),
         (["key", "create", "--team", "acme/ops", "--name", "ci", "--allow", "{servers: [sqk]}"], 2, 'mean "sql"'),
         (["key", "create", "--team", "acme/ops", "--name", "ci", "--allow", "{"], 2, "neither JSON nor YAML"),
+        (["key", "create", "--team", "acme/ops", "--name", "ci", "--limits", "{"], 2, "neither JSON nor YAML"),
+        (["key", "create", "--team", "acme/ops", "--name", "ci", "--limits", "5/minute"], 2, "must be an object"),
+        (["key", "create", "--team", "acme/ops", "--name", "ci", "--limits", "{rate: 5/era}"], 2, "as in 100/minute"),
         (["team", "grant", "acme/ops", "--allow", "[]"], 1, "defined in the configuration file: change it there"),
         (["key", "rotate", "acme/ops/robot"], 1, "defined in the configuration file: change it there"),
         (["key", "show", "abcdefghijkl"], 1, "there is no key 'abcdefghijkl'"),

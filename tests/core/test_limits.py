@@ -6,7 +6,18 @@ from broker.core.caller import LOCAL, Caller
 from broker.core.directory import Directory, Key, Organization, Team
 from broker.core.grants import key_level, organization_level, team_level
 from broker.core.limits import LimitRules
-from broker.core.quota import MAX_COUNT, MAX_SECONDS, NO_LIMITS, LevelLimits, Limits, Rate, ServerLimits, rate_of
+from broker.core.period import Period
+from broker.core.quota import (
+    MAX_COUNT,
+    MAX_SECONDS,
+    NO_LIMITS,
+    LevelLimits,
+    Limits,
+    Rate,
+    ServerLimits,
+    is_as_tight,
+    rate_of,
+)
 
 TEN = Limits((Rate(10, 60),))
 FIVE = Limits((Rate(5, 60),))
@@ -128,3 +139,39 @@ def test_places_that_are_not_there_have_no_limits_of_their_own() -> None:
 )
 def test_where_nobody_has_a_limit_nobody_needs_to_look(found: LimitRules, is_empty: bool) -> None:
     assert found.is_empty is is_empty
+
+
+def level(*rates: str, at_a_time: int | None = None, **servers: str) -> LevelLimits:
+    everywhere = Limits(tuple(map(rate_of, rates)), at_a_time)
+    return LevelLimits(everywhere, {key: Limits((rate_of(text),)) for key, text in servers.items()})
+
+
+@pytest.mark.parametrize(
+    ("one", "limit", "is_tight"),
+    [
+        (level(), level(), True),
+        (level("5/minute"), level(), True),
+        (level(), level("5/minute"), False),
+        (level("5/minute"), level("5/minute"), True),
+        (level("6/minute"), level("5/minute"), False),
+        (level("5/hour"), level("5/minute"), True),
+        (level("5/second"), level("5/minute"), False),
+        (level("5/minute"), level("5/minute", "20/day"), False),
+        (level("5/minute", "20/day"), level("5/minute", "20/day"), True),
+        (level(at_a_time=2), level(at_a_time=3), True),
+        (level(at_a_time=4), level(at_a_time=3), False),
+        (level(), level(at_a_time=3), False),
+        (level(), level(sql="5/minute"), False),
+        (level(sql="5/minute"), level(sql="5/minute"), True),
+        (level(docs="5/minute"), level(sql="5/minute"), False),
+        (level("5/minute"), level(sql="5/minute"), True),
+        (level(sql="5/minute"), level("5/minute"), False),
+        (LevelLimits(), LevelLimits(budget={Period.DAY: 5}), False),
+        (LevelLimits(budget={Period.DAY: 6}), LevelLimits(budget={Period.DAY: 5}), False),
+        (LevelLimits(budget={Period.DAY: 5, Period.HOUR: 1}), LevelLimits(budget={Period.DAY: 5}), True),
+    ],
+)
+def test_a_level_is_as_tight_as_another_if_it_allows_no_more_anywhere(
+    one: LevelLimits, limit: LevelLimits, is_tight: bool
+) -> None:
+    assert is_as_tight(one, limit) is is_tight

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from broker.core.caller import Role
 from broker.core.directory import Directory, KeyHash, Membership, Source, merge
 from broker.core.grants import Rule
 from broker.core.match import Pattern
+from broker.core.quota import UNLIMITED, LevelLimits, Limits, Rate
 from broker.stores.directory import DirectoryStore
 from broker.stores.errors import Conflict
 from broker.stores.location import Location
@@ -17,7 +19,8 @@ from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, 
 from tests.stores.conftest import Open
 
 SQL = [{"servers": ["sql"]}]
-CI = KeyRow("aaaaaaaaaaaa", "acme", "data", "ci", Role.TEAM_ADMIN, SQL, None, 1.5, 2e9, 3.25, None)
+LIMITS = {"rate": ["20/minute", "500/day"], "servers": {"sql": {"concurrency": 2}}}
+CI = KeyRow("aaaaaaaaaaaa", "acme", "data", "ci", Role.TEAM_ADMIN, SQL, None, 1.5, 2e9, 3.25, None, LIMITS)
 DIGEST, OTHER = "a" * 64, "b" * 64
 
 
@@ -46,6 +49,8 @@ async def test_what_was_written_is_read_as_the_values_of_core(opened: Open) -> N
     assert data.level is not None and (data.level.where, data.level.allow) == ("team:acme/data", None)
     assert data.level.deny == (Rule((Pattern("hr"),)),)
     assert (key.level.where, key.level.allow) == ("key:acme/data/ci", (Rule((Pattern("sql"),)),))
+    assert key.level.limits == LevelLimits(Limits((Rate(20, 60), Rate(500, 86_400))), {"sql": Limits((), 2)})
+    assert data.level.limits == UNLIMITED
     assert set(key.hashes) == {KeyHash(DIGEST, inf), KeyHash(OTHER, 77.5)}
     assert (key.expires, key.role, key.revoked, key.source) == (2e9, Role.TEAM_ADMIN, False, Source.DATABASE)
     assert stored.directory.memberships == (Membership("jwt:https://login.acme.dev ada", "acme", "", Role.ORG_ADMIN),)
@@ -77,10 +82,15 @@ async def test_a_place_without_a_row_is_one_that_only_the_file_defines(opened: O
     assert said == ("organization acme is defined nowhere: its keys are not served",)
 
 
-async def test_a_level_whose_rules_cannot_be_read_allows_nothing(opened: Open) -> None:
+@pytest.mark.parametrize(
+    ("deny", "limits"), [([{"srevers": ["hr"]}], None), (None, {"rate": "many"}), (None, {"rates": ["5/minute"]})]
+)
+async def test_a_level_whose_rules_or_limits_cannot_be_read_allows_nothing(
+    opened: Open, deny: list[dict[str, Any]] | None, limits: dict[str, Any] | None
+) -> None:
     store = await opened()
     async with store.changing() as change:
-        await change.add(TeamRow("acme", "data", None, [{"srevers": ["hr"]}], 2.0))
+        await change.add(TeamRow("acme", "data", None, deny, 2.0, limits))
     level = (await loaded(store)).organizations["acme"].teams["data"].level
     assert level is not None and level.allow == ()
 

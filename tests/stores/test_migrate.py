@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -49,6 +51,26 @@ async def test_a_database_of_a_newer_program_is_refused_with_what_to_do(opened: 
         await opened()
     async with store.reading() as reading:
         assert await reading.revision() == 0, "what runs goes on"
+
+
+async def test_a_database_from_before_there_were_limits_keeps_what_it_has(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upgrade_to_the_first(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrate._SCRIPTS))  # pyright: ignore[reportPrivateUsage]
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "SCHEMA", "0001")
+        patch.setattr(migrate, "_upgrade", upgrade_to_the_first)
+        store = await opened()
+    async with store.database.writing() as connection:
+        await connection.execute(text("INSERT INTO organizations (name, created) VALUES ('acme', 1.0)"))
+    store = await opened()
+    level = (await store.load()).directory.organizations["acme"].level
+    assert level is not None and level.limits.is_none
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
