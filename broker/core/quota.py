@@ -86,9 +86,7 @@ UNLIMITED: Final = LevelLimits()
 
 
 def is_as_tight(level: LevelLimits, limit: LevelLimits) -> bool:
-    """Whether `level` allows no more than `limit`, in all and at each server, for no more. Limits in all hold at a server
-    too.
-    """
+    """Whether `level` allows no more than `limit`, in all, at each server, and in its budget."""
     if any(level.budget.get(period, amount + 1) > amount for period, amount in limit.budget.items()):
         return False
     if not _is_as_tight((level.in_all,), limit.in_all):
