@@ -23,6 +23,11 @@ STATUS: Final = frozenset({"notifications/tasks", "notifications/tasks/status"})
 """What tells of a change of a task, by its id: the former in the modern era, the latter before."""
 
 
+ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+"""A task with one of these for its status does not change any more."""
+_WITHOUT_RESULT: Final = frozenset({"cancelled"})
+
+
 def task_methods(version: str) -> frozenset[str]:
     """The requests about tasks that a version knows."""
     if is_modern(version):
@@ -46,6 +51,17 @@ def ttl_of(task: Mapping[str, Any]) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float):
         return MAX_TTL
     return min(MAX_TTL, max(0.0, given / 1000))
+
+
+def tells_all(method: str, result: Mapping[str, Any], version: str) -> bool:
+    """Whether the result of a request about a task is the last that can be known of it.
+
+    In the legacy era one that has completed, or failed, has a result that `tasks/result` asks for; in the modern one
+    `tasks/get` brings that along.
+    """
+    ended = ENDED if is_modern(version) else _WITHOUT_RESULT
+    status = result.get("status")
+    return method == "tasks/result" or (isinstance(status, str) and status in ended)
 
 
 def created_task(result: Mapping[str, Any], version: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from broker.downstream.message import Incoming, error_bytes, result_bytes
 from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
 from broker.logs import begin_request, internal_error
 from broker.relay.backchannel import BackChannel
-from broker.relay.exchange import Emit, Exchange
+from broker.relay.exchange import Emit, Exchange, never
 from broker.relay.notify import UPDATED, Hub, Subscriber
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
@@ -62,6 +62,8 @@ class Who:
     """The session, or the pipe, that all this belongs to; "" for a request that stands alone."""
     front: str = "http"
     """By which it came, as the audit has it."""
+    is_gone: Callable[[], bool] = never
+    """Whether the caller is not admitted any more, whatever credential it brings."""
 
     @property
     def asker(self) -> Asker:
@@ -176,6 +178,7 @@ class Engine:
             owner=who.session,
             is_legacy=not is_modern(who.version),
             trail=trail,
+            is_gone=who.is_gone,
         )
         return await self.router.answer(request, who.caller, exchange)
 

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, Protocol
 
 import anyio
@@ -29,7 +29,7 @@ from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
-from broker.downstream.vigil import RECHECK, Vigil
+from broker.downstream.vigil import RECHECK, Vigil, is_gone
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
     JSON_HEADERS,
@@ -213,7 +213,14 @@ class HttpFront:
             return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
             return await http.respond(202)
-        who = Who(admission.caller, envelope.version, view, envelope.capabilities, envelope.log_level)
+        who = Who(
+            admission.caller,
+            envelope.version,
+            view,
+            envelope.capabilities,
+            envelope.log_level,
+            is_gone=partial(is_gone, admission),
+        )
         assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
         assert http.task is not None

@@ -18,7 +18,7 @@ from broker.downstream.asking import Asking, Put
 from broker.downstream.engine import Answer, Who
 from broker.downstream.message import Incoming
 from broker.downstream.replay import Replay
-from broker.downstream.vigil import is_in_force, may_return
+from broker.downstream.vigil import is_gone
 from broker.errors import InvalidRequest
 from broker.identity.admission import Admission
 from broker.relay.exchange import Emit, Exchange
@@ -104,7 +104,7 @@ class LegacySession:
     @property
     def is_orphaned(self) -> bool:
         """Whether its caller is not admitted any more, whatever credential it brings."""
-        return self.admission is not None and not is_in_force(self.admission) and not may_return(self.admission)
+        return self.admission is not None and is_gone(self.admission)
 
     @property
     def is_busy(self) -> bool:

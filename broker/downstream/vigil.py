@@ -33,6 +33,11 @@ def may_return(admission: Admission) -> bool:
         return True
 
 
+def is_gone(admission: Admission) -> bool:
+    """Whether its caller is not admitted any more, whatever credential it brings."""
+    return not is_in_force(admission) and not may_return(admission)
+
+
 class _Held:
     """One thing that is open. A class, since every call is held, and a generator would cost four times as much."""
 

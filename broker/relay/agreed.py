@@ -12,7 +12,7 @@ from broker.core.era import TASKS, is_modern, knows_tasks
 from broker.core.extensions import share
 from broker.core.rewrite import rewrite_foreign
 from broker.core.shape import is_object
-from broker.core.tasks import created_task, is_task_id, listed_tasks, publish_task, publish_task_content
+from broker.core.tasks import created_task, is_task_id, listed_tasks, publish_task, publish_task_content, tells_all
 from broker.errors import MalformedAnswer
 from broker.relay.call import Call
 from broker.relay.exchange import Exchange
@@ -99,6 +99,7 @@ class Agreed:
             return
         assert self.call.task is not None
         self.tasks.renew(self.call.task, result, self.link, exchange.owner, exchange.now)
+        self.call.task.is_over = self.call.task.is_over or tells_all(self.call.method, result, self.call.version)
         if "taskId" in result:
             result["taskId"] = self.call.task.public
         if is_modern(self.call.version):

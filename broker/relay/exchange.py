@@ -24,6 +24,11 @@ Emit = Callable[[str, dict[str, Any]], None]
 """Send a notification to the caller of this request, ahead of its result: method, parameters. Never blocks."""
 
 
+def never() -> bool:
+    """Of a caller that has no credential that could end."""
+    return False
+
+
 NOBODY: Final[Mapping[str, Any]] = {}
 _NO_CHANNEL: Final = NoBackChannel()
 
@@ -45,9 +50,12 @@ class Exchange:
         owner: str = "",
         is_legacy: bool = False,
         trail: Trail = NO_TRAIL,
+        is_gone: Callable[[], bool] = never,
     ) -> None:
         self.trail = trail
         """What is recorded of the request."""
+        self.is_gone = is_gone
+        """Whether its caller is not admitted any more, whatever credential it brings."""
         self._clock = clock
         self._emit = emit
         self._token = progress_token
@@ -131,6 +139,7 @@ class Exchange:
             owner=self.owner,
             is_legacy=self._is_legacy,
             trail=self.trail,
+            is_gone=self.is_gone,
         )
 
     def relay(self, method: str, params: dict[str, Any]) -> None:

@@ -124,7 +124,7 @@ class Forwarder:
         """A retry brings the answers of a parked call. Raises: BrokerError."""
         responses = call.params.get("inputResponses")
         answers = responses if is_object(responses) else dict[str, Any]()
-        return self._stamped(call, await self._parking.resume(state, answers, exchange.relay))
+        return self._stamped(call, await self._parking.resume(state, answers, exchange.relay, exchange.is_gone))
 
     async def _park(
         self, call: Call, way: "_Way", lease: Lease, upstream: Upstream, exchange: Exchange
@@ -140,7 +140,7 @@ class Forwarder:
                 own.give_back()
                 inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
 
-        return self._stamped(call, await self._parking.begin(call.claims(), exchange.relay, run))
+        return self._stamped(call, await self._parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
 
     def _stamped(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
         """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""

@@ -44,6 +44,10 @@ class StreamHome:
         """See `Home`."""
         return "call this server one call at a time, or set isolation: session for it"
 
+    def is_open(self, session: str) -> bool:
+        """See `Home`."""
+        return len(self._streams(session)) == 1
+
     async def ask(self, session: str, question: Question) -> dict[str, Any]:
         """See `Home`."""
         if question.method == "roots/list" and not self.has_roots:

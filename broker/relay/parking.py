@@ -23,6 +23,7 @@ from broker.core.seal import NONCE_SIZE, Claims, Sealer, Unsealable
 from broker.core.shape import is_object
 from broker.errors import BrokerError, CannotAsk, InvalidParams
 from broker.logs import internal_error
+from broker.relay.exchange import never
 from broker.upstream.link import MAX_QUESTIONS
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ MAX_KEPT: Final = 100
 """Notifications kept for a parked call's caller; the oldest go first."""
 GATHER: Final = 0.05
 """Seconds in which further questions join the first, so that a caller is asked once."""
+
+RECHECK: Final = 10.0
+"""Seconds between two looks at whether the callers of parked calls are still admitted: what a revoked key has left open
+must end within 30."""
 
 Notify = Callable[[str, dict[str, Any]], None]
 Run = Callable[["ParkedCall"], Awaitable[dict[str, Any]]]
@@ -58,8 +63,10 @@ class _Asked:
 class ParkedCall:
     """One upstream call that outlives the requests of its caller; the channel and the sink of that call."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: Claims, is_gone: Callable[[], bool]) -> None:
         self.claims = claims
+        self.is_gone = is_gone
+        """Whether its caller cannot come back for it."""
         self.scope = anyio.CancelScope()
         self.deadline = float("inf")
         """When a call that waits for its caller is given up, by the clock."""
@@ -160,17 +167,22 @@ class Parking:
                 self._parked.clear()
                 tasks.cancel_scope.cancel()
 
-    async def begin(self, claims: Claims, notify: Notify, run: Run) -> dict[str, Any]:
-        """Start a call and wait for its result, or for its first questions.
+    async def begin(
+        self, claims: Claims, notify: Notify, run: Run, is_gone: Callable[[], bool] = never
+    ) -> dict[str, Any]:
+        """Start a call and wait for its result, or for its first questions. `is_gone`: whether its caller is not
+        admitted any more; then nobody will come back for it.
 
         Raises: BrokerError: what the call raised.
         """
         assert self._tasks is not None
-        call = ParkedCall(claims)
+        call = ParkedCall(claims, is_gone)
         self._tasks.start_soon(self._run, call, run)
         return await self._next(call, notify)
 
-    async def resume(self, state: Claims, responses: Mapping[str, Any], notify: Notify) -> dict[str, Any]:
+    async def resume(
+        self, state: Claims, responses: Mapping[str, Any], notify: Notify, is_gone: Callable[[], bool] = never
+    ) -> dict[str, Any]:
         """Take a parked call up again with the caller's answers.
 
         Raises: InvalidState, if it is not here; BrokerError: what the call raised.
@@ -179,7 +191,7 @@ class Parking:
         if call is None:
             log.info("requestState refused: no such call is parked here")
             raise InvalidState
-        call.deadline = float("inf")
+        call.deadline, call.is_gone = float("inf"), is_gone
         call.answer(responses)
         return await self._next(call, notify)
 
@@ -272,12 +284,15 @@ class Parking:
         }
 
     async def _expire(self) -> None:
-        """Give up what nobody came back for."""
+        """Give up what nobody came back for, or can come back for."""
+        looked = self._clock.now()
         while True:
             await self._clock.sleep(1.0)
             now, wall = self._clock.now(), self._clock.wall()
+            looks = now - looked >= RECHECK
+            looked = now if looks else looked
             for key, call in tuple(self._parked.items()):
-                if now >= call.deadline:
+                if now >= call.deadline or (looks and call.is_gone()):
                     del self._parked[key]
                     call.scope.cancel()
             self._spent = {serial: expires for serial, expires in self._spent.items() if expires > wall}

@@ -8,7 +8,7 @@ does not hold is unknown (SP-68, SP-69, I-32).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from broker.core.catalog import Entry
 from broker.core.logs import LogGate
@@ -59,6 +59,8 @@ class Task:
     """The progress token of the call that made it."""
     waiting: list[Listener] = field(default_factory=list[Listener])
     """Calls of `tasks/result`: they are told first."""
+    is_over: bool = False
+    """Whether its caller has all of it: nothing more will come of it."""
 
     @property
     def public(self) -> str:
@@ -74,6 +76,8 @@ class Tasks:
         """By principal and public id, the oldest first."""
         self._principals: dict[str, set[str]] = {}
         """By public id: two links of one caller each may give the same id."""
+        self._on: WeakKeyDictionary[Link, set[Task]] = WeakKeyDictionary()
+        """By the link where they are."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -99,6 +103,7 @@ class Tasks:
         self._make_room(principal, now)
         self._tasks.setdefault(principal, {})[task.public] = task
         self._principals.setdefault(task.public, set()).add(principal)
+        self._on.setdefault(link, set()).add(task)
         self._count += 1
         return task
 
@@ -114,9 +119,16 @@ class Tasks:
 
     def renew(self, task: Task, seen: Mapping[str, Any], link: Link, session: str, now: float) -> None:
         """Its caller has asked about it, and `seen` is what its server says now."""
+        if task.link() is not link:
+            self._leave(task)
+            self._on.setdefault(link, set()).add(task)
         task.link, task.session = ref(link), session
         if "ttl" in seen or "ttlMs" in seen:
             task.expires = now + ttl_of(seen)
+
+    def are_on(self, link: Link, now: float) -> bool:
+        """Whether there is a task on a link of which something may still come."""
+        return any(not task.is_over and task.expires > now for task in self._on.get(link, ()))
 
     def own_id(self, principal: str, server: str, public: str) -> str | None:
         """A server's own id for a public one of this principal; None for any other."""
@@ -145,14 +157,22 @@ class Tasks:
 
     def _forget(self, principal: str, public: str) -> None:
         own = self._tasks.get(principal, {})
-        if own.pop(public, None) is None:
+        task = own.pop(public, None)
+        if task is None:
             return
+        self._leave(task)
         self._count -= 1
         if not own:
             del self._tasks[principal]
         self._principals[public].discard(principal)
         if not self._principals[public]:
             del self._principals[public]
+
+    def _leave(self, task: Task) -> None:
+        """It is not on its link any more."""
+        link = task.link()
+        if link is not None:
+            self._on.get(link, set[Task]()).discard(task)
 
 
 def news_of(server: str, method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

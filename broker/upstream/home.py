@@ -8,6 +8,10 @@ belongs to no request.
 | several, all of one session | nobody's: refused | that session's open stream | that session's open stream |
 | several, of more than one session | nobody's: refused | nobody's: refused | there are none |
 
+A legacy request on the stream that streamable HTTP has for what belongs to no call, and any `roots/list`, which servers
+send when they please, is asked on the session's stream before that of its only call, if that stream is open: asked on a
+short call, it would be taken back with it.
+
 A call counts until its upstream has answered it, also if it was cancelled or has timed out (`link.ABANDONED_FOR`). A
 modern request is a session of its own, so two of one caller are two sessions; and a modern caller has no stream, so
 what none of its calls owns is refused. The only caller of a front (`mcp-broker stdio`) has every link for itself.
@@ -28,6 +32,10 @@ class Home(Protocol):
         """What else to do if even that cannot tell whose it is."""
         ...
 
+    def is_open(self, session: str) -> bool:
+        """Whether that session has a stream, on which it can be asked now."""
+        ...
+
     async def ask(self, session: str, question: Question) -> dict[str, Any]:
         """The owner's result. Raises: BrokerError."""
         ...
@@ -45,6 +53,10 @@ class NoHome:
         " HTTP, where each call has its own stream"
     )
 
+    def is_open(self, session: str) -> bool:
+        """See `Home`."""
+        return False
+
     async def ask(self, session: str, question: Question) -> dict[str, Any]:
         """See `Home`."""
         raise CannotAsk(f"Method not found: nobody can be asked {printable(question.method)}")
@@ -56,10 +68,13 @@ class NoHome:
 NO_HOME = NoHome()
 
 
-def session_of(in_flight: Collection[str], given_up: Collection[str], home: Home) -> str | None:
+def session_of(
+    in_flight: Collection[str], given_up: Collection[str], home: Home, *, stands_alone: bool = False
+) -> str | None:
     """Whose is it? See the module. None: the only call's; else the session, at `home` ("": whichever it has).
 
-    `in_flight`, `given_up`: the sessions of calls that are waited for, and of those that are not any more.
+    `in_flight`, `given_up`: the sessions of calls that are waited for, and of those that are not any more;
+    `stands_alone`: it rather belongs to no call at all.
 
     Raises: CannotAsk, if it cannot be told.
     """
@@ -67,6 +82,8 @@ def session_of(in_flight: Collection[str], given_up: Collection[str], home: Home
     if not sessions:
         return ""
     is_one = len(sessions) == 1 and "" not in sessions
+    if is_one and stands_alone and home.is_open(next(iter(sessions))):
+        return sessions.pop()
     if len(in_flight) == 1 and (is_one or not given_up):
         return None
     if is_one and home is not NO_HOME:

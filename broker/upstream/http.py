@@ -65,6 +65,8 @@ class _SessionEnded(Exception):
 class HttpLink(Link):
     """See the module."""
 
+    streams_tell = True
+
     def __init__(self, client: WebClient) -> None:
         super().__init__(client.upstream)
         self._client = client

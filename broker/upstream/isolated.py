@@ -103,6 +103,10 @@ HomeOf = Callable[[str, Owner, bool], Home]
 """Where a link's owner is found outside of its calls: server, owner, whether its stream may be about to open."""
 
 
+HasTasks = Callable[[Link], bool]
+"""Whether a task that was made on a link may still run, or its result still be asked for."""
+
+
 @dataclass(slots=True, eq=False)
 class _Line:
     """The link of a slot, from its reservation to its end."""
@@ -122,9 +126,16 @@ class Isolated:
     """The links of one server's callers. `start` before use."""
 
     def __init__(
-        self, upstream: Upstream, clock: Clock, home_of: HomeOf, on_updated: OnUpdated, on_said: OnSaid
+        self,
+        upstream: Upstream,
+        clock: Clock,
+        home_of: HomeOf,
+        on_updated: OnUpdated,
+        on_said: OnSaid,
+        has_tasks: HasTasks,
     ) -> None:
         self._upstream = upstream
+        self._has_tasks = has_tasks
         self._clock = clock
         self._home_of = home_of
         self._on_updated = on_updated
@@ -375,9 +386,13 @@ class Isolated:
                     self._close(slot, "nobody used it")
 
     def _is_held(self, slot: Slot[Owner]) -> bool:
-        """Whether a link is in use without a call: a resource is watched on it, or its owner is being asked."""
+        """Whether a link is in use without a call: a resource is watched on it, its owner is asked, or a task that was
+        made on it would end with it.
+        """
         link, wishes = self._lines[slot].link, self._wishes.get(slot.owner)
-        return (link is not None and link.is_asking) or (wishes is not None and wishes.has_watches)
+        if wishes is not None and wishes.has_watches:
+            return True
+        return link is not None and (link.is_asking or self._has_tasks(link))
 
     def _wishes_of(self, owner: Owner) -> Wishes:
         if owner not in self._wishes:

@@ -197,6 +197,9 @@ class Waiting:
 class Link(ABC):
     """See the module. Subclasses are transports; they call `_receive` for what comes in unasked."""
 
+    streams_tell: bool = False
+    """Whether each call has a stream of its own, so that what comes on another one belongs to none."""
+
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.peer = Peer(LATEST_LEGACY)
@@ -317,7 +320,7 @@ class Link(ABC):
     def _fail_pending(self, why: str) -> None:  # noqa: B027 - a hook, likewise
         """Fail what waits; transports that wait elsewhere have nothing here."""
 
-    def _owner(self) -> Waiting | str:
+    def _owner(self, method: str) -> Waiting | str:
         """The call that something without an address belongs to, or the session at `home` (`upstream/home.py`).
 
         Raises: CannotAsk, if that cannot be told.
@@ -325,7 +328,9 @@ class Link(ABC):
         now = anyio.current_time()
         self._abandoned = {key: kept for key, kept in self._abandoned.items() if kept[1] > now}
         sessions = [waiting.owner for waiting in self._calls.values()]
-        session = session_of(sessions, [owner for owner, _ in self._abandoned.values()], self.home)
+        given_up = [owner for owner, _ in self._abandoned.values()]
+        stands_alone = self.streams_tell or method == "roots/list"
+        session = session_of(sessions, given_up, self.home, stands_alone=stands_alone)
         return next(iter(self._calls.values())) if session is None else session
 
     async def _put(self, question: Question, owner: Waiting | str) -> dict[str, Any]:
@@ -341,7 +346,7 @@ class Link(ABC):
             return await self.home.ask(owner, question)
         raise CannotAsk("its caller did not answer in time", code=INTERNAL_ERROR)
 
-    def _addressee(self, params: Mapping[str, Any], waiting: Waiting | None) -> Waiting | str:
+    def _addressee(self, method: str, params: Mapping[str, Any], waiting: Waiting | None) -> Waiting | str:
         """The call that a message of the upstream belongs to, or the session at `home`; `waiting` is the call on whose
         stream it came, if any.
 
@@ -353,7 +358,7 @@ class Link(ABC):
         """
         task = related_task(params)
         if task is None:
-            return waiting or self._owner()
+            return waiting or self._owner(method)
         found = [call for call in self._calls.values() if call.task == task]
         if not found or any(call.owner != found[0].owner for call in found):
             raise CannotAsk("nobody waits for this task: ask again while its tasks/result is open", code=INTERNAL_ERROR)
@@ -382,7 +387,7 @@ class Link(ABC):
         with anyio.CancelScope() as scope:
             self._questions[request_id] = scope
             try:
-                result = await self._put(Question(method, params), self._addressee(params, waiting))
+                result = await self._put(Question(method, params), self._addressee(method, params, waiting))
                 return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
             except BrokerError as error:
                 return error_answer(request_id, error)

@@ -220,7 +220,7 @@ class PipeLink(Link):
     def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
         """What names no call goes to whose it is (`upstream/home.py`), or to nobody."""
         try:
-            owner = self._addressee(params, None)
+            owner = self._addressee(method, params, None)
         except CannotAsk:
             if related_task(params) is not None:
                 self._unsolicited(method, params)

@@ -63,7 +63,7 @@ class Taken(Generic[Owner]):
 
 
 class Slots(Generic[Owner]):
-    """See the module. `is_held` tells of a link that is in use without a lease: a resource is watched on it."""
+    """See the module. `is_held` tells of a link that is in use without a lease, as when a resource is watched on it."""
 
     def __init__(self, bound: int, idle: float, is_held: Callable[[Slot[Owner]], bool]) -> None:
         self._bound = bound

@@ -17,6 +17,7 @@ from broker.core.tasks import (
     publish_task_content,
     related_task,
     task_methods,
+    tells_all,
     ttl_of,
 )
 
@@ -100,3 +101,20 @@ def test_what_a_task_carries_inside_has_public_uris() -> None:
 def test_a_list_that_is_none_has_no_tasks(tasks: object) -> None:
     assert listed_tasks({"tasks": tasks}) == []
     assert listed_tasks({"tasks": [{"taskId": "t", "x": 1}, {"taskId": 1}, None, {}]}) == [{"taskId": "t", "x": 1}]
+
+
+@pytest.mark.parametrize(
+    ("method", "result", "legacy", "modern"),
+    [
+        ("tasks/result", {"content": []}, True, True),
+        ("tasks/get", {"status": "working"}, False, False),
+        ("tasks/get", {"status": "completed"}, False, True),
+        ("tasks/get", {"status": "failed"}, False, True),
+        ("tasks/cancel", {"status": "cancelled"}, True, True),
+        ("tasks/update", {}, False, False),
+        ("tasks/get", {"status": {}}, False, False),
+    ],
+)
+def test_a_task_is_over_once_its_caller_has_all_of_it(method: str, result: Json, legacy: bool, modern: bool) -> None:
+    assert tells_all(method, result, LATEST_LEGACY) is legacy
+    assert tells_all(method, result, LATEST_MODERN) is modern

@@ -14,7 +14,7 @@ from broker.identity.admission import Admission
 from tests.downstream.desk import Desk, bearer, desk
 from tests.downstream.raw_http import LEGACY, TIMEOUT, Connection, Reply, message, modern, modern_headers
 from tests.identity.issuer import NOW
-from tests.relay.fake import Fake, Gate, tool
+from tests.relay.fake import Asked, Fake, Gate, tool
 
 INITIALIZE = message("initialize", {"protocolVersion": LEGACY, "capabilities": {}})
 SLOW: dict[str, Any] = {"name": "one__slow", "arguments": {}}
@@ -190,6 +190,33 @@ async def test_I08_a_long_call_that_streams_ends_and_is_cancelled(place: Desk) -
         place.sweep()
         assert b"result" not in await until_over(ours)
         await place.front.fake.until(lambda: place.front.fake.cancelled == ["slow"])
+
+
+async def test_I08_a_parked_call_of_a_revoked_key_is_cancelled_and_that_of_a_token_waits_for_the_next(
+    place: Desk,
+) -> None:
+    async def ask_back(asked: Asked) -> dict[str, Any]:
+        answer = await asked.ask("elicitation/create", {"message": "Who?", "requestedSchema": {"type": "object"}})
+        return {"content": [], "vendor": answer["result"]}
+
+    place.front.fake.answers["echo"] = ask_back
+
+    async def call(credential: str, **retry: Any) -> dict[str, Any]:
+        params = {"name": "one__echo", "arguments": {}, **retry}
+        body = modern("tools/call", params, **{"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}})
+        return (await ask(place, "POST", [*bearer(credential), *modern_headers(body)], body)).json["result"]
+
+    await call(place.key(1))
+    theirs = await call(place.token(exp=NOW + 5))
+    assert len(place.broker.parking) == 2
+    end_key(place)
+    place.sweep()
+    await place.front.fake.until(lambda: place.front.fake.cancelled == ["echo"])
+    assert len(place.broker.parking) == 1
+    [key] = theirs["inputRequests"]
+    retry = {"inputResponses": {key: {"action": "decline"}}, "requestState": theirs["requestState"]}
+    assert (await call(place.token(exp=NOW + 500), **retry))["vendor"] == {"action": "decline"}
+    del place.front.fake.answers["echo"]
 
 
 async def test_I08_the_sessions_of_a_revoked_key_end_and_their_calls_with_them(place: Desk) -> None:

@@ -224,6 +224,46 @@ async def test_a_modern_caller_has_no_stream_and_is_not_waited_for(tmp_path: Pat
         assert (await unaddressed(own_links(fake)[0]))["error"]["code"] == -32601
 
 
+@pytest.mark.parametrize(("method", "streams_tell"), [("roots/list", False), ("elicitation/create", True)])
+async def test_what_stands_alone_is_asked_on_the_sessions_stream_and_outlives_a_short_call(
+    tmp_path: Path, method: str, streams_tell: bool
+) -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+
+    async def slowly(question: Question) -> Json:
+        asked.set()
+        await answered.wait()
+        return {"roots": [], "action": "decline"}
+
+    async with isolating(tmp_path) as (place, fake):
+        ada = Person(place, ADA, "s1").there()
+        await ada.call()
+        link = own_links(fake)[0]
+        link.streams_tell = streams_tell
+        fake.asked.clear()
+        answers: list[Json] = []
+
+        async def ask() -> None:
+            answers.append(await unaddressed(link, method))
+
+        async with anyio.create_task_group() as tasks:
+            async with two_in_flight(place, fake, ada) as _:
+                ada.ask = slowly  # pyright: ignore[reportAttributeAccessIssue]
+                tasks.start_soon(ask)
+                await asked.wait()
+            await settle(lambda: not link._calls)
+            answered.set()
+        assert "result" in answers[0], answers
+
+
+async def test_what_stands_alone_belongs_to_the_only_call_while_no_stream_is_open(tmp_path: Path) -> None:
+    async with isolating(tmp_path) as (place, fake):
+        ada = Person(place, ADA, "s1")
+        async with two_in_flight(place, fake, ada) as link:
+            assert "result" in await unaddressed(link, "roots/list")
+    assert [question.method for question in ada.asked] == ["roots/list"]
+
+
 @asynccontextmanager
 async def two_in_flight(place: House, fake: Fake, *people: Person) -> AsyncGenerator[FakeLink, None]:
     release = anyio.Event()
@@ -409,6 +449,35 @@ async def test_a_link_that_nobody_uses_is_closed_and_opened_anew(tmp_path: Path)
         await settle(lambda: own_links(fake)[0].lost is not None)
         await ada.call()
         assert len(own_links(fake)) == 2
+
+
+async def test_a_task_that_nobody_watches_holds_its_link_until_its_time_is_over_or_its_caller_has_all_of_it(
+    tmp_path: Path,
+) -> None:
+    async def make(asked: Asked) -> Json:
+        return {"task": {"taskId": asked.params["arguments"]["id"], "status": "working", "ttl": 60_000}}
+
+    fake = Fake(capabilities={"tasks": {"requests": {"tools": {"call": {}}}}})
+    fake.answers["echo"] = make
+    async with isolating(tmp_path, isolation_idle=10, isolation_max=2, fake=fake) as (place, fake):
+        ada, bob = Person(place, ADA, "s1"), Person(place, BOB, "s2")
+        for person in (ada, bob):
+            await person.call({**ECHO, "arguments": {"id": "t"}, "task": {}})
+        theirs = own_links(fake)
+
+        async def later(seconds: float) -> None:
+            for _ in range(int(seconds)):
+                place.clock.advance(1)
+                for _ in range(5):
+                    await anyio.lowlevel.checkpoint()
+
+        await later(25)
+        assert [link.lost for link in theirs] == [None, None]
+        await bob.call({"taskId": "one.t"}, "tasks/result")
+        await later(25)
+        assert theirs[0].lost is None and theirs[1].lost is not None
+        await later(25)
+        assert theirs[0].lost is not None
 
 
 async def test_a_session_that_ends_takes_its_link_with_it_and_no_other(tmp_path: Path) -> None:
