@@ -259,8 +259,7 @@ class HttpFront:
         """The answer; None for a request that its caller has cancelled: it gets none."""
         assert incoming.id is not None
         try:
-            session.begin(incoming.id)
-            with session.running(incoming.id):
+            with session.begin(incoming.id):
                 answer = await self._engine.answer(incoming, session.who, emit, channel)
                 session.learn(incoming, answer)
                 return answer

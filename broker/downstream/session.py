@@ -16,6 +16,7 @@ from broker.core.era import LATEST_LEGACY, LEGACY_VERSIONS, Version, declared_up
 from broker.core.logs import EVERYTHING
 from broker.downstream.asking import Asking, Put
 from broker.downstream.engine import Answer, Who
+from broker.downstream.in_flight import InFlight
 from broker.downstream.message import Incoming
 from broker.downstream.replay import Replay
 from broker.downstream.vigil import is_gone
@@ -64,7 +65,7 @@ class LegacySession:
 
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
-    in_flight: dict[str | int, anyio.CancelScope] = field(default_factory=dict[str | int, anyio.CancelScope])
+    in_flight: dict[str | int, InFlight] = field(default_factory=dict[str | int, InFlight])
 
     @property
     def who(self) -> Who:
@@ -111,8 +112,8 @@ class LegacySession:
         """Whether something of it is going on."""
         return bool(self.in_flight) or self.stream is not None
 
-    def begin(self, request_id: str | int) -> None:
-        """A request has come: from now on it can be cancelled by its id. `running` must follow.
+    def begin(self, request_id: str | int) -> InFlight:
+        """A request has come: from now on it can be cancelled by its id. Whoever works for it must enter it.
 
         Raises: InvalidRequest, for an id that is in flight already (F-75).
         """
@@ -122,16 +123,7 @@ class LegacySession:
             raise InvalidRequest("a request with this id is in flight")
         if len(self.in_flight) >= MAX_IN_FLIGHT:
             raise InvalidRequest(f"more than {MAX_IN_FLIGHT} requests in flight")
-        self.in_flight[request_id] = anyio.CancelScope()
-
-    @contextmanager
-    def running(self, request_id: str | int) -> Generator[None, None, None]:
-        """The scope of a request that has begun, to its end. One that was cancelled before ends at its first wait."""
-        try:
-            with self.in_flight[request_id]:
-                yield
-        finally:
-            del self.in_flight[request_id]
+        return InFlight(self.in_flight, request_id)
 
     @contextmanager
     def streaming(self) -> Generator[None, None, None]:
@@ -150,9 +142,9 @@ class LegacySession:
         """`notifications/cancelled`: of an id that is not in flight here, nothing (SP-34)."""
         request_id = params.get("requestId")
         if type(request_id) is int or type(request_id) is str:
-            scope = self.in_flight.get(request_id)
-            if scope is not None:
-                scope.cancel()
+            request = self.in_flight.get(request_id)
+            if request is not None:
+                request.cancel()
 
     def close(self) -> None:
         """Cancel all that is in flight, end the stream, and watch nothing any more."""
@@ -160,8 +152,8 @@ class LegacySession:
         self.watches.clear()
         if self.stream is not None:
             self.stream.cancel()
-        for scope in tuple(self.in_flight.values()):
-            scope.cancel()
+        for request in tuple(self.in_flight.values()):
+            request.cancel()
 
 
 class SessionStream:

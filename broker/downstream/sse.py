@@ -121,8 +121,7 @@ class SseFront:
     async def _run(self, stream: _Stream, incoming: Incoming) -> None:
         assert incoming.id is not None
         try:
-            stream.session.begin(incoming.id)
-            with stream.session.running(incoming.id):
+            with stream.session.begin(incoming.id):
                 stream.outbox.put_answer(await self._answer(stream, incoming))
         except BrokerError as error:
             stream.outbox.put_answer(refused(incoming.id, error).body)

@@ -24,6 +24,7 @@ from broker.core.caller import LOCAL
 from broker.core.framing import LineSplitter, LineTooLong
 from broker.core.shape import is_object
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
+from broker.downstream.in_flight import InFlight
 from broker.downstream.message import Incoming, Rejected, envelope_of, notification_bytes, parse, result_bytes
 from broker.downstream.session import LegacySession, SessionStream
 from broker.errors import BrokerError, InvalidParams, ParseError
@@ -98,20 +99,19 @@ class StdioFront:
         if incoming.id is not None and incoming.is_request:
             try:
                 # Before the task runs: a cancellation may be the very next line.
-                self._pipe.begin(incoming.id)
+                request = self._pipe.begin(incoming.id)
             except BrokerError as error:
                 self._send(refused(incoming.id, error))
                 return
-            tasks.start_soon(self._on_request, incoming)
+            tasks.start_soon(self._on_request, incoming, request)
             return
         self._pipe.note(incoming)
         if self._session is not None:
             self._session.note(incoming)
             self._engine.note(incoming, self._session.who)
 
-    async def _on_request(self, incoming: Incoming) -> None:
-        assert incoming.id is not None
-        with self._pipe.running(incoming.id):
+    async def _on_request(self, incoming: Incoming, request: InFlight) -> None:
+        with request:
             await anyio.lowlevel.checkpoint()
             # A request that its caller has cancelled gets no answer.
             self._send(await self._answer(incoming))

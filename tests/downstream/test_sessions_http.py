@@ -7,6 +7,7 @@ import pytest
 
 from broker.core.caller import Caller
 from broker.core.era import LATEST_LEGACY
+from broker.downstream.in_flight import InFlight
 from broker.downstream.session import IDLE_TIMEOUT, MAX_IN_FLIGHT, MAX_PER_PRINCIPAL, LegacySession, Sessions
 from broker.downstream.vigil import RECHECK
 from broker.errors import InvalidRequest
@@ -298,12 +299,12 @@ def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
 async def test_F79_when_all_are_busy_a_new_session_is_refused() -> None:
     sessions = Sessions(lambda session: None)
     for number in range(MAX_PER_PRINCIPAL):
-        sessions.open(session_of("ann", number, in_flight={1: anyio.CancelScope()}))
+        sessions.open(session_of("ann", number, in_flight={1: InFlight({}, 1)}))
     assert not sessions.open(session_of("ann", 999))
     assert sessions.open(session_of("bob"))
 
 
 async def test_F73_requests_of_one_session_are_bounded() -> None:
-    session = session_of("ann", in_flight={number: anyio.CancelScope() for number in range(MAX_IN_FLIGHT)})
+    session = session_of("ann", in_flight={number: InFlight({}, number) for number in range(MAX_IN_FLIGHT)})
     with pytest.raises(InvalidRequest):
         session.begin("one more")
