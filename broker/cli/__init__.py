@@ -309,13 +309,14 @@ def _told(fault: BaseException) -> int:
     """Say it, and give the exit code."""
     from broker.config import ConfigError
     from broker.logs import fault_line, fault_lines
+    from broker.secrecy import scrubbed
 
     if isinstance(fault, Stop):
         if fault.message:
-            print(fault.message, file=sys.stderr)
+            print(scrubbed(fault.message), file=sys.stderr)
         return fault.code
     if isinstance(fault, ConfigError):  # of a guardrail, which only its process can judge
-        print(f"{fault}\nnothing was started", file=sys.stderr)
+        print(scrubbed(f"{fault}\nnothing was started"), file=sys.stderr)
         return BAD_INPUT
     if isinstance(fault, BrokenPipeError):
         # Whoever read us (`head`) has enough; the interpreter must not complain of it when it flushes.

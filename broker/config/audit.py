@@ -19,6 +19,18 @@ class MetricsSettings(Strictest):
     )
 
 
+class TracesSettings(Strictest):
+    enabled: Annotated[bool, AfterValidator(rules.has_opentelemetry)] = Field(
+        default=False, description="true: requests are traced, and spans sent to a collector of OpenTelemetry."
+    )
+    endpoint: Annotated[str, AfterValidator(rules.url)] | None = Field(
+        default=None, description="Where spans are sent, the whole URL. null: as OTEL_EXPORTER_OTLP_ENDPOINT says."
+    )
+    sample: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the traces that begin here. null: OTEL_TRACES_SAMPLER, or all."
+    )
+
+
 class AuditSettings(Strictest):
     enabled: bool | None = Field(
         default=None, description="Whether calls and discoveries are recorded. null: where callers have credentials."

@@ -17,7 +17,7 @@ from pydantic import (
 
 from broker.config import rules
 from broker.config.access import OrganizationSettings
-from broker.config.audit import AuditSettings, MetricsSettings
+from broker.config.audit import AuditSettings, MetricsSettings, TracesSettings
 from broker.config.checks import ServerFacts, conflicts, misdirected
 from broker.config.costs import AnyCost, ToolCosts, UsageSettings, cost_conflicts
 from broker.config.document import dotted
@@ -273,6 +273,7 @@ class Config(Strictest):
     )
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is counted, and who may read it.")
     usage: UsageSettings = Field(default=UsageSettings(), description="What callers use, and what it costs.")
+    traces: TracesSettings = Field(default=TracesSettings(), description="Spans of requests, for OpenTelemetry.")
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )

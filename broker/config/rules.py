@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -165,6 +166,20 @@ def header_value(value: _Text) -> _Text:
     if not text.isascii():
         raise Fault("the value contains characters outside ASCII")
     return value
+
+
+def has_opentelemetry(enabled: bool) -> bool:
+    # Where the exporter is, all of it is. The API alone comes with the MCP SDK.
+    if enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        raise Fault("OpenTelemetry is not installed", "Say: pip install 'mcp-broker[otel]'")
+    return enabled
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
 
 
 def url(value: str | Secret) -> str | Secret:

@@ -4,6 +4,7 @@ Nearly every request is as it should be, and that is seen at a glance; what is w
 own ladder to say, rung by rung.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 from mcp.shared.inbound import (
@@ -24,6 +25,7 @@ from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS
+from broker.core.tracecontext import PARENT, context_of
 from broker.downstream.message import Envelope, Incoming, envelope_of
 from broker.downstream.web import Headers
 from broker.errors import BrokerError, HeaderMismatch
@@ -101,3 +103,14 @@ def _check_task_header(headers: Headers, task_id: object) -> None:
     """Spec: the tasks extension, "Routing Headers": `Mcp-Name` is the task's id. Raises: HeaderMismatch."""
     if isinstance(task_id, str) and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
         raise HeaderMismatch(f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter")
+
+
+def traced(incoming: Incoming, headers: Headers) -> Incoming:
+    """The message with the trace that the HTTP request of its caller is part of, unless it names one itself."""
+    if headers.get(PARENT) is None or PARENT in headers.duplicated:
+        return incoming
+    meta = incoming.params.get("_meta")
+    context = context_of(headers.get)
+    if context is None or not incoming.is_request or (meta is not None and (not is_object(meta) or PARENT in meta)):
+        return incoming
+    return replace(incoming, params=context.on(incoming.params))

@@ -24,6 +24,7 @@ from broker.downstream.engine import Answer, Engine, Who, agreed_version, refuse
 from broker.downstream.envelope import check_envelope
 from broker.downstream.health import WELL, Health
 from broker.downstream.memory import LOOK, RETRY_AFTER
+from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
@@ -191,6 +192,7 @@ class HttpFront:
             incoming = parse(await http.body(wire.FROM_CALLER.size))
         except Rejected as rejected:
             return await _respond(http, 400, refused(rejected.id, rejected.error))
+        incoming = traced(incoming, http.headers)
         if incoming.has_envelope or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
             await self._post_modern(http, admission, view, incoming)
         else:

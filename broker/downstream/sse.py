@@ -17,6 +17,7 @@ from broker.core.era import LATEST_LEGACY
 from broker.core.eventstream import frame
 from broker.core.shape import is_object
 from broker.downstream.engine import Engine, agreed_version, refused
+from broker.downstream.envelope import traced
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import LegacySession, SessionStream
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
@@ -107,7 +108,7 @@ class SseFront:
         if media_type(http) != JSON_MEDIA:
             return await _refuse(http, 415, f"Content-Type must be {JSON_MEDIA}")
         try:
-            incoming = parse(await http.body(wire.FROM_CALLER.size))
+            incoming = traced(parse(await http.body(wire.FROM_CALLER.size)), http.headers)
         except Rejected as rejected:
             body = refused(rejected.id, rejected.error).body
             return await http.respond(400, body, JSON_HEADERS)

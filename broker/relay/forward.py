@@ -12,6 +12,7 @@ A question in the middle of a call takes one of four ways:
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,6 +52,7 @@ INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
+UNTRACED: Final = nullcontext()
 MACHINERY: Final = frozenset({"resultType", "task", "taskId", "inputRequests", "nextCursor", "ttlMs", "cacheScope"})
 """Members of results that are no text for anybody: with a mask in them they would mean something else."""
 
@@ -197,19 +199,21 @@ class _Way:
             elif self.agreed.extends(exchange):
                 exchange.pass_on(method, self.agreed.foreign(params))
 
+        span = exchange.trail.span.calling(self.call.server, self.call.method)
         try:
-            return await self.link.request(
-                self.call.method,
-                params,
-                timeout=self.timeout,
-                on_notice=notice,
-                on_question=ask,
-                owner=exchange.owner,
-                task=self.call.awaited.own if self.call.awaited is not None else "",
-                wants_progress=exchange.wants_progress,
-                capabilities=declared_upstream(exchange.capabilities, self.link.version),
-                log_level=exchange.log_level,
-            )
+            with span or UNTRACED:
+                return await self.link.request(
+                    self.call.method,
+                    params if span is None else span.context.on(params),
+                    timeout=self.timeout,
+                    on_notice=notice,
+                    on_question=ask,
+                    owner=exchange.owner,
+                    task=self.call.awaited.own if self.call.awaited is not None else "",
+                    wants_progress=exchange.wants_progress,
+                    capabilities=declared_upstream(exchange.capabilities, self.link.version),
+                    log_level=exchange.log_level,
+                )
         except UpstreamAnsweredError as error:
             if error.code == URL_ELICITATION_REQUIRED and is_modern(self.call.version):
                 questions = url_questions(error.data)

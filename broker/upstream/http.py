@@ -26,6 +26,7 @@ from broker.core.era import is_modern
 from broker.core.eventstream import Event
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS, related_task
+from broker.core.tracecontext import context_in
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
 from broker.secrecy import foreign
 from broker.upstream.link import (
@@ -290,6 +291,8 @@ class HttpLink(Link):
     def _headers(self, method: str = "", params: Mapping[str, Any] | None = None) -> dict[str, str]:
         """Headers of one request, all produced here: nothing of a caller's headers is ever copied (SP-19, SP-72)."""
         headers = {"Accept": ACCEPT, "Content-Type": "application/json"}
+        if params is not None and (context := context_in(params)) is not None:
+            headers |= context.headers()  # what stands in the body, for whatever is on the way
         if not is_modern(self.version):
             if method != "initialize":
                 headers[MCP_PROTOCOL_VERSION_HEADER] = self.version

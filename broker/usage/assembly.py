@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+import importlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from broker import __version__
 from broker.clock import Clock
 from broker.config import Config, reveal
 from broker.core.budget import Limit
@@ -23,6 +25,7 @@ from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
 from broker.usage.purses import Purses
 from broker.usage.searching import Archive
 from broker.usage.tallies import Tallies
+from broker.usage.traces import NO_TRACES, Traces
 from broker.usage.writer import NO_WRITER, Writer
 
 log = logging.getLogger(__name__)
@@ -45,13 +48,25 @@ def meter_of(config: Config) -> Counts | NoMeter:
     return NO_METER if config.metrics.access == "off" else Counts(config.servers)
 
 
+def traces_of(config: Config) -> Traces:
+    """Where spans go, if requests are traced. OpenTelemetry is loaded here, and only then."""
+    settings = config.traces
+    if not settings.enabled:
+        return NO_TRACES
+    otel: Any = importlib.import_module("broker.usage.otel")
+    return otel.OtelTraces(config.broker.name, __version__, endpoint=settings.endpoint, sample=settings.sample)
+
+
 def audit_of(
     config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter = NO_METER
 ) -> Audit:
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
+    traces = traces_of(config)
     if is_audited(config, state):
         return LineAudit(_book(config, state, clock, hashes, meter), indexer_of(config, state, clock))
     return LineAudit(Book(NO_WRITER, clock, meter)) if meter.is_on else NO_AUDIT
+        return _audit(config, state, clock, hashes, meter, traces)
+    return LineAudit(Book(NO_WRITER, clock, meter, traces=traces)) if meter.is_on or traces.is_on else NO_AUDIT
 
 
 def is_used(config: Config, state: Path) -> bool:
@@ -102,6 +117,14 @@ def archive_of(config: Config, state: Path) -> Archive:
 
 
 def _book(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter) -> Book:
+def _audit(
+    config: Config,
+    state: Path,
+    clock: Clock,
+    hashes: Callable[[], Mapping[str, str]],
+    meter: Meter,
+    traces: Traces = NO_TRACES,
+) -> LineAudit:
     settings = config.audit
     bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
@@ -114,6 +137,17 @@ def _book(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mappin
         Excerpts(settings.arguments, secret) if settings.arguments else None,
         Excerpts(settings.results, secret) if settings.results else None,
         hashes,
+    return LineAudit(
+        Book(
+            writer,
+            clock,
+            meter,
+            settings.required,
+            Excerpts(settings.arguments, secret) if settings.arguments else None,
+            Excerpts(settings.results, secret) if settings.results else None,
+            hashes,
+            traces,
+        )
     )
 
 

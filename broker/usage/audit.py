@@ -88,12 +88,14 @@ class LineAudit:
     async def running(self) -> AsyncGenerator[None, None]:
         """See `Audit`."""
         self.book.writer.start()
+        self.book.traces.start()
         try:
             async with self.indexer.running():
                 yield
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.book.writer.close)
+                await self.book.traces.aclose()
 
     def begin(
         self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int

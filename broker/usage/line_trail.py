@@ -1,7 +1,6 @@
 """The trail of a request that becomes a line: what is told of it is kept in its record, and written when it is over."""
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,13 +12,14 @@ from broker.core.caller import Caller
 from broker.core.catalog import Entry
 from broker.core.grants import full_name
 from broker.core.policy import Decision, Denied, Policy
-from broker.core.shape import is_object
+from broker.core.tracecontext import context_in
 from broker.errors import Blocked, BrokerError, InternalError, LimitReached, Refused, Unrecorded, UpstreamTimedOut
 from broker.guardrails.chain import GuardrailRecord
 from broker.usage.excerpt import Excerpts
 from broker.usage.meter import NO_METER, Meter
 from broker.usage.records import CallRecord, DiscoveryRecord, JudgementRecord, Mark, Outcome
 from broker.usage.revision import NO_REVISION, Revision
+from broker.usage.traces import NO_TRACES, Traces
 from broker.usage.trail import REQUIRED_WITHIN
 from broker.usage.writer import NoWriter, Writer
 
@@ -31,7 +31,6 @@ DISCOVERIES: Final = frozenset(
 )
 SILENT: Final = DISCOVERIES | {"ping", "logging/setLevel"}
 """Requests that are no use of an entry: those that showed a view have a record of that."""
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 
 @dataclass
@@ -48,6 +47,7 @@ class Book:
     arguments: Excerpts | None = None
     results: Excerpts | None = None
     hashes: Callable[[], Mapping[str, str]] = dict
+    traces: Traces = NO_TRACES
     _guardrails: tuple[Mapping[str, str], str] | None = field(default=None, init=False)
     _policy: tuple[Policy, Revision] | None = field(default=None, init=False)
 
@@ -91,9 +91,10 @@ class LineTrail:
         self._book = book
         self._params = params
         self._began = book.clock.now()
-        self._record = CallRecord(
-            caller, front, era, method, view, request_bytes=size, trace=trace_of(params) if "_meta" in params else ""
-        )
+        parent = context_in(params) if "_meta" in params else None
+        self.span = book.traces.begin(method, parent)
+        trace = self.span.trace or ("" if parent is None else parent.trace)
+        self._record = CallRecord(caller, front, era, method, view, request_bytes=size, trace=trace)
 
     @property
     def is_kept(self) -> bool:
@@ -220,21 +221,16 @@ class LineTrail:
                 meter.discovered(method)
             if self._shown is not None:
                 book.writer.put(DiscoveryRecord.of(record, self._shown))
+            record.outcome = outcome
+            self.span.ended(record)
             return
         self._fill(record, outcome)
         meter.called(record)
         book.writer.put(record)
+        self.span.ended(record)
 
     def _fill(self, record: CallRecord, outcome: Outcome) -> None:
         book = self._book
         record.outcome = outcome
         record.ms = (book.clock.now() - self._began) * 1000
         record.guardrails = book.guardrails_mark()
-
-
-def trace_of(params: Mapping[str, Any]) -> str:
-    """The trace that a caller's request belongs to, by its `traceparent`; "" for none."""
-    meta = params.get("_meta")
-    parent = meta.get("traceparent") if is_object(meta) else None
-    found = _TRACEPARENT.fullmatch(parent) if isinstance(parent, str) and len(parent) <= 512 else None
-    return found[1] if found else ""

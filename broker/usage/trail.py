@@ -12,6 +12,7 @@ from broker.core.policy import Decision, Policy
 from broker.errors import BrokerError
 from broker.guardrails.chain import GuardrailRecord
 from broker.usage.records import Mark
+from broker.usage.traces import NO_SPAN, Span
 
 REQUIRED_WITHIN: Final = 1.0
 """Seconds that a call waits for its decision to be written; then it is not made (F-92)."""
@@ -23,6 +24,11 @@ class Trail(Protocol):
     @property
     def is_kept(self) -> bool:
         """Whether any of it is of use."""
+        ...
+
+    @property
+    def span(self) -> Span:
+        """Its span, if requests are traced."""
         ...
 
     @property
@@ -72,6 +78,7 @@ class NoTrail:
 
     is_kept: bool = False
     must_wait: bool = False
+    span: Span = NO_SPAN
 
     def named(self, public: str) -> None:
         """See `Trail`."""
