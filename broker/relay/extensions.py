@@ -71,8 +71,10 @@ def _own_uri(now: Served, request: Request, permit: Permit, uri: str) -> str:
         entry = now.catalog.lookup(Kind.RESOURCE, spelled)
         if entry is not None and entry.server == server:
             if not _may_use(now, request, permit, entry):
-                raise UnknownResource(uri, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
+                raise _unknown_resource(request, uri)
             return entry.own
+    if not _sees_all(now, request, permit):
+        raise _unknown_resource(request, uri)
     return uri  # a link into the web
 
 
@@ -82,11 +84,25 @@ def _own_name(now: Served, request: Request, permit: Permit, name: str) -> str:
     entries = entries or [
         entry for kind in _NAMED for entry in now.catalog.shelves[server].entries[kind] if entry.own == name
     ]
-    if not entries:
-        return name  # of something that the broker does not know
-    if not all(_may_use(now, request, permit, entry) for entry in entries):
-        raise UnknownName("name", name)  # nobody knows whether the tool or the prompt is meant
-    return entries[0].own
+    # Where there are two, nobody knows whether the tool or the prompt is meant.
+    may_pass = all(_may_use(now, request, permit, entry) for entry in entries) if entries else None
+    if may_pass is None:
+        may_pass = _sees_all(now, request, permit)  # of something that the broker does not know
+    if not may_pass:
+        raise UnknownName("name", name)
+    return entries[0].own if entries else name
+
+
+def _unknown_resource(request: Request, uri: str) -> UnknownResource:
+    return UnknownResource(uri, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
+
+
+def _sees_all(now: Served, request: Request, permit: Permit) -> bool:
+    """Whether nothing of the server is hidden from the caller. Where something is, what the broker does not know must
+    be refused as that is: if it passed, the difference would name what is hidden (I-13).
+    """
+    entries = now.catalog.shelves[permit.entry.server].entries
+    return all(_may_use(now, request, permit, entry) for kind in Kind for entry in entries[kind])
 
 
 def _may_use(now: Served, request: Request, permit: Permit, entry: Entry) -> bool:

@@ -80,8 +80,7 @@ async def test_names_and_uris_are_the_servers_own_and_rules_hold(tmp_path: Path,
         for given, own in (
             ({"name": "one__open", "uri": "one+a:open"}, {"name": "open", "uri": "a:open"}),
             ({"name": "open", "uri": "a:open"}, {"name": "open", "uri": "a:open"}),
-            ({"ref": {"name": "one__greet"}, "name": "whatever"}, {"ref": {"name": "greet"}, "name": "whatever"}),
-            ({"uri": "https://example.com/", "name": 1}, {"uri": "https://example.com/", "name": 1}),
+            ({"ref": {"name": "one__greet"}, "name": 1}, {"ref": {"name": "greet"}, "name": 1}),
         ):
             await place.ask("x/do", given, **known)
             assert {name: one.asked[-1].params.get(name) for name in own} == own
@@ -96,6 +95,39 @@ async def test_names_and_uris_are_the_servers_own_and_rules_hold(tmp_path: Path,
             before = len(one.asked)
             assert await code_of(place, "x/do", denied, **known) in (-32602, -32002)
             assert len(one.asked) == before, denied
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_what_the_broker_does_not_know_passes_where_nothing_is_hidden(tmp_path: Path, version: Version) -> None:
+    one = with_secrets(version)
+    given: Json = {"uri": "https://example.com/", "name": "whatever", "ref": {"name": "other"}}
+    async with house(tmp_path, {"one": one, "two": Fake()}) as place:
+        await place.ask("x/do", given, capabilities=KNOWS, version=version)
+        assert {name: one.asked[-1].params.get(name) for name in given} == given
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_I13_what_is_hidden_sounds_like_what_no_server_has(tmp_path: Path, version: Version) -> None:
+    one = with_secrets(version)
+    hides: Json = {"allow": [{"servers": ["*"]}], "deny": [{"tools": ["one__secret"]}, {"resources": ["one+a:secret"]}]}
+    asking: Json = {"capabilities": KNOWS, "version": version, "caller": Caller("key:ann", "acme")}
+    async with house(tmp_path, {"one": one, "two": Fake()}, organizations={"acme": hides}) as place:
+        for form in ({"name": "X"}, {"name": "one__X"}, {"uri": "a:X"}, {"uri": "one+a:X"}, {"ref": {"name": "X"}}):
+            said: set[str] = set()
+            for word in ("secret", "nothing"):
+                with pytest.raises(BrokerError) as caught:
+                    await place.ask("x/do", filled_in(form, word), **asking)
+                said.add(str(caught.value.to_json()).replace(word, "X"))
+            assert len(said) == 1, said
+        assert one.asked == []
+        await place.ask("x/do", {"name": "open", "uri": "a:open"}, **asking)
+        assert len(one.asked) == 1
+
+
+def filled_in(value: Any, word: str) -> Any:
+    if isinstance(value, dict):
+        return {name: filled_in(inner, word) for name, inner in value.items()}
+    return value.replace("X", word)
 
 
 async def test_what_the_broker_knows_in_a_result_is_published(tmp_path: Path) -> None:
