@@ -21,10 +21,9 @@ from broker.core.shape import is_object
 from broker.downstream import metrics
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
-from broker.downstream.envelope import check_envelope
+from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.health import WELL, Health
 from broker.downstream.memory import LOOK, RETRY_AFTER
-from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream

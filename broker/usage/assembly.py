@@ -63,9 +63,7 @@ def audit_of(
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
     traces = traces_of(config)
     if is_audited(config, state):
-        return LineAudit(_book(config, state, clock, hashes, meter), indexer_of(config, state, clock))
-    return LineAudit(Book(NO_WRITER, clock, meter)) if meter.is_on else NO_AUDIT
-        return _audit(config, state, clock, hashes, meter, traces)
+        return LineAudit(_book(config, state, clock, hashes, meter, traces), indexer_of(config, state, clock))
     return LineAudit(Book(NO_WRITER, clock, meter, traces=traces)) if meter.is_on or traces.is_on else NO_AUDIT
 
 
@@ -116,15 +114,14 @@ def archive_of(config: Config, state: Path) -> Archive:
     return Archive(state / DIRECTORY, (lambda: open_index_to_read(location)) if config.audit.index else no_index)
 
 
-def _book(config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter) -> Book:
-def _audit(
+def _book(
     config: Config,
     state: Path,
     clock: Clock,
     hashes: Callable[[], Mapping[str, str]],
     meter: Meter,
     traces: Traces = NO_TRACES,
-) -> LineAudit:
+) -> Book:
     settings = config.audit
     bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
@@ -137,17 +134,7 @@ def _audit(
         Excerpts(settings.arguments, secret) if settings.arguments else None,
         Excerpts(settings.results, secret) if settings.results else None,
         hashes,
-    return LineAudit(
-        Book(
-            writer,
-            clock,
-            meter,
-            settings.required,
-            Excerpts(settings.arguments, secret) if settings.arguments else None,
-            Excerpts(settings.results, secret) if settings.results else None,
-            hashes,
-            traces,
-        )
+        traces,
     )
 
 
