@@ -109,7 +109,7 @@ async def test_what_the_broker_does_not_know_passes_where_nothing_is_hidden(tmp_
 @pytest.mark.parametrize("version", ERAS)
 async def test_I13_what_is_hidden_sounds_like_what_no_server_has(tmp_path: Path, version: Version) -> None:
     one = with_secrets(version)
-    hides: Json = {"allow": [{"servers": ["*"]}], "deny": [{"tools": ["one__secret"]}, {"resources": ["one+a:secret"]}]}
+    hides: Json = {"allow": [{"tools": ["one__open"]}, {"resources": ["one+a:open"]}]}
     asking: Json = {"capabilities": KNOWS, "version": version, "caller": Caller("key:ann", "acme")}
     async with house(tmp_path, {"one": one, "two": Fake()}, organizations={"acme": hides}) as place:
         for form in ({"name": "X"}, {"name": "one__X"}, {"uri": "a:X"}, {"uri": "one+a:X"}, {"ref": {"name": "X"}}):
