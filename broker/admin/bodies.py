@@ -120,6 +120,17 @@ class PlaceQuery(Body):
     team: str = Field("", max_length=64)
 
 
+class UsageQuery(Body):
+    """Of which time, and what is told apart. `since`, `until`: a date, or a time with its zone; left out: the last
+    seven days. `step`: the lengths of time that are told apart.
+    """
+
+    by: Literal["organization", "team", "key", "tool", "server"] = "tool"
+    step: Literal["hour", "day", "all"] = "all"
+    since: str = Field("", max_length=64)
+    until: str = Field("", max_length=64)
+
+
 class MemberQuery(Body):
     """Whose role."""
 

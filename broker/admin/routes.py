@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.admin import keys, members, organizations, oversight, sessions, teams
+from broker.admin import keys, members, organizations, oversight, sessions, teams, usage
 from broker.admin.bodies import (
     Body,
     KeyChange,
@@ -17,11 +17,13 @@ from broker.admin.bodies import (
     Question,
     Rotation,
     RulesBody,
+    UsageQuery,
     ViewQuery,
 )
 from broker.admin.desk import Office
 from broker.admin.oversight import UpstreamView
 from broker.admin.sessions import Front, SessionView
+from broker.admin.usage import BudgetView, UsageView
 from broker.admin.views import KeyView, MadeKey, MembershipView, OrganizationView, TeamView
 from broker.core.caller import Caller, Role
 from broker.core.policy import ANY
@@ -270,6 +272,16 @@ async def _show_upstream(asked: Asked) -> UpstreamView:
     return await oversight.upstream(asked.office, asked.actor, asked.now, asked.path["server"])
 
 
+async def _list_usage(asked: Asked) -> list[UsageView]:
+    query: UsageQuery = asked.query
+    question = usage.asked(query.by, query.step, query.since, query.until, asked.office.clock.wall())
+    return await usage.used(asked.office, asked.actor, question)
+
+
+async def _list_budgets(asked: Asked) -> list[BudgetView]:
+    return await usage.budgets(asked.office, asked.actor)
+
+
 async def _list_sessions(asked: Asked) -> list[SessionView]:
     return await sessions.listed(asked.office, asked.actor, asked.front)
 
@@ -321,6 +333,8 @@ ROUTES: Final = (
     Route("POST", "/explain", "Name the rule that decides", _explain, Explanation, Question),
     Route("GET", "/upstreams", "List servers and how they are", _list_upstreams, UpstreamView, is_list=True),
     Route("GET", "/upstreams/{server}", "Show how a server is", _show_upstream, UpstreamView),
+    Route("GET", "/usage", "Show who has used what", _list_usage, UsageView, query=UsageQuery, is_list=True),
+    Route("GET", "/budgets", "Show budgets and what is left of them", _list_budgets, BudgetView, is_list=True),
     Route("GET", "/sessions", "List open sessions", _list_sessions, SessionView, is_list=True),
     Route("DELETE", "/sessions/{session}", "End a session", _end_session, SessionView),
 )

@@ -32,6 +32,7 @@ from broker.cli.options import (
     ResourceUri,
     ShownAs,
     ToolName,
+    UsedBy,
     View,
     Wait,
 )
@@ -258,6 +259,23 @@ def audit(
             level=log_level,
         )
     )
+
+
+@app.command(epilog=EPILOG)
+def usage(
+    config: Config = None,
+    by: Annotated[UsedBy, typer.Option("--by", help="What is told apart.")] = UsedBy.TOOL,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="12h, 7d ago, a date or a time; whole hours.")
+    ] = "7d",
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Likewise; left out: now.")] = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Show who has used what, what it cost, and what is left of budgets."""
+    from broker.cli import using
+
+    raise typer.Exit(using.usage(config, by.value, since, until, as_json=json, level=log_level))
 
 
 guardrails = typer.Typer(help="Operator-written checks: is a text one, and what does it say?", no_args_is_help=True)

@@ -36,6 +36,11 @@ def moment(text: str, now: float) -> float:
     raise Stop(f"{line(text)!r} is no date: write it as in 2027-01-01, 2027-01-01T12:00:00Z or 30d", BAD_INPUT)
 
 
+def ago(text: str, now: float) -> float:
+    """Seconds since 1970: a date, a time, or a duration before now: `7d`. Raises: Stop."""
+    return now - duration(text) if _DURATION.fullmatch(text) else moment(text, now)
+
+
 def shown(seconds: float | None) -> str | None:
     """`2027-01-01T12:00:00Z`; None for never."""
     if seconds is None:

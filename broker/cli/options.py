@@ -65,6 +65,16 @@ LogLevel = Annotated[
 ]
 
 
+class UsedBy(StrEnum):
+    """What `usage` tells apart."""
+
+    ORGANIZATION = "organization"
+    TEAM = "team"
+    KEY = "key"
+    TOOL = "tool"
+    SERVER = "server"
+
+
 class Format(StrEnum):
     """What log lines look like."""
 

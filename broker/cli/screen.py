@@ -9,9 +9,10 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rich import box
+from rich.bar import Bar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,6 +20,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from broker.errors import printable
+
+_BAR: Final = 24
+"""Characters of a bar that is full."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,20 @@ class Screen:
             for row in (header, *rows):
                 print("\t".join(row))
             return
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for index, name in enumerate(header):
-            table.add_column(Text(name), justify="left" if index < words else "right", no_wrap=True)
+        table = _empty_table(header, words)
         for row, style in zip(rows, styles, strict=True):
             table.add_row(*(Text(cell) for cell in row), style=style)
+        self.out.print(table)
+
+    def bars(self, header: Sequence[str], rows: Sequence[Sequence[str]], shares: Sequence[float], words: int) -> None:
+        """A table with a bar in each row, of `shares` (0 to 1) of its column; without the bars, if nobody looks."""
+        if not self.out.is_terminal:
+            return self.table(header, rows, [""] * len(rows), words)
+        table = _empty_table(header, words)
+        table.add_column("", min_width=_BAR, max_width=_BAR)
+        for row, share in zip(rows, shares, strict=True):
+            full = share >= 1
+            table.add_row(*map(Text, row), Bar(1.0, 0.0, min(share, 1.0), width=_BAR, color="red" if full else "cyan"))
         self.out.print(table)
 
     def tree(self, root: Node) -> None:
@@ -116,6 +129,13 @@ def block(text: str) -> str:
 def count(number: int, what: str) -> str:
     """`1 tool`, `2 tools`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _empty_table(header: Sequence[str], words: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if index < words else "right", no_wrap=True)
+    return table
 
 
 def _walk(node: Node, depth: int = 0) -> Iterator[tuple[int, Node]]:

@@ -5,10 +5,11 @@ state that it is in, never a difference, so that a transaction whose end is not 
 broker has not spent is anybody's again when its lease ends: a broker that was killed loses nothing but time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +23,14 @@ LEASE: Final = 30.0
 """Seconds that a lease is good for without a word of its holder. What one that was killed held is nobody's so long."""
 KEPT: Final = 70 * 86_400.0
 """Seconds that accounts are kept after they began: two months are seen beside each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Of an account: what is spent, as far as brokers have told, and what they may spend beside that."""
+
+    spent: int = 0
+    leased: int = 0
 
 
 class Ledger:
@@ -94,6 +103,20 @@ class Ledger:
         theirs = and_(_is_of(budget_leases, account), leases.holder != self.holder)
         amount, spent = map(int, tuple[Any, ...]((await connection.execute(select(*sums).where(theirs))).one()))
         return amount, spent
+
+
+async def read_accounts(database: Database, accounts: Collection[Account], now: float) -> dict[Account, Held]:
+    """What is held of them, if anything is. Raises: StoreError."""
+    leases = budget_leases.c
+    living = case((leases.expires > now, leases.amount), else_=leases.spent)
+    group = (leases.place, leases.period, leases.began)
+    begins = {account.begin for account in accounts}
+    asked = select(*group, func.sum(leases.spent), func.sum(living)).where(leases.began.in_(begins)).group_by(*group)
+    async with database.reading() as connection:
+        rows = (await connection.execute(asked)).all()
+    found = {(row[0], row[1], row[2]): Held(int(row[3]), int(row[4]) - int(row[3])) for row in rows}
+    held = {account: found.get((account.where, account.period.value, account.begin)) for account in accounts}
+    return {account: one for account, one in held.items() if one is not None}
 
 
 def _columns(account: Account) -> dict[str, Any]:

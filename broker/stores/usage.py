@@ -39,9 +39,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`of`: the values of the columns of the group. `at`: when its time began."""
+    """`of`: the columns of the group, and their values. `at`: when its time began."""
 
-    of: tuple[str, ...]
+    of: Mapping[str, str]
     at: int
     sums: Sums
 
@@ -95,7 +95,7 @@ class UsageStore:
             found = (await connection.execute(asked)).mappings().all()
         return [
             Row(
-                tuple(row[name] for name in _COLUMNS[by]),
+                {name: row[name] for name in _COLUMNS[by]},
                 int(row["at"]),
                 Sums(**{name: int(row[name]) for name in (*_SUMS, "slowest")}),
             )

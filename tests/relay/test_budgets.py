@@ -236,4 +236,4 @@ async def used(place: House) -> dict[str, tuple[int, int, int, int]]:
         found = await store.read("tool", 0, 1e11, 86_400 * 365, Seen(everything=True))
     finally:
         await store.database.aclose()
-    return {row.of[2]: (row.sums.calls, row.sums.failed, row.sums.refused, row.sums.cost) for row in found}
+    return {row.of["name"]: (row.sums.calls, row.sums.failed, row.sums.refused, row.sums.cost) for row in found}

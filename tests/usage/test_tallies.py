@@ -50,7 +50,7 @@ class World:
         store = await self.open_store()
         found = await store.read("tool", 0, 10**11, 3600, Seen(everything=True))
         await store.database.aclose()
-        return {row.of: row.sums.calls for row in found}
+        return {tuple(row.of.values()): row.sums.calls for row in found}
 
 
 @pytest.fixture
