@@ -144,7 +144,8 @@ class Isolated:
         self._lines: dict[Slot[Owner], _Line] = {}
         self._wishes: dict[Owner, Wishes] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._looking = anyio.CancelScope()
+        self._looking: anyio.CancelScope | None = None
+        """The look for links that nobody uses, while it goes on; a scope is made in an event loop only."""
         self._is_stopped = False
 
     def __repr__(self) -> str:
@@ -188,7 +189,8 @@ class Isolated:
     async def stop(self) -> None:
         """Close all links, and wait until nothing of them is left."""
         self._is_stopped = True
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         for slot in self._slots:
             self._close(slot, GONE)
         for line in tuple(self._lines.values()):
@@ -379,8 +381,8 @@ class Isolated:
         line.scope.cancel()
 
     async def _close_idle(self) -> None:
-        with self._looking:
-            while True:
+        with anyio.CancelScope() as self._looking:
+            while not self._is_stopped:
                 await self._clock.sleep(self._slots.due(self._clock.now()))
                 for slot in self._slots.idle(self._clock.now()):
                     self._close(slot, "nobody used it")
