@@ -152,6 +152,13 @@ def test_only_the_policy_makes_a_permit() -> None:
     assert permits(policy), "the policy makes no Permit: this test looks for the wrong name"
 
 
+def test_what_answers_a_call_knows_no_store() -> None:
+    """No call waits for a database, and none tells by its time whether something hidden is there (I-13)."""
+    way = [file for file in FILES if layer(file) in {"core", "guardrails", "upstream", "relay", "downstream"}]
+    found = [f"{file.name}:{line}" for file in way for line, name in imports(file) if name.startswith("broker.stores")]
+    assert way and found == []
+
+
 def test_these_tests_saw_the_code() -> None:
     """They look at every file they find, and would pass if they found none."""
     assert CORE
