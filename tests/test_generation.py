@@ -118,3 +118,9 @@ async def test_what_is_configured_to_be_hidden_is_hidden_until_it_is_up(tmp_path
         path = place.broker.loaded.path
     again = Broker(load(path, {}), clock=FakeClock())
     assert again.generation.hidden() == {"one"}
+
+
+@pytest.mark.parametrize("isolation", ["shared", "caller", "session"])
+def test_a_configuration_is_built_before_any_event_loop_runs(tmp_path: Path, isolation: str) -> None:
+    made = Generation.build(loaded(tmp_path, {"one": {"isolation": isolation}}), FakeClock(), Hub())
+    assert list(made.pool.isolated) == ([] if isolation == "shared" else ["one"])

@@ -43,6 +43,9 @@ class Call:
     """The task that is asked about, if the method is one of tasks."""
     guarded: Guarded = UNGUARDED
     """What judges its questions. Its arguments and its result are judged around all this."""
+    in_own_words: Callable[[dict[str, Any]], dict[str, Any]] = lambda said: said
+    """What the caller says in the words of an extension, as the upstream names things. Raises: BrokerError, if it names
+    what the caller may not use."""
 
     @property
     def server(self) -> str:

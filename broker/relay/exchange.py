@@ -127,6 +127,10 @@ class Exchange:
             raise CannotAsk(why.message, code=why.code)
         return await self._channel.ask(question)
 
+    async def ask_beyond(self, question: Question) -> dict[str, Any]:
+        """Put a request of an extension to the caller, which is known to have declared that, likewise."""
+        return await self._channel.ask(question)
+
     def via(self, channel: BackChannel, emit: Emit) -> "Exchange":
         """The same request with another way to its caller."""
         return Exchange(

@@ -36,6 +36,7 @@ from broker.errors import (
     CannotAsk,
     MalformedAnswer,
     UpstreamAnsweredError,
+    printable,
 )
 from broker.relay.agreed import Agreed
 from broker.relay.call import Call, claims_of
@@ -183,12 +184,7 @@ class _Way:
 
     async def _request(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         async def ask(question: Question) -> dict[str, Any]:
-            question = Question(question.method, publish_related(question.params, self.call.server))
-            try:
-                judged = await self.call.question(question, self.parking.mint())
-            except Blocked:  # by whom is not the upstream's affair
-                raise CannotAsk("the question is refused", code=REFUSED) from None
-            return own_related(await exchange.ask(judged), self.agreed.own_task)
+            return await self._ask(question, exchange)
 
         def notice(method: str, params: dict[str, Any]) -> None:
             params = publish_related(params, self.call.server)
@@ -220,6 +216,34 @@ class _Way:
                 if questions and all(unanswerable(one, exchange.capabilities) is None for one in questions.values()):
                     return {"resultType": INPUT_REQUIRED, "inputRequests": requests_of(questions), "requestState": ""}
             raise self._error_for_caller(error) from None
+
+    async def _ask(self, question: Question, exchange: Exchange) -> dict[str, Any]:
+        """What the upstream asks while it works: the caller's result, as the upstream names things.
+
+        Raises: BrokerError: the caller's own error, or that it cannot be asked.
+        """
+        question = Question(question.method, publish_related(question.params, self.call.server))
+        is_beyond = is_foreign(question.method)
+        if is_beyond:
+            question = self._beyond(question, exchange)
+        try:
+            judged = await self.call.question(question, self.parking.mint())
+        except Blocked:  # by whom is not the upstream's affair
+            raise CannotAsk("the question is refused", code=REFUSED) from None
+        answer = await (exchange.ask_beyond(judged) if is_beyond else exchange.ask(judged))
+        return own_related(self.call.in_own_words(answer) if is_beyond else answer, self.agreed.own_task)
+
+    def _beyond(self, question: Question, exchange: Exchange) -> Question:
+        """A request of an extension, with public names.
+
+        Spec: 2026-07-28 basic/patterns/mrtr: values of `inputRequests` "MUST be one of ElicitRequest,
+        CreateMessageRequest, ListRootsRequest", so that a modern caller cannot be asked anything else.
+
+        Raises: CannotAsk, unless both sides have declared the extension, and the caller takes requests.
+        """
+        if is_modern(self.call.version) or not self.agreed.extends(exchange):
+            raise CannotAsk(f"Method not found: the caller does not offer {printable(question.method)}")
+        return Question(question.method, self.agreed.foreign(question.params))
 
     def _error_for_caller(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
         entry = self.call.permit.entry

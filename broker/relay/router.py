@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from broker.core.caller import Caller
@@ -148,6 +149,7 @@ class Router:
                 is_foreign,
                 task,
                 guarded,
+                lambda said: own_params(now, replace(request, params=said), permit, self._tasks),
             )
             result = await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
             hold.settle(result)

@@ -16,7 +16,7 @@ import anyio
 
 from broker.core import wire
 from broker.core.era import LATEST_LEGACY, Version, hop_params
-from broker.core.extensions import is_foreign
+from broker.core.extensions import is_foreign, offers
 from broker.core.questions import CAPABILITY, Question
 from broker.core.shape import is_object
 from broker.core.tasks import STATUS, related_task
@@ -340,6 +340,8 @@ class Link(ABC):
         """
         if isinstance(owner, Waiting):
             return await owner.ask(question)
+        if is_foreign(question.method):
+            raise CannotAsk(f"Method not found: no call is known that {printable(question.method)} belongs to")
         with ExitStack() as paused, anyio.move_on_after(ANSWER_TIMEOUT):
             for waiting in self._calls.values():
                 paused.enter_context(waiting.paused(anyio.CancelScope()))
@@ -357,6 +359,11 @@ class Link(ABC):
         Raises: CannotAsk, if that cannot be told.
         """
         task = related_task(params)
+        if task is None and waiting is None and is_foreign(method):
+            try:
+                return self._owner(method)
+            except CannotAsk as error:
+                raise CannotAsk(error.message) from None  # -32601, as ever where nobody is known to know a method
         if task is None:
             return waiting or self._owner(method)
         found = [call for call in self._calls.values() if call.task == task]
@@ -380,7 +387,7 @@ class Link(ABC):
         request_id, method, params = message.get("id"), message.get("method"), message.get("params", {})
         if not isinstance(request_id, str | int) or not isinstance(method, str) or not is_object(params):
             return refusal_bytes(message)
-        if method not in CAPABILITY:
+        if not self._is_question(method):
             return refusal_bytes(message)
         if request_id in self._questions or len(self._questions) >= MAX_QUESTIONS:
             return error_answer(request_id, CannotAsk("too many questions are open", code=INTERNAL_ERROR))
@@ -394,6 +401,12 @@ class Link(ABC):
             finally:
                 del self._questions[request_id]
         return None
+
+    def _is_question(self, method: object) -> bool:
+        """Whether a request of the upstream may be a caller's to answer: of the core, or of an extension it has."""
+        if method in CAPABILITY:
+            return True
+        return isinstance(method, str) and is_foreign(method) and bool(offers(self.peer.capabilities, self.version))
 
     def _take_back(self, params: Mapping[str, Any]) -> None:
         """The upstream has cancelled a question of its own."""

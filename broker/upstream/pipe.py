@@ -15,7 +15,6 @@ import anyio.abc
 from broker.core import wire
 from broker.core.era import META_SUBSCRIPTION
 from broker.core.extensions import is_foreign
-from broker.core.questions import CAPABILITY
 from broker.core.shape import is_object
 from broker.core.tasks import related_task
 from broker.errors import CannotAsk, MalformedAnswer, UpstreamUnavailable
@@ -233,8 +232,7 @@ class PipeLink(Link):
             self.home.notice(owner, method, params)
 
     def _on_request(self, message: dict[str, Any]) -> None:
-        is_question = message.get("method") in CAPABILITY
-        if is_question and self._tasks is not None and self._carrying < MAX_QUESTIONS:
+        if self._is_question(message.get("method")) and self._tasks is not None and self._carrying < MAX_QUESTIONS:
             self._carrying += 1
             self._tasks.start_soon(self._on_question, message)
             return

@@ -11,7 +11,7 @@ from tests.callers.caller import Caller
 from tests.callers.pipe import Pipe, piped
 from tests.callers.web import Web
 from tests.e2e.brokers import TIMEOUT, Json
-from tests.fidelity.content import ANSWERS, DECLINED
+from tests.fidelity.content import ANSWERS, DECLINED, META
 
 CAPABILITIES: Json = {
     "elicitation": {"form": {}, "url": {}},
@@ -30,6 +30,8 @@ QUIET = ("/list_changed",)
 
 def answer_to(method: str, params: Json) -> Json:
     """What the probe says to a question."""
+    if method == "probe/ask":
+        return {"uri": params["uri"], "odd": params["odd"], "x": [1, None], "_meta": META}
     return DECLINED if params.get("message", "").endswith("decline") else ANSWERS[method]
 
 

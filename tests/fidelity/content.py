@@ -94,6 +94,7 @@ DEEDS = (
     "url_required",
     "complete_url",
     "speaks",
+    "asks_beyond",
     "touch",
 )
 """Tools that do something; see upstream.py. Further ones ask: `ask_<question>`."""

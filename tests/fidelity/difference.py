@@ -81,6 +81,9 @@ def own(record: Json, names: Names, *, is_one_of_many: bool) -> Json:
     data = record.get("error", {}).get("data")
     if isinstance(data, dict) and isinstance(data.get("uri"), str):
         data["uri"] = back.uri(data["uri"])
+    for question in (one for asked in record.get("questions", []) for one in asked):
+        if question["method"] == "probe/ask":
+            question["params"]["uri"] = back.uri(question["params"]["uri"])
     if "instructions" in result:
         result["instructions"] = _own_instructions(result["instructions"], names.key, is_one_of_many)
     if is_one_of_many:

@@ -208,6 +208,7 @@ FEATURES: list[Feature] = [
     Feature("listen", listen, frozenset({(MODERN, LEGACY), (MODERN, MODERN)})),
     Feature("extension: a method", foreign),
     Feature("extension: a notification", call("speaks")),
+    Feature("extension: a request of the server", call("asks_beyond"), frozenset({(LEGACY, LEGACY)})),
     Feature("apps: a page calls its tool", page),
     Feature("task of 2025-11-25", legacy_task, frozenset({(LEGACY, LEGACY)})),
     Feature("task of the extension", modern_task, frozenset({(MODERN, MODERN)})),

@@ -190,6 +190,11 @@ class Upstream(Server):
         )
         return {"content": []}
 
+    async def _do_asks_beyond(self, call: Call, arguments: Json) -> Json:
+        params = {"uri": content.README, "odd": content.ODD, "_meta": content.META, **content.UNKNOWN}
+        answer = await call.ask({"a": {"method": "probe/ask", "params": params}}, "beyond")
+        return {"content": [], "structuredContent": answer["a"]}
+
     async def _ask_twice(self, call: Call) -> Json:
         """Two rounds; a modern caller brings the answers of the first back in the state."""
         first, second = content.QUESTIONS["bare_form"], content.QUESTIONS["roots"]

@@ -9,10 +9,12 @@ import pytest
 
 from broker.core.caller import LOCAL, Caller
 from broker.core.era import Version
+from broker.core.questions import Question
 from broker.core.request import Request
 from broker.errors import BrokerError
 from broker.relay.notify import Subscriber
 from broker.upstream.isolated import Asker
+from broker.upstream.peer import Peer
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, answering, house, tool
 
 KNOWS: Json = {"extensions": {"a/x": {}}}
@@ -277,3 +279,58 @@ async def test_a_server_that_is_hidden_while_it_is_down_is_announced_when_it_goe
                 await anyio.lowlevel.checkpoint()
         assert any(one["name"].startswith("one") for one in (await place.ask("tools/list"))["tools"])
         assert not told["nothing"]
+
+
+class _Replies:
+    """A legacy caller's side: what it was asked, and what it says."""
+
+    def __init__(self, answer: Json) -> None:
+        self.answer = answer
+        self.asked: list[Question] = []
+
+    async def ask(self, question: Question) -> Json:
+        self.asked.append(question)
+        return self.answer
+
+
+async def ask_beyond(asked: Asked) -> Json:
+    return {"content": [], "vendor": await asked.ask("x/ask", {"uri": "a:open", "name": "open", "v": [1, None]})}
+
+
+async def test_a_request_of_an_extension_reaches_the_caller_of_its_call_and_the_answer_has_the_servers_names(
+    tmp_path: Path,
+) -> None:
+    fake = with_secrets(LEGACY)
+    fake.answers["open"] = ask_beyond
+    deny: Json = {"one": {"tools": {"deny": ["secret"]}}}
+    async with house(tmp_path, {"one": fake}, servers=deny) as place:
+
+        async def call(answer: Json, **more: Any) -> tuple[Json, _Replies]:
+            replies = _Replies(answer)
+            known = {"capabilities": KNOWS, "channel": replies, **more}
+            return (await place.ask("tools/call", {"name": "one__open"}, **known))["vendor"], replies
+
+        assert fake.link is not None
+        fake.link.peer = Peer(LEGACY, capabilities=KNOWS)
+        heard, replies = await call({"uri": "one+a:open", "name": "one__open", "n": 1})
+        assert heard["result"] == {"uri": "a:open", "name": "open", "n": 1}
+        assert replies.asked == [Question("x/ask", {"uri": "one+a:open", "name": "open", "v": [1, None]})]
+        for answer in ({"name": "one__secret"}, {"name": "secret"}):
+            assert (await call(answer))[0]["error"]["code"] == -32602, "what the caller may not use goes no further"
+        for more in ({"capabilities": {}}, {"capabilities": {"extensions": {"b/y": {}}}}, {"version": MODERN}):
+            heard, replies = await call({}, **more)
+            assert heard["error"]["code"] == -32601 and not replies.asked, more
+
+
+async def test_a_request_of_an_extension_that_no_call_or_no_side_owns_is_a_method_that_nobody_has(
+    tmp_path: Path,
+) -> None:
+    fake = with_secrets(LEGACY)
+    async with house(tmp_path, {"one": fake}, servers={"one": {"isolation": "caller"}}) as place:
+        await place.ask("tools/call", {"name": "one__open"}, capabilities=KNOWS, session="s")
+        link = fake.links[-1]
+        for method, capabilities in (("x/ask", KNOWS), ("x/ask", {}), ("tools/call", KNOWS)):
+            link.peer = Peer(LEGACY, capabilities=capabilities)
+            message: Json = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
+            answer = await link._answer_question(message, None)
+            assert answer is not None and b"-32601" in answer
