@@ -19,9 +19,9 @@ Clause: TypeAlias = Sequence[Demands]
 _Trees: TypeAlias = Mapping[str, Demands]
 """Demands by the first key of their paths: what lies below one key says nothing of another."""
 
-MAX_STEPS: Final = 2000
+MAX_STEPS: Final = 500
 """Choices that are tried beyond one for each clause. The question is as hard as any (several deny rules with several
-conditions are an instance of SAT), so rules could be written that hold the broker for hours; this many take some 20 ms.
+conditions are an instance of SAT), so rules could be written that hold the broker for hours; this many take some 6 ms.
 """
 
 

@@ -4,6 +4,7 @@ has a rule with a name.
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import policy as policy_module
+from broker.core import ruling
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
 from broker.core.conditions import Condition, Op, is_in
@@ -23,6 +25,7 @@ from broker.core.names import Mount, Naming
 from broker.core.policy import ANY, Denied, Permit, Policy, decide, view_entries
 from broker.core.request import Kind
 from broker.core.ruling import TOO_COMPLEX
+from broker.core.satisfy import Clause, can_all_hold
 from tests.core.access import (
     ARGUMENTS,
     CALLERS,
@@ -318,6 +321,28 @@ def test_conditions_that_are_too_many_to_search_deny() -> None:
     homeless = [rule(tools=["*"], when=[put(pigeon, hole, Op.NOT_IN) for hole in range(7)]) for pigeon in range(8)]
     policy = policy_of(organization_level("acme", (rule("*"),), (*crowded, *homeless)))
     assert decide(policy, ANN, "", TOOL).rule == TOO_COMPLEX
+
+
+def test_the_same_conditions_on_many_tools_are_searched_once_and_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred and one denials, the last two of which leave nothing, over fifty tools: not five thousand searches."""
+    searched: list[int] = []
+
+    def counted(clauses: Sequence[Clause]) -> bool:
+        searched.append(len(clauses))
+        return can_all_hold(clauses)
+
+    monkeypatch.setattr(ruling, "can_all_hold", counted)
+    choices = [
+        rule(tools=["*"], when=[Condition((f"searched{number}{side}",), Op.EXISTS, True) for side in "ab"])
+        for number in range(99)
+    ]
+    never = [rule(tools=["*"], when=[Condition(("searched",), Op.EXISTS, is_there)]) for is_there in (True, False)]
+    policy = policy_of(organization_level("acme", (rule("*"),), (*choices, *never)))
+    tools = [Entry(Kind.TOOL, f"one__{number}", "one", str(number), {"name": str(number)}) for number in range(50)]
+    assert {decide(policy, ANN, "", tool).rule for tool in tools} == {"org:acme/deny/100"}
+    assert len(searched) < 10 and max(searched) == 101
 
 
 @settings(max_examples=40)
