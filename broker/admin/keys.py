@@ -64,20 +64,17 @@ async def listed(office: Office, actor: Caller, organization: str = "", team: st
     Raises: AdminError, StoreError, Unrecorded.
     """
     async with looking(office, actor, "key.list", f"key:{organization or '*'}/{team or '*'}/*") as desk:
-        where: dict[str, str] = {}
+        asked = {name: value for name, value in (("organization", organization), ("team", team)) if value}
         if organization:
             await desk.need_place(Role.MEMBER, organization, team)
-            where = {"organization": organization, **({"team": team} if team else {})}
         views = [
             file_key_view(place.organization, place.team, place.key, desk.now)
             for place in desk.file.places()
             if organization in ("", place.organization) and team in ("", place.team)
         ]
-        hashes: dict[str, list[HashRow]] = {}
-        for one in await desk.reading.all(HashRow):
-            hashes.setdefault(one.key_id, []).append(one)
-        views += [key_view(row, hashes.get(row.id, []), desk.now) for row in await desk.reading.all(KeyRow, **where)]
-        return [await _placed(desk, view) for view in views if _may_see(desk, actor, view)]
+        views += await _stored_views(desk, actor, asked)
+        places = _Places(desk)
+        return [await places.told(view) for view in views if _may_see(desk, actor, view)]
 
 
 async def show(office: Office, actor: Caller, reference: str) -> KeyView:
@@ -90,7 +87,7 @@ async def show(office: Office, actor: Caller, reference: str) -> KeyView:
             view = file_key_view(found.organization, found.team, found.key, desk.now)
         if not _may_see(desk, actor, view):
             desk.need(_role_for_keys(view.team), view.organization, view.team)
-        return await _placed(desk, view)
+        return await _Places(desk).told(view)
 
 
 async def grant(
@@ -197,9 +194,47 @@ async def _find(desk: Desk, reference: str) -> KeyRow | Place:
     return row
 
 
-async def _placed(desk: Desk, view: KeyView) -> KeyView:
-    is_stranded = view.state == "active" and not await desk.is_place(view.organization, view.team)
-    return replace(view, state="stranded") if is_stranded else view
+async def _stored_views(desk: Desk, actor: Caller, asked: dict[str, str]) -> list[KeyView]:
+    """The keys of the database that the actor may see, by id. No others are read: there may be tens of thousands, and
+    anybody may ask for their own."""
+    rows: dict[str, KeyRow] = {}
+    hashes: dict[str, list[HashRow]] = {}
+    for where in (*_administered(desk, asked), {**asked, "id": actor.key}):
+        known = set(rows)
+        rows |= {row.id: row for row in await desk.reading.all(KeyRow, **where)}
+        for one in await desk.reading.hashes_of(**where):
+            if one.key_id not in known:
+                hashes.setdefault(one.key_id, []).append(one)
+    return [key_view(row, hashes.get(key_id, []), desk.now) for key_id, row in sorted(rows.items())]
+
+
+def _administered(desk: Desk, asked: dict[str, str]) -> list[dict[str, str]]:
+    """What columns the keys of each place that the actor administers have, of those that were asked for."""
+    if desk.authority.has(Role.ADMIN):
+        return [asked]
+    found: list[dict[str, str]] = []
+    for organization, team in desk.authority.roles:
+        place = {"organization": organization, **({"team": team} if team else {})}
+        both = {**asked, **place}
+        if desk.authority.has(_role_for_keys(team), organization, team) and both == {**place, **asked}:
+            found.append(both)
+    return found
+
+
+class _Places:
+    """Which places are there, each looked up once."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._known: dict[tuple[str, str], bool] = {}
+
+    async def told(self, view: KeyView) -> KeyView:
+        """The view, which says so if its place is gone."""
+        place = view.organization, view.team
+        if place not in self._known:
+            self._known[place] = await self._desk.is_place(*place)
+        is_stranded = view.state == "active" and not self._known[place]
+        return replace(view, state="stranded") if is_stranded else view
 
 
 def _may_see(desk: Desk, actor: Caller, view: KeyView) -> bool:
@@ -226,10 +261,9 @@ async def _check_free(desk: Desk, organization: str, team: str, name: str) -> No
     what = f"key {_path(organization, team, name)}"
     if any((one.organization, one.team, one.key.name) == (organization, team, name) for one in desk.file.places()):
         raise Exists(f"there is a {what} in the configuration file")
-    rows = await desk.reading.all(KeyRow, organization=organization, team=team)
-    if any(row.name == name for row in rows):
+    if await desk.reading.one(KeyRow, organization=organization, team=team, name=name) is not None:
         raise Exists(f"there is a {what} already. Rotate it, or delete it first.")
-    if len(rows) >= MAX_KEYS:
+    if await desk.reading.count_of(KeyRow, organization=organization, team=team) >= MAX_KEYS:
         raise Invalid(f"{named(organization, team)} has {MAX_KEYS} keys: delete those that are not used")
 
 

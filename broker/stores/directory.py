@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,6 +48,17 @@ class Reading:
         """The row, or None."""
         found = await self.all(kind, **where)
         return found[0] if found else None
+
+    async def hashes_of(self, **where: object) -> list[HashRow]:
+        """The hashes of the keys that fit `where`."""
+        fitting = select(tables.keys.c.id).filter_by(**where)
+        asked = select(tables.key_hashes).where(tables.key_hashes.c.key_id.in_(fitting)).order_by("hash")
+        return [_row(HashRow, dict(found)) for found in (await self._connection.execute(asked)).mappings()]
+
+    async def count_of(self, kind: type[_Row], **where: object) -> int:
+        """How many rows there are."""
+        asked = select(func.count()).select_from(_TABLES[kind]).filter_by(**where)
+        return (await self._connection.execute(asked)).scalar_one()
 
     async def revision(self) -> int:
         """How often the directory was changed."""

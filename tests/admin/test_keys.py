@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from broker.admin import keys, organizations, teams
+from broker.admin import keys, members, organizations, teams
 from broker.admin.errors import Exists, FixedByFile, Invalid, NotFound
 from broker.admin.rules import Rules
 from broker.admin.words import limits_json
 from broker.core.caller import LOCAL, Role
-from broker.core.directory import Directory
+from broker.core.directory import Directory, Source
 from broker.identity.keys import BadKey
+from broker.stores.directory import Reading
+from broker.stores.rows import HashRow, KeyRow
 from tests.admin.conftest import START, World
 from tests.stores.conftest import location, postgresql
 
@@ -201,3 +203,46 @@ async def test_what_makes_no_sense_is_refused(world: World) -> None:
     with pytest.raises(NotFound, match='Did you mean "acme"'):
         await keys.create(world.office, LOCAL, "acne", "", "ci")
     assert {deed.outcome for deed in world.notes.deeds[-3:]} == {"refused"}
+
+
+async def test_who_lists_keys_reads_those_that_it_may_see_and_no_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = await world.actor("acme", "data", Role.MEMBER)
+    boss = await world.actor("acme", "data", Role.ORG_ADMIN)
+    both = await world.actor("acme", "web", Role.TEAM_ADMIN)
+    await members.grant(world.office, LOCAL, both.principal, "acme", "data", Role.TEAM_ADMIN)
+    direct = (await keys.create(world.office, LOCAL, "acme", "", "direct")).view.id
+    for number in range(5):
+        await keys.create(world.office, LOCAL, "beta", "data", f"theirs{number}")
+    read: list[KeyRow | HashRow] = []
+    all_of, hashes_of = Reading.all, Reading.hashes_of
+
+    async def all_rows(self: Reading, kind: type[KeyRow], **where: object) -> list[KeyRow]:
+        found = await all_of(self, kind, **where)
+        read.extend(found if kind is KeyRow else ())
+        return found
+
+    async def all_hashes(self: Reading, **where: object) -> list[HashRow]:
+        found = await hashes_of(self, **where)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(Reading, "all", all_rows)
+    monkeypatch.setattr(Reading, "hashes_of", all_hashes)
+    acme = sorted([member.key, boss.key, both.key])
+    for actor, asked, expected in (
+        (member, (), [member.key]),
+        (member, ("acme",), [member.key]),
+        (member, ("acme", "data"), [member.key]),
+        (both, (), acme),
+        (both, ("acme", "data"), sorted([member.key, boss.key])),
+        (both, ("", "web"), [both.key]),
+        (boss, (), sorted([*acme, direct])),
+        (boss, ("acme", "web"), [both.key]),
+    ):
+        read.clear()
+        found = [view.id for view in await keys.listed(world.office, actor, *asked) if view.source is Source.DATABASE]
+        assert found == expected, (actor, asked)
+        assert {row.id if isinstance(row, KeyRow) else row.key_id for row in read} <= {*expected, actor.key}
+    assert len(await keys.listed(world.office, LOCAL, "", "data")) == 7, "of all teams of that name"
