@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.admin.rules import KEPT, Rules
+from broker.admin.rules import KEPT, MAX_RULES, Rules
 from broker.core.caller import Role
 from broker.core.request import Kind
 
@@ -14,7 +14,7 @@ Seconds = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
 """Until the year 9999."""
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Word = Annotated[str, Field(min_length=1, max_length=512)]
-RuleList = Annotated[list[dict[str, Any]], Field(max_length=1000)] | None
+RuleList = Annotated[list[dict[str, Any]], Field(max_length=MAX_RULES)] | None
 
 
 class Body(BaseModel):

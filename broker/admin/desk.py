@@ -105,8 +105,9 @@ class Desk:
             found = self.authority.role_at(organization, team)
             raise NotAllowed(f"for {named(organization, team)} you are {found}, which is less than {role}")
 
-    def need_within(self, level: Level) -> None:
-        """Raises: NotAllowed, for a level that lets through what the actor's own key is not let."""
+    def need_within(self, level: Level = _NO_LEVEL) -> None:
+        """Raises: NotAllowed, for a level that lets through what the actor's own key is not let; without one, for an
+        actor whose own key is limited at all."""
         if self.authority.limit is not None and not is_within(level, self.authority.limit):
             raise NotAllowed("your own key is limited: what it makes or changes must have its rules and limits too")
 

@@ -1,5 +1,7 @@
 """Memberships: the role of a user, or of a key, in an organization or a team besides the one of its credential."""
 
+from typing import Final
+
 from broker.admin.authority import is_role_for
 from broker.admin.desk import Desk, Office, acting, fixed, looking, named
 from broker.admin.errors import Invalid, NotFound
@@ -7,6 +9,9 @@ from broker.admin.names import good_principal
 from broker.admin.views import MembershipView, membership_view
 from broker.core.caller import Caller, Role
 from broker.stores.rows import MembershipRow
+
+MAX_MEMBERS: Final = 10_000
+"""Members of one place: a script that adds them in a loop would fill the memory of every broker."""
 
 
 async def grant(
@@ -19,10 +24,13 @@ async def grant(
         if role is Role.ADMIN or not is_role_for(role, organization, team):
             raise Invalid(f"{role} is no role in {named(organization, team)}")
         desk.need_role_within(role, organization, team)
+        desk.need_within()  # a member has what the place has: no limits of the actor's own key go with a role
         before = await _stored(desk, principal, organization, team)
         if before is not None:
             desk.need_role_within(before.role, organization, team)
             await desk.change.remove(MembershipRow, principal=principal, organization=organization, team=team)
+        elif await desk.reading.count_of(MembershipRow, organization=organization, team=team) >= MAX_MEMBERS:
+            raise Invalid(f"{named(organization, team)} has {MAX_MEMBERS} members: remove those who are gone")
         row = MembershipRow(principal, organization, team, role, desk.now)
         await desk.change.add(row)
         return membership_view(row)

@@ -23,7 +23,7 @@ async def create(office: Office, actor: Caller, name: str, rules: Rules) -> Orga
         if await desk.organization(name) is not None:
             raise Exists(f"there is an {named(name)} already")
         terms = rules.over()
-        desk.checked(terms)
+        desk.need_within(desk.checked(terms))
         row = OrganizationRow(name, created=desk.now, **asdict(terms))
         await _clear(desk.change, name)
         await desk.change.add(row)
@@ -56,7 +56,7 @@ async def grant(office: Office, actor: Caller, name: str, rules: Rules) -> Organ
         if not isinstance(found, OrganizationRow):
             raise fixed(named(name))
         terms = rules.over(terms_of(found))
-        desk.checked(terms)
+        desk.need_within(desk.checked(terms))
         await desk.change.set(OrganizationRow, asdict(terms), name=name)
         return organization_view(replace(found, **asdict(terms)))
 

@@ -1,14 +1,18 @@
 """Teams: who administers the organization around a team says what the team may use, not the team itself."""
 
 from dataclasses import asdict, replace
+from typing import Final
 
 from broker.admin.desk import Office, acting, fixed, looking, named
-from broker.admin.errors import Exists
+from broker.admin.errors import Exists, Invalid
 from broker.admin.names import good_name
 from broker.admin.rules import Rules
 from broker.admin.views import TeamView, team_view
 from broker.core.caller import Caller, Role
 from broker.stores.rows import KeyRow, MembershipRow, TeamRow, terms_of
+
+MAX_TEAMS: Final = 1000
+"""Teams of one organization: a script that makes them in a loop would fill the memory of every broker."""
 
 
 async def create(office: Office, actor: Caller, organization: str, name: str, rules: Rules) -> TeamView:
@@ -18,8 +22,10 @@ async def create(office: Office, actor: Caller, organization: str, name: str, ru
         good_name("team", name)
         if await desk.team(organization, name) is not None:
             raise Exists(f"there is a {named(organization, name)} already")
+        if await desk.reading.count_of(TeamRow, organization=organization) >= MAX_TEAMS:
+            raise Invalid(f"{named(organization)} has {MAX_TEAMS} teams: delete those that are not used")
         terms = rules.over()
-        desk.checked(terms)
+        desk.need_within(desk.checked(terms))
         row = TeamRow(organization, name, created=desk.now, **asdict(terms))
         # What an earlier team of the file left behind belongs to nobody: it must not become this team's.
         await desk.change.remove(KeyRow, organization=organization, team=name)
@@ -72,7 +78,7 @@ async def grant(office: Office, actor: Caller, organization: str, name: str, rul
         if not isinstance(found, TeamRow):
             raise fixed(named(organization, name))
         terms = rules.over(terms_of(found))
-        desk.checked(terms)
+        desk.need_within(desk.checked(terms))
         await desk.change.set(TeamRow, asdict(terms), organization=organization, name=name)
         return team_view(organization, replace(found, **asdict(terms)))
 

@@ -166,22 +166,22 @@ def _limits(path: Path, limits: object, servers: Sequence[str]) -> Iterator[Find
 
 
 def _covered(path: Path, rules: Mapping[str, Mapping[int, Rule]], servers: Sequence[str]) -> Iterator[Finding]:
-    """Rules that allow what another one of the same level always denies."""
+    """Rules that allow what another one of the same level always denies, of the servers there are; in doubt none."""
+    denying = [(index, deny) for index, deny in rules["deny"].items() if not deny.when]
     for index, allow in rules["allow"].items():
-        for other, deny in rules["deny"].items():
-            if not deny.when and _is_within(allow, deny, servers):
+        # Once for each rule, not for each pair of them: there may be hundreds of both.
+        mine = [key for key in servers if could_cover(allow, key)] if denying else []
+        for other, deny in denying:
+            known: dict[tuple[Kind, str], bool] = {}
+            if mine and all(_is_within_server(allow, deny, key, known) for key in mine):
                 message = f"deny.{other} of the same level denies all that this rule allows"
                 yield Finding((*path, "allow", index), message, "Remove one of them.")
                 break
 
 
-def _is_within(inner: Rule, outer: Rule, servers: Sequence[str]) -> bool:
-    """Whether `outer` covers all that `inner` does, of the servers there are; False when in doubt."""
-    mine = [key for key in servers if could_cover(inner, key)]
-    return bool(mine) and all(_is_within_server(inner, outer, key) for key in mine)
-
-
-def _is_within_server(inner: Rule, outer: Rule, server: str) -> bool:
+def _is_within_server(inner: Rule, outer: Rule, server: str, known: dict[tuple[Kind, str], bool]) -> bool:
+    """Whether `outer` covers all that `inner` does of a server; False when in doubt. `known`: what was found out of the
+    patterns of these two rules, for the next server."""
     if outer.servers is not None and not any(one.matches(server) for one in outer.servers):
         return False
     if not outer.names:
@@ -192,7 +192,9 @@ def _is_within_server(inner: Rule, outer: Rule, server: str) -> bool:
         for pattern in (one for one in patterns if one.could_begin(beginning)):
             # What stands for any characters in the one can only be matched by what does in the other.
             text = f"{beginning}*" if pattern.text == "*" else pattern.text
-            if not any(one.matches(text) for one in outer.names.get(kind, ())):
+            if (kind, text) not in known:
+                known[kind, text] = any(one.matches(text) for one in outer.names.get(kind, ()))
+            if not known[kind, text]:
                 return False
     return True
 

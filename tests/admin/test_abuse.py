@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from broker.admin import keys, members, organizations, teams
-from broker.admin.errors import AdminError, NotAllowed, NotFound
+from broker.admin.errors import AdminError, Invalid, NotAllowed, NotFound
 from broker.admin.journal import Unrecorded
-from broker.admin.rules import Rules
+from broker.admin.rules import MAX_PATTERNS, MAX_RULES, MAX_SIZE, Rules
 from broker.core.caller import LOCAL, Caller, Role
 from broker.stores.errors import StoreError
 from tests.admin.conftest import START, World, user
@@ -204,6 +204,72 @@ async def test_nobody_changes_the_limits_of_the_level_that_their_role_stands_on(
     await refused(world, NotAllowed, organizations.grant(world.office, head, "acme", Rules(limits=None)))
     limits = {"rate": ["5/minute"]}
     assert (await teams.grant(world.office, head, "acme", "data", Rules(limits=limits))).limits == limits
+
+
+async def test_a_limited_key_gives_no_role_to_whom_its_limits_do_not_bind(world: World) -> None:
+    """Somebody with a token who is made a member stands in the team, and has all that the team may use."""
+    limited = await world.actor("acme", "data", Role.TEAM_ADMIN, rules=Rules(allow=DOCS))
+    free = (await keys.create(world.office, LOCAL, "acme", "data", "free")).view.id
+    for principal in ("jwt:https://login.acme.dev accomplice", f"key:{free}"):
+        for role in (Role.MEMBER, Role.TEAM_ADMIN):
+            await refused(world, NotAllowed, members.grant(world.office, limited, principal, "acme", "data", role))
+    await members.grant(world.office, LOCAL, "jwt:i ada", "acme", "data", Role.MEMBER)
+    assert await members.remove(world.office, limited, "jwt:i ada", "acme", "data") is None, "to take gives nothing"
+
+
+async def test_a_limited_key_gives_teams_and_organizations_no_more_than_it_has(world: World) -> None:
+    docs = Rules(allow=DOCS)
+    limited = await world.actor("acme", "data", Role.ORG_ADMIN, rules=docs)
+    for rules in (Rules(), ALL):
+        await refused(world, NotAllowed, teams.create(world.office, limited, "acme", "more", rules))
+        await refused(world, NotAllowed, teams.grant(world.office, limited, "acme", "web", rules))
+    assert (await teams.create(world.office, limited, "acme", "more", docs)).allow == DOCS
+    assert (await teams.grant(world.office, limited, "acme", "web", docs)).allow == DOCS
+    admin = await world.actor("beta", "data", Role.ADMIN, rules=docs)
+    await refused(world, NotAllowed, organizations.create(world.office, admin, "gamma", ALL))
+    await refused(world, NotAllowed, organizations.grant(world.office, admin, "beta", ALL))
+    assert (await organizations.create(world.office, admin, "gamma", docs)).allow == DOCS
+
+
+async def test_members_and_teams_are_bounded_like_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(teams, "MAX_TEAMS", 3)
+    monkeypatch.setattr(keys, "MAX_KEYS", 2)
+    for number in range(2):
+        await members.grant(world.office, LOCAL, f"jwt:i {number}", "acme", "data", Role.MEMBER)
+        await keys.create(world.office, LOCAL, "acme", "data", f"key{number}")
+    await refused(world, Invalid, members.grant(world.office, LOCAL, "jwt:i 2", "acme", "data", Role.MEMBER))
+    await members.grant(world.office, LOCAL, "jwt:i 1", "acme", "data", Role.TEAM_ADMIN)
+    await members.grant(world.office, LOCAL, "jwt:i 2", "acme", "web", Role.MEMBER)
+    await refused(world, Invalid, keys.create(world.office, LOCAL, "acme", "data", "key2"))
+    await keys.create(world.office, LOCAL, "acme", "web", "key2")
+    await teams.create(world.office, LOCAL, "acme", "third", Rules())
+    await refused(world, Invalid, teams.create(world.office, LOCAL, "acme", "fourth", Rules()))
+    await teams.create(world.office, LOCAL, "beta", "fourth", Rules())
+
+
+TOO_MANY = {
+    "rules": [{"servers": ["docs"]}] * (MAX_RULES + 1),
+    "patterns": [{"tools": [f"docs__{index}" for index in range(MAX_PATTERNS + 1)]}],
+    "bytes": [{"tools": ["docs__*"], "when": {"args.x": {"in": ["v" * 1000] * (MAX_SIZE // 1000 + 1)}}}],
+}
+
+
+@pytest.mark.parametrize("what", TOO_MANY)
+@pytest.mark.parametrize("word", ["allow", "deny"])
+async def test_who_administers_a_team_cannot_bury_the_broker_in_rules(world: World, what: str, word: str) -> None:
+    admin = await world.actor("acme", "data", Role.TEAM_ADMIN)
+    rules = Rules(**{word: TOO_MANY[what]})
+    said = [
+        str(await refused(world, Invalid, attempt))
+        for attempt in (
+            keys.create(world.office, admin, "acme", "data", "buried", rules=rules),
+            keys.grant(world.office, admin, admin.key, rules),
+            teams.create(world.office, LOCAL, "acme", "buried", rules),
+            organizations.grant(world.office, LOCAL, "beta", rules),
+        )
+    ]
+    assert len(set(said)) == 1 and what in said[0]
 
 
 async def test_what_the_credential_said_counts_only_while_it_is_so(world: World) -> None:
