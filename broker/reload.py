@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files: a change is seen in the second look after it."""
-FIXED: Final = ("store", "audit", "metrics", "usage")
-"""Sections that a broker is assembled by: what else they say waits for a restart."""
+FIXED: Final = ("store", "audit", "metrics", "usage", "broker.state_dir", "server.memory_max")
+"""Sections, and settings of others, that a broker is assembled by: what else they say waits for a restart."""
 
 Prepare = Callable[[Loaded], Callable[[], None]]
 """Makes ready what a front has of a configuration; what it returns puts that in force, and must not fail.
@@ -142,13 +142,17 @@ class Reloads:
 
 def fixed(loaded: Loaded, now: Loaded) -> tuple[Loaded, list[str]]:
     """What of a file can be put in force, with the rest as it is; and the names of what has changed in the rest."""
-    config, running = loaded.config, now.config
-    waiting = [name for name in FIXED if getattr(config, name) != getattr(running, name)]
-    update = {name: getattr(running, name) for name in FIXED}
-    if config.broker.state_dir != running.broker.state_dir:
-        waiting.append("broker.state_dir")
-        update["broker"] = config.broker.model_copy(update={"state_dir": running.broker.state_dir})
-    return replace(loaded, config=config.model_copy(update=update)), waiting
+    config, waiting = loaded.config, list[str]()
+    for name in FIXED:
+        section, _, setting = name.partition(".")
+        wanted, running = getattr(config, section), getattr(now.config, section)
+        if setting and getattr(wanted, setting) != getattr(running, setting):
+            config = config.model_copy(update={section: wanted.model_copy(update={setting: getattr(running, setting)})})
+            waiting.append(name)
+        elif not setting and wanted != running:
+            config = config.model_copy(update={section: running})
+            waiting.append(name)
+    return replace(loaded, config=config), waiting
 
 
 def _refuse_opening(loaded: Loaded, now: Loaded) -> None:

@@ -67,8 +67,8 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
         _refuse_unusable(location)
     supplies = _supplies(broker, lambda: broker.loaded.config, watch)
     door, identity = _door(broker, host, supplies, may_have_keys=may_have_keys)
-    reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, watch))
     room = Room(bounds_of(loaded.config))
+    reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, room, watch))
     most = loaded.config.server.memory_max
     vitals = Vitals(broker.clock, Memory(most * MIB if most is not None else limit_of_machine()))
     try:
@@ -185,7 +185,7 @@ def _guard(config: Config) -> Guard:
     return Guard(config.server.allowed_hosts, config.server.allowed_origins, config.identity.public_url)
 
 
-def _prepare(broker: Broker, door: Door, identity: Identity, watch: Watch) -> Prepare:
+def _prepare(broker: Broker, door: Door, identity: Identity, room: Room, watch: Watch) -> Prepare:
     """How the front takes another configuration."""
 
     def prepare(loaded: Loaded) -> Callable[[], None]:
@@ -197,10 +197,12 @@ def _prepare(broker: Broker, door: Door, identity: Identity, watch: Watch) -> Pr
             raise NotReloadable(str(error)) from None
         change = change_of(identity, broker.loaded.config.identity, config.identity, supplies)
         guard, resource = _guard(config), resource_of(config.identity, config.broker.name)
+        bounds = bounds_of(config)
 
         def commit() -> None:
             change()
             door.adopt(guard, resource)
+            room.bounds = bounds
 
         return commit
 
