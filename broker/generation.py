@@ -44,7 +44,8 @@ from broker.upstream.isolated import Isolated, Owner
 from broker.upstream.link import Link
 from broker.upstream.pool import Pool, Swap
 from broker.upstream.snapshot import Snapshots
-from broker.upstream.supervise import Supplies, Upstream
+from broker.upstream.supervise import Upstream
+from broker.upstream.supplies import Supplies
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Generation:
             on_said=self._on_said,
             on_turn=self._on_turn,
             judge=self._judged,
+            needs=lambda key: hub.tasks.has_any(key, clock.now()),
         )
         if only is not None and only.declare is not None:
             self._supplies = replace(self._supplies, declare=only.declare, home_of=self._home_of_only_caller)
@@ -246,10 +248,10 @@ class Generation:
         return self.views.entries(self.catalog, Scope(caller, view, self.hidden()), kind)
 
     def hidden(self) -> frozenset[str]:
-        """Servers that are not ready, and configured to be hidden then."""
+        """Servers that are down, and configured to be hidden then."""
         if not self._hiding:
             return self._hiding
-        return frozenset(key for key in self._hiding if not self.pool.upstreams[key].is_ready)
+        return frozenset(key for key in self._hiding if self.pool.upstreams[key].is_down)
 
     async def _judged(self, key: str, listing: Listing) -> Listing:
         return await judged(self.guards, key, listing)

@@ -90,7 +90,9 @@ def narrowed(loaded: Loaded, only: Collection[str] | None) -> Loaded:
     here has waited already."""
     config = loaded.config
     servers = {
-        key: server if only is None or key in only else server.model_copy(update={"enabled": False})
+        key: server.model_copy(update={"start": "eager", "idle_stop": None})
+        if only is None or key in only
+        else server.model_copy(update={"enabled": False})
         for key, server in config.servers.items()
     }
     patient = config.broker.model_copy(update={"first_wait": 0.0})

@@ -168,6 +168,13 @@ class ServerBase(Strictest):
     instructions_max: _Characters = Field(
         default=8192, description="Characters of this server's instructions, at most; the rest is cut, and said."
     )
+    start: Literal["eager", "lazy"] = Field(
+        default="eager", description="eager: started with the broker. lazy: by the first call or list that needs it."
+    )
+    idle_stop: Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None = Field(
+        default=None,
+        description="Seconds without a call until it is stopped; the next call starts it. null: never.",
+    )
     when_down: Literal["keep", "hide"] = Field(
         default="keep", description="While it is down: keep its last known entries in lists, or hide them."
     )

@@ -5,6 +5,7 @@
     IDLE ─► CONNECTING ── Opened ─► READY          │
      Started     │                    │            │
                  └─ Failed ─► WAITING ◄── Lost ────┘        any state ── Stopped ─► STOPPED
+                              WAITING, READY ── Rested ─► IDLE
 
 `step` answers an event with the next state and what to do; whoever runs it (`upstream/supervise.py`) does the I/O.
 """
@@ -32,6 +33,7 @@ class Event(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     RETRY_DUE = "retry_due"
+    RESTED = "rested"
     STOPPED = "stopped"
 
 
@@ -42,8 +44,8 @@ NEXT: Final[dict[Phase, dict[Event, Phase]]] = {
         Event.FAILED: Phase.WAITING,
         Event.STOPPED: Phase.STOPPED,
     },
-    Phase.READY: {Event.LOST: Phase.WAITING, Event.STOPPED: Phase.STOPPED},
-    Phase.WAITING: {Event.RETRY_DUE: Phase.CONNECTING, Event.STOPPED: Phase.STOPPED},
+    Phase.READY: {Event.LOST: Phase.WAITING, Event.RESTED: Phase.IDLE, Event.STOPPED: Phase.STOPPED},
+    Phase.WAITING: {Event.RETRY_DUE: Phase.CONNECTING, Event.RESTED: Phase.IDLE, Event.STOPPED: Phase.STOPPED},
     Phase.STOPPED: {Event.STOPPED: Phase.STOPPED},
 }
 """A pair that is not here cannot happen; `step` refuses it."""

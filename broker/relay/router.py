@@ -369,7 +369,7 @@ class Router:
         for key in shown:
             upstream = self.served.pool.upstreams[key]
             listing = upstream.listing
-            if not upstream.is_ready or listing is None:
+            if upstream.is_down or listing is None:
                 reason = self._trouble(key)
             elif (failure := failed_list(listing, kind)) is not None:
                 reason = failure
@@ -393,7 +393,7 @@ class Router:
     def troubles(self) -> Iterator[tuple[str, str]]:
         """Servers that are not ready, and why; for `/readyz` and the command line."""
         for key, upstream in self.served.pool.upstreams.items():
-            if not upstream.is_ready:
+            if upstream.is_down:
                 yield key, self._trouble(key)
 
 

@@ -143,6 +143,12 @@ class Tasks:
             if task.is_modern or task.link() is link:
                 yield task
 
+    def has_any(self, server: str, now: float) -> bool:
+        """Whether a server has a task that may still run."""
+        return any(
+            task.entry.server == server and task.expires > now for own in self._tasks.values() for task in own.values()
+        )
+
     def _make_room(self, principal: str, now: float) -> None:
         own = self._tasks.get(principal, {})
         if len(own) >= MAX_TASKS:

@@ -177,6 +177,11 @@ class Isolated:
         for owner, wishes in self._wishes.items():
             wishes.pass_to(heir._wishes_of(owner))
 
+    def has_heir(self, asker: Asker) -> bool:
+        """Whether what the asker wants to hear of is asked for elsewhere."""
+        wishes = self._wishes.get(self.owner(asker.principal, asker.session))
+        return wishes is not None and wishes.has_heir
+
     @property
     def is_retired(self) -> bool:
         """Whether a reload has left it behind."""

@@ -31,6 +31,8 @@ class Pool:
         unseen = [self.upstreams[key] for key in keys if self.upstreams[key].listing is None]
         if not unseen:
             return
+        for upstream in unseen:
+            upstream.demand.want()
         self._patience = self._patience or anyio.current_time() + timeout
         with anyio.CancelScope(deadline=self._patience):
             for upstream in unseen:
@@ -146,8 +148,8 @@ class Watching:
         """Whether nobody asks for it any more: its server was taken out."""
         if not self.place.is_retired:
             return False
-        wishes = self.place.wishes_of(self.asker) if isinstance(self.place, Isolated) else self.place.wishes
-        return not wishes.has_heir
+        place = self.place
+        return not (place.has_heir(self.asker) if isinstance(place, Isolated) else place.wishes.has_heir)
 
     def unwatch(self, topic: Topic) -> None:
         """Hear of it no more."""

@@ -5,8 +5,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -14,10 +13,9 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from broker.clock import Clock
 from broker.config import Server
 from broker.core.catalog import Listing
-from broker.core.era import SHARED_CAPABILITIES, is_modern
+from broker.core.era import is_modern
 from broker.core.extensions import is_foreign
 from broker.core.lifecycle import Event, LinkState, Phase, step
 from broker.core.request import Kind
@@ -27,12 +25,11 @@ from broker.in_use import InUse
 from broker.logs import internal_error
 from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
+from broker.upstream.demand import RESTS, Demand, until_idle
 from broker.upstream.discover import discover, fetch_list, with_list
-from broker.upstream.handshake import Declare
-from broker.upstream.home import NO_HOME, Home
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
-from broker.upstream.snapshot import Snapshots
+from broker.upstream.supplies import Supplies
 from broker.upstream.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -44,19 +41,6 @@ DEFAULT_TTL: Final = 300.0
 """Seconds for which a list counts as fresh: at least the former, the latter if its upstream gives none."""
 LISTEN_FIRST: Final = 1.0
 """Seconds that discovery waits until announcements can reach us: one that is made in between would be lost."""
-
-OnListing = Callable[[str, Listing, frozenset[Kind]], None]
-"""Told of a new listing: server, listing, kinds that differ from what was known."""
-
-Judge = Callable[[str, Listing], Awaitable[Listing]]
-"""What of a server's listing may be served, once for each time that it is discovered."""
-
-OnUpdated = Callable[[str, dict[str, Any]], None]
-"""Told that a resource has changed: server, and the notification's parameters with the own URI."""
-OnSaid = Callable[[str, Link, str, dict[str, Any]], None]
-"""Told what a server says of a task, or in words of an extension: server, the link it came on, method, parameters."""
-OnTurn = Callable[[str], None]
-"""Told that a server has become ready, or is so no more."""
 
 _ANNOUNCED: Final[dict[str, tuple[str, tuple[Kind, ...]]]] = {
     "notifications/tools/list_changed": ("tools", (Kind.TOOL,)),
@@ -74,57 +58,10 @@ GONE: Final = "it is not configured any more"
 """Why a server that a reload has left out, or changed, is not ready."""
 
 
-async def declare_shared() -> Mapping[str, Any]:
-    """For links that many callers share."""
-    return SHARED_CAPABILITIES
-
-
-def no_home(server: str) -> Home:
-    """For links that many callers share."""
-    return NO_HOME
-
-
-def ignore_update(server: str, params: dict[str, Any]) -> None:
-    """For who has nobody to tell."""
-
-
-def ignore_said(server: str, link: Link, method: str, params: dict[str, Any]) -> None:
-    """Likewise."""
-
-
-def ignore_turn(server: str) -> None:
-    """Likewise."""
-
-
-def ignore_listing(server: str, listing: Listing, changed: frozenset[Kind]) -> None:
-    """Likewise."""
-
-
 def told_as_trouble(server: str, error_id: str, fault: Exception) -> str:
     """Why a link is lost to a fault of ours (F-104), for a person; the cause goes to the log, under its id."""
     error = internal_error(log, error_id, fault, server)
     return f"internal error {error.data['errorId']} of the broker; its log has the cause"
-
-
-async def take_as_it_is(server: str, listing: Listing) -> Listing:
-    """For who judges nothing."""
-    return listing
-
-
-@dataclass(frozen=True, slots=True)
-class Supplies:
-    """What every upstream of a configuration is given."""
-
-    clock: Clock
-    snapshots: Snapshots
-    on_listing: OnListing
-    declare: Declare = declare_shared
-    on_updated: OnUpdated = ignore_update
-    on_said: OnSaid = ignore_said
-    on_turn: OnTurn = ignore_turn
-    judge: Judge = take_as_it_is
-    home_of: Callable[[str], Home] = no_home
-    """Where the only caller of the front is found outside of its calls."""
 
 
 @dataclass(slots=True)
@@ -145,7 +82,7 @@ class Upstream:
         self.state = LinkState()
         self.listing: Listing | None = supplies.snapshots.load(fingerprint)
         """What it serves, as last known; None if it was never seen."""
-        self.trouble: str | None = None
+        self.trouble: str | None = RESTS if server.start == "lazy" else None
         """Why it is not ready, in words for a person."""
         self.connect_seconds: float | None = None
         """How long the last successful connection took, with its discovery."""
@@ -161,6 +98,7 @@ class Upstream:
         """What its listing is remembered under."""
         self.in_use = InUse()
         """The calls that need it, from the decision to the answer; parked ones too."""
+        self.demand = Demand(server)
         self._is_retired = False
         self._supplies = supplies
         self._link: Link | None = None
@@ -177,6 +115,16 @@ class Upstream:
     def is_ready(self) -> bool:
         """Whether a call can be made now."""
         return self._link is not None and self._link.lost is None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it is not there, though it should be: one that nobody needs now is not down."""
+        return not self.is_ready and not self.demand.is_asleep
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether something of it goes on: a call, a subscription, a task."""
+        return bool(self.in_use.count) or self.wishes.has_watches or self._supplies.needs(self.key)
 
     @property
     def is_legacy(self) -> bool:
@@ -197,27 +145,36 @@ class Upstream:
         """The live link; while the very first attempt to connect is under way, that is waited for.
 
         A host lists from what was known of old and calls at once: a server that is merely starting is not down. At most
-        until `timeout` seconds after anybody first had to wait, so that one that hangs costs its callers one wait.
+        until `timeout` seconds after anybody first had to wait, so that one that hangs costs its callers one wait. One
+        that is started by this has the time that it may take for that.
 
         Raises: UpstreamUnavailable.
         """
-        if not self.is_ready and not self._first_outcome.is_set():
-            self._patience = self._patience or anyio.current_time() + timeout
-            with anyio.CancelScope(deadline=self._patience):
-                await self._first_outcome.wait()
+        if not self.is_ready:
+            self.demand.want()
+            if not self._first_outcome.is_set():
+                timeout = self.server.connect_timeout if self.state.phase is Phase.IDLE else timeout
+                self._patience = self._patience or anyio.current_time() + timeout
+                with anyio.CancelScope(deadline=self._patience):
+                    await self._first_outcome.wait()
         return self.link()
 
     async def run(self) -> None:
         """Keep it alive until cancelled. Never raises."""
         clock = self._supplies.clock
-        self._step(Event.STARTED)
         try:
-            while True:
+            if not self.demand.is_asleep:
+                self.demand.want()
+            while not self._is_retired:
+                if self.state.phase is Phase.IDLE:
+                    await self.demand.wanted()
+                    self.trouble = None
+                    self._step(Event.STARTED)
+                self.demand.forget()
                 await self._live_guarded()
-                if self._is_retired:
-                    return
-                await clock.sleep(self.state.delay)
-                self._step(Event.RETRY_DUE)
+                if self.state.phase is Phase.WAITING and not self._is_retired:
+                    await clock.sleep(self.state.delay)
+                    self._retry_or_rest()
         finally:
             self._step(Event.STOPPED)
             if self._is_retired:
@@ -226,6 +183,27 @@ class Upstream:
             self._first_outcome.set()
             self.first_try.set()
 
+    def _retry_or_rest(self) -> None:
+        """A lazy server is tried again only if somebody has called it meanwhile."""
+        if self.server.start == "lazy" and not self.demand.is_wanted:
+            self._rest()
+        else:
+            self._step(Event.RETRY_DUE)
+
+    def _rest(self) -> None:
+        """From now on the next call starts it, and waits for it."""
+        self.demand.forget()
+        self._first_outcome, self._patience = anyio.Event(), None
+        self._step(Event.RESTED)
+
+    async def _rest_when_idle(self, link: Link) -> None:
+        await until_idle(self, self._supplies.clock)
+        if link.lost is None:
+            log.info("%s: stopped: nobody has used it for %g s", self.key, self.server.idle_stop)
+            self._link, self.trouble, self.demand.is_asleep = None, RESTS, True
+            self._rest()
+            link.lose(RESTS)
+
     def move(self, server: Server, supplies: Supplies) -> None:
         """A new configuration in which nothing has changed of how it is reached: the link goes on, and tells that one.
 
@@ -233,6 +211,8 @@ class Upstream:
         """
         self.server, self._supplies = server, supplies
         self.wishes.timeout = server.timeout
+        if server.start == "eager" and server.idle_stop is None:
+            self.demand.want()
         if self._link is not None:
             self._link.home = supplies.home_of(self.key)
 
@@ -244,17 +224,14 @@ class Upstream:
     def retire(self) -> None:
         """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
         self._is_retired = True
-        self._supplies = replace(
-            self._supplies,
-            on_listing=ignore_listing,
-            on_updated=ignore_update,
-            on_said=ignore_said,
-            on_turn=ignore_turn,
-        )
+        self._supplies = self._supplies.mute()
 
     async def watch(self, topic: Topic) -> None:
         """Somebody wants to hear of something. Raises: BrokerError."""
-        await self.wishes.watch(self.link(), topic)
+        with self.in_use:
+            asleep = self.demand.is_asleep
+            link = await self.first_link(self.server.connect_timeout) if asleep else self.link()
+            await self.wishes.watch(link, topic)
 
     def unwatch(self, topic: Topic) -> None:
         """One less does."""
@@ -269,9 +246,11 @@ class Upstream:
 
     def remaining(self, kind: Kind) -> float:
         """Seconds for which the known list still counts as fresh; 0 while it is not known to be."""
-        if self.listing is None or not self.is_ready:
+        if self.listing is None or self.is_down:
             return 0.0
         ttl = max(MIN_TTL, min(DEFAULT_TTL, self.listing.ttl.get(kind, DEFAULT_TTL)))
+        if not self.is_ready:
+            return ttl  # whatever changes while it is not started is announced once it is
         return max(0.0, self._fresh[kind].fetched + ttl - self._supplies.clock.now())
 
     def _step(self, event: Event) -> None:
@@ -281,10 +260,12 @@ class Upstream:
     def _ended(self, why: str) -> None:
         """The connection is lost, or came to nothing: said at once, however long clearing it away may take."""
         was_ready = self.state.phase is Phase.READY
+        was_there = was_ready or self.demand.is_asleep
+        self.demand.is_asleep = False
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
             self._link, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
-        if was_ready:
+        if was_there:
             self._supplies.on_turn(self.key)
         self._first_outcome.set()
         self.first_try.set()
@@ -330,14 +311,20 @@ class Upstream:
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
         self._first_outcome.set()
-        self._supplies.on_turn(self.key)
+        if not self.demand.is_asleep:
+            self._supplies.on_turn(self.key)
+        self.demand.is_asleep = False
         if self.listing is not None:
             link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
         # Discovery must not delay the loss of a link, nor outlive it.
         tasks.start_soon(self._keep_fresh, link, tasks, started)
         if not is_modern(link.version):
             tasks.start_soon(self.wishes.speak, link)
-        self._ended(await link.gone())
+        tasks.start_soon(self._rest_when_idle, link)
+        why = await link.gone()
+        if self.state.phase is Phase.IDLE:
+            return
+        self._ended(why)
         log.warning("%s: connection lost: %s", self.key, self.trouble)
 
     async def _discover(self, link: Link, started: float) -> None:

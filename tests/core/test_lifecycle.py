@@ -85,6 +85,6 @@ def test_the_picture_names_every_transition() -> None:
         assert phase.name in words
         for event, after in row.items():
             assert event.name.title().replace("_", "") in words, f"{phase} -{event}-> {after}"
-    drawn = {"STARTED": 1, "OPENED": 1, "FAILED": 1, "LOST": 1, "RETRY_DUE": 1, "STOPPED": len(Phase)}
+    drawn = {"STARTED": 1, "OPENED": 1, "FAILED": 1, "LOST": 1, "RETRY_DUE": 1, "RESTED": 2, "STOPPED": len(Phase)}
     assert drawn == {event.name: sum(event in row for row in NEXT.values()) for event in Event}
     assert "any state ── Stopped ─► STOPPED" in picture

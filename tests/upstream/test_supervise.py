@@ -18,7 +18,8 @@ from broker.upstream import connect
 from broker.upstream.link import Link
 from broker.upstream.process import CannotStart
 from broker.upstream.snapshot import Snapshots
-from broker.upstream.supervise import Supplies, Upstream
+from broker.upstream.supervise import Upstream
+from broker.upstream.supplies import Supplies
 from tests.hostile.harness import until
 from tests.upstream.fakes import INITIALIZED, ScriptedLink, error, silence, tool
 
