@@ -88,6 +88,7 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
+            broker.budgets.prepare()
             api = Api(premises, lambda: broker.generation)
             await serve_http(
                 broker.engine,

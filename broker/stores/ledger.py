@@ -5,7 +5,7 @@ state that it is in, never a difference, so that a transaction whose end is not 
 broker has not spent is anybody's again when its lease ends: a broker that was killed loses nothing but time.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,19 @@ class Ledger:
             return [
                 await self._told(connection, one, now) for one in sorted(tellings, key=lambda telling: telling.account)
             ]
+
+    async def bury(self, holder: str, spent: Mapping[Account, int]) -> None:
+        """Another broker is dead, and has spent that much in all. What it held beside it is nobody's any more: of all
+        accounts, also of those of which nothing is said. Raises: StoreError.
+        """
+        leases = budget_leases.c
+        async with self.database.writing() as connection:
+            for account, amount in sorted(spent.items()):
+                await self._lock(connection, account)
+                mine = and_(_is_of(budget_leases, account), leases.holder == holder, leases.spent < amount)
+                await connection.execute(update(budget_leases).where(mine).values(spent=amount))
+            dead = update(budget_leases).where(leases.holder == holder).values(amount=leases.spent)
+            await connection.execute(dead)
 
     async def forget(self, now: float) -> None:
         """Remove accounts of long ago. Raises: StoreError."""

@@ -31,7 +31,7 @@ async def locked(path: Path) -> AsyncGenerator[None]:
     try:
         with anyio.move_on_after(WAIT) as patience:
             while True:
-                if _try(handle):
+                if try_lock(handle):
                     break
                 await anyio.sleep(_POLL)
         if patience.cancelled_caught:
@@ -41,7 +41,8 @@ async def locked(path: Path) -> AsyncGenerator[None]:
         os.close(handle)
 
 
-def _try(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
+    """Lock an open file, if nobody else has: until the handle is closed, or the process dies."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)

@@ -20,6 +20,7 @@ from broker.usage.budgets import Budgets, Terms
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
 from broker.usage.indexing import NO_INDEXER, Indexer, NoIndexer
+from broker.usage.journal import Journal
 from broker.usage.line_trail import Book
 from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
 from broker.usage.purses import Purses
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DIRECTORY: Final = "audit"
 """In the state directory."""
+BUDGETS: Final = "budgets"
+"""Likewise."""
 
 
 def is_audited(config: Config, state: Path) -> bool:
@@ -83,7 +86,7 @@ def budgets_of(
 ) -> Budgets:
     """`warned`: a budget is nearly used up. Nothing is opened before the first call that costs something."""
     location, me = Location.of(config.store, state), clock.token()
-    purses = Purses(clock, lambda: open_ledger(location, me), warned)
+    purses = Purses(clock, lambda: open_ledger(location, me), Journal(state / BUDGETS, me), warned)
     tallies = Tallies(clock, lambda: open_usage(location, me), config.usage.keep_days)
     counts_local = config.usage.enabled is True
     return Budgets(clock, terms, purses, tallies if is_used(config, state) else None, counts_local=counts_local)

@@ -18,7 +18,7 @@ from broker.core.caller import Caller
 from broker.core.catalog import Entry
 from broker.core.cost import Charge, Cost, Prices
 from broker.core.directory import Directory
-from broker.core.limits import budgets_of
+from broker.core.limits import all_budgets, budgets_of
 from broker.core.policy import Permit
 from broker.core.tally import MAX_NAME, Sums, Use
 from broker.errors import BudgetReached, LimitReached
@@ -141,6 +141,13 @@ class Budgets:
                     self._refused(use, refusal)
                     raise
         return Spending(self, use, cost, pockets, is_retry)
+
+    def prepare(self) -> None:
+        """Callers are expected: what the first of them needs of the database is made ready now, if anybody has a budget
+        to spend."""
+        terms = self._terms()
+        if self.is_on and all_budgets(terms.directory):
+            self.purses.prepare()
 
     def count(self, use: Use, sums: Sums) -> None:
         """What was used."""

@@ -8,19 +8,20 @@ leased: who needs more is refused meanwhile, for nobody knows what is left.
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 
 from broker.clock import Clock
 from broker.core.amount import amount_text
 from broker.core.budget import Account, Limit
 from broker.core.period import moment_of
-from broker.core.purse import Purse, Standing, Telling
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
+from broker.usage.journal import NO_SLOT, Journal
+from broker.usage.pocket import IDLE, TICK, Pocket
 
 if TYPE_CHECKING:
     from broker.stores.ledger import Ledger
@@ -29,97 +30,14 @@ log = logging.getLogger(__name__)
 
 WITHIN: Final = 2.0
 """Seconds that a call waits for a block; then it is refused. No call may hang with the database."""
-IDLE: Final = 5.0
-"""Seconds without a call after which a block is given back: other brokers may need it."""
-TICK: Final = 1.0
-"""Seconds until the database knows what was spent, and between two tries to reach one that is down."""
-TRUSTED: Final = 20.0
-"""Seconds that a block is spent from without a word of the database. A lease is longer (`ledger.LEASE`), so that no
-other broker gets what this one still spends, also if their clocks differ by a few seconds."""
-RENEWED: Final = 10.0
-"""Seconds after which a lease that is in use is renewed."""
+OPENS_WITHIN: Final = 10.0
+"""The same for the first one: its drivers are loaded, and perhaps its tables are made."""
+BURIED: Final = 5.0
+"""Seconds between two looks for brokers that have died: sooner than their leases end."""
 CLOSES_WITHIN: Final = 3.0
 """Seconds for the last word to the database; without it, leases end by themselves."""
-LOW: Final = 4
-"""A purse that is down to this part of its block is filled up before anybody has to wait."""
 
 Warned = Callable[[Limit, int], Awaitable[None]]
-
-
-@dataclass(slots=True, eq=False)
-class Pocket:
-    """A purse, and when what was done with it. Times by the clock that never steps back."""
-
-    limit: Limit
-    account: Account
-    used: float
-    purse: Purse = field(default_factory=Purse)
-    block: int = 0
-    """The size of the last one."""
-    trusted_until: float = -inf
-    told: float = -inf
-    needs: list[int] = field(default_factory=list[int])
-    """What waiting calls must have, each."""
-    is_low: bool = False
-    refused: int = 0
-    """As much as this, or more, is refused without asking until `asks_again`."""
-    asks_again: float = -inf
-    away: int = 0
-    """What other brokers hold and have not spent."""
-    answered: anyio.Event = field(default_factory=anyio.Event)
-    """Set by the answer to the next question that is put."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of it is left to be told."""
-        return not (self.purse.free or self.purse.reserved or self.purse.is_dirty or self.needs)
-
-    def room(self, now: float) -> int:
-        """How much can be taken. What was leased and not confirmed for long may be somebody else's by now."""
-        return self.purse.free if now < self.trusted_until else 0
-
-    def refuses(self, amount: int, now: float) -> bool:
-        """Whether it is known that the amount cannot be had."""
-        return now < self.asks_again and amount - self.room(now) >= self.refused
-
-    def take(self, amount: int, now: float) -> bool:
-        """Take what it has room for. Whether it should be filled up before anybody has to wait."""
-        self.purse.reserve(amount)
-        self.used = now
-        self.is_low = self.purse.free * LOW < self.block and now >= self.asks_again
-        return self.is_low
-
-    def is_due(self, now: float) -> bool:
-        """Whether the database must be told something."""
-        return bool(
-            self.needs
-            or self.is_low
-            or self.purse.is_dirty
-            or ((self.purse.free or self.purse.reserved) and now - self.told >= RENEWED)
-            or self.is_idle(now)
-        )
-
-    def is_idle(self, now: float) -> bool:
-        """Whether what is free should be left to others."""
-        return bool(self.purse.free) and now - self.used >= IDLE
-
-    def telling(self, now: float) -> Telling:
-        """What the database must know now."""
-        purse = self.purse
-        gives_back = self.is_idle(now) and not self.needs
-        if gives_back or now >= self.trusted_until:
-            purse.give_back()  # of the latter, the answer says what is still there
-        need = max(0, min(self.needs) - purse.free) if self.needs else int(self.is_low)
-        return Telling(self.account, self.limit.amount, purse.spent, purse.reserved, need, gives_back)
-
-    def hear(self, standing: Standing, telling: Telling, now: float) -> None:
-        """What the database answers to what it was told at `now`."""
-        self.purse.granted(standing.amount, telling.spent)
-        self.told, self.trusted_until = now, now + TRUSTED
-        self.away, self.is_low = standing.away, False
-        self.block = standing.block or self.block
-        if telling.need and not standing.block:
-            self.refused, self.asks_again = telling.need, now + TICK
 
 
 class Purses:
@@ -127,13 +45,19 @@ class Purses:
     `on_warning`: a budget has come to `WARN_AT` per cent; it must not raise.
     """
 
-    def __init__(self, clock: Clock, open_ledger: Callable[[], Awaitable["Ledger"]], on_warning: Warned) -> None:
+    def __init__(
+        self, clock: Clock, open_ledger: Callable[[], Awaitable["Ledger"]], journal: Journal, on_warning: Warned
+    ) -> None:
         self._clock = clock
         self._open = open_ledger
         self._on_warning = on_warning
+        self._journal = journal
         self._pockets: dict[Account, Pocket] = {}
         self._ledger: Ledger | None = None
         self._wake = anyio.Event()
+        self._buried = -inf
+        self._was_open = False
+        self._is_wanted = False
         self.trouble = ""
         """Why the database cannot be asked; "" while it can."""
 
@@ -155,6 +79,11 @@ class Purses:
                 tasks.cancel_scope.cancel()
         with anyio.move_on_after(CLOSES_WITHIN, shield=True):
             await self._close()
+
+    def prepare(self) -> None:
+        """Open the database before somebody waits for it."""
+        self._is_wanted = True
+        self._wake.set()
 
     async def reserve(self, limits: Sequence[Limit], amount: int) -> tuple[Pocket, ...]:
         """Take the amount from every one of them, or from none.
@@ -182,6 +111,8 @@ class Purses:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
         for one in pockets:
             one.purse.settle(reserved, spent)
+            if spent:
+                one.slot.put(one.purse.spent)
 
     async def _ask(self, lacking: Sequence[Pocket], amount: int) -> None:
         """Wait for the answer to a question that includes this need. Raises: BudgetUnknown."""
@@ -190,7 +121,7 @@ class Purses:
             one.needs.append(amount)
         self._wake.set()
         try:
-            with anyio.move_on_after(WITHIN) as patience:
+            with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
                 for answered in answers:
                     await answered.wait()
         finally:
@@ -233,11 +164,11 @@ class Purses:
         """Tell what there is to tell, once, and forget the purses of which there is nothing more."""
         now = self._clock.now()
         due = [one for one in self._pockets.values() if self.trouble or one.is_due(now)]
-        if due:
+        if due or self.trouble or self._is_wanted:
             await self._tell(due)
         if not self.trouble:
             for account in [one.account for one in self._pockets.values() if one.is_over and now - one.used > IDLE]:
-                del self._pockets[account]
+                self._journal.leave(self._pockets.pop(account).slot)
 
     async def _tell(self, due: Sequence[Pocket]) -> None:
         now, told = self._clock.now(), {one.account: one for one in due}
@@ -248,9 +179,16 @@ class Purses:
         try:
             if self._ledger is None:
                 self._ledger = await self._open()
+                self._was_open, self._is_wanted = True, False
+                await anyio.to_thread.run_sync(self._open_journal)
+            await self._bury(self._ledger, now)
             standings = await self._ledger.tell(list(tellings.values()), self._clock.wall())
             for one in standings:
-                told[one.account].hear(one, tellings[one.account], now)
+                pocket = told[one.account]
+                pocket.hear(one, tellings[one.account], now)
+                if pocket.slot is NO_SLOT:
+                    pocket.slot = self._journal.slot(one.account)
+                    pocket.slot.put(pocket.purse.spent)
             self._say("")
         except StoreError as error:
             self._say(str(error))
@@ -263,12 +201,30 @@ class Purses:
             if one.is_warning:
                 await self._on_warning(told[one.account].limit, one.used)
 
+    def _open_journal(self) -> None:
+        try:
+            self._journal.open()
+        except OSError as error:
+            log.warning(
+                "what is spent cannot be kept in a file (%s): a crash loses up to a second of it", error.strerror
+            )
+
+    async def _bury(self, ledger: "Ledger", now: float) -> None:
+        """Tell what dead brokers of this machine have spent, before anybody gets what they had leased."""
+        if now - self._buried < BURIED:
+            return
+        self._buried = now
+        for one in await anyio.to_thread.run_sync(lambda: list(self._journal.left_behind())):
+            await ledger.bury(one.holder, one.spent)
+            await anyio.to_thread.run_sync(one.remove)
+
     async def _close(self) -> None:
         """Give back what is free, and tell what was spent."""
         for one in self._pockets.values():
             one.used = -inf
         await self._round()
         await self._leave()
+        self._journal.close(is_told=not any(one.purse.is_dirty for one in self._pockets.values()))
 
     async def _leave(self) -> None:
         """The next question is put over a new connection: a server that comes back may be another one."""

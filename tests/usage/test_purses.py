@@ -11,12 +11,15 @@ from broker.clock import FakeClock
 from broker.core.amount import UNIT
 from broker.core.budget import Limit
 from broker.core.period import Period
+from broker.core.purse import Telling
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreUnavailable
 from broker.stores.ledger import LEASE, Ledger
 from broker.stores.location import Location
 from broker.stores.opening import open_store
-from broker.usage.purses import IDLE, TICK, TRUSTED, Pocket, Purses
+from broker.usage.journal import Journal
+from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket
+from broker.usage.purses import BURIED, Purses
 
 NOON = 1_700_000_000.0
 TEAM = Limit("team:acme/data", Period.DAY, 10 * UNIT)
@@ -47,7 +50,7 @@ class World:
         async def warn(limit: Limit, used: int) -> None:
             self.warned.append((limit.rule, used))
 
-        purses = Purses(self.clock, open_ledger, warn)
+        purses = Purses(self.clock, open_ledger, Journal(self.location.directory / "budgets", holder), warn)
         await self.stack.enter_async_context(purses.running())
         return purses
 
@@ -240,7 +243,8 @@ async def test_a_broker_that_ends_gives_back_what_it_has_not_spent(world: World)
     async def warn(limit: Limit, used: int) -> None:
         pytest.fail("nothing to warn of")
 
-    ends = Purses(world.clock, open_ledger, warn)
+    journals = world.location.directory / "budgets"
+    ends = Purses(world.clock, open_ledger, Journal(journals, "ends"), warn)
     async with ends.running():
         pockets = await ends.reserve([KEY], 4 * UNIT)
         ends.settle(pockets, 4 * UNIT, UNIT)
@@ -283,3 +287,53 @@ async def test_purses_of_which_there_is_nothing_more_are_forgotten(world: World)
     await world.until(lambda: not pockets[0].purse.is_dirty)
     await world.later(IDLE + TICK)
     assert len(purses) == 0
+
+
+async def test_what_a_dead_broker_had_spent_is_counted_and_what_it_held_is_free_at_once(world: World) -> None:
+    journals = world.location.directory / "budgets"
+    ledger = Ledger((await open_store(world.location)).database, "dead")
+    journal = Journal(journals, "dead")
+    journal.open()
+    account = KEY.account(NOON)
+    await ledger.tell([Telling(account, KEY.amount, 0, 0, 4 * UNIT)], NOON)
+    slot = journal.slot(account)
+    slot.put(3 * UNIT)  # of two calls, and the database has not heard of any
+    await ledger.database.aclose()
+    alive = await world.broker()
+    with pytest.raises(BudgetReached):
+        await alive.reserve([KEY], UNIT)
+    journal.close(is_told=False)  # the process is gone, and its lock
+    await world.later(BURIED)
+    await alive.reserve([KEY], UNIT)
+    with pytest.raises(BudgetReached):
+        await alive.reserve([KEY], UNIT)
+    assert [path.name for path in journals.iterdir()] == ["broker-1.spent"]
+
+
+async def test_a_broker_that_has_told_all_leaves_no_file(world: World) -> None:
+    journals = world.location.directory / "budgets"
+    async with world.stack:
+        pockets = await (await world.broker()).reserve([KEY], 4 * UNIT)
+        assert [path.name for path in journals.iterdir()] == ["broker-1.spent"]
+        pockets[0].purse.settle(4 * UNIT, UNIT)
+    assert list(journals.iterdir()) == []
+
+
+async def test_a_database_that_was_down_and_is_of_use_to_nobody_now_is_found_well_again(world: World) -> None:
+    purses = await world.broker()
+    world.is_down = True
+    purses.prepare()
+    await anyio.wait_all_tasks_blocked()
+    assert (purses.trouble, len(purses)) == ("the database is down", 0)
+    world.is_down = False
+    await world.later(TICK)
+    await world.until(lambda: not purses.trouble)
+    await purses.reserve([KEY], UNIT)
+
+
+async def test_budgets_hold_where_no_file_can_be_made(world: World) -> None:
+    (world.location.directory / "budgets").write_text("in the way")
+    purses = await world.broker()
+    await purses.reserve([KEY], 4 * UNIT)
+    with pytest.raises(BudgetReached):
+        await purses.reserve([KEY], UNIT)

@@ -1,0 +1,82 @@
+"""What was spent, in a file that outlives its process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from broker.core.budget import Account
+from broker.core.period import Period
+from broker.usage import journal as module
+from broker.usage.journal import NO_SLOT, SLOT, Journal, LeftBehind
+from tests.peers import ROOT
+
+DAY = Account("key:acme/data/ci", Period.DAY, 86_400)
+MONTH = Account("org:acme", Period.MONTH, 0)
+
+SPENDS = """
+import os, signal, sys
+from pathlib import Path
+from broker.usage.journal import Journal
+from tests.usage.test_journal import DAY, MONTH
+
+journal = Journal(Path(sys.argv[1]), "killed")
+journal.open()
+day, month = journal.slot(DAY), journal.slot(MONTH)
+for spent in range(1, 1001):
+    day.put(spent)
+month.put(7)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left(directory: Path, holder: str = "me") -> list[LeftBehind]:
+    return list(Journal(directory, holder).left_behind())
+
+
+def test_what_a_process_has_spent_survives_that_it_is_killed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SPENDS, str(tmp_path)], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == -9
+    (found,) = left(tmp_path)
+    assert (found.holder, found.spent) == ("killed", {DAY: 1000, MONTH: 7})
+    found.remove()
+    assert left(tmp_path) == []
+
+
+def test_a_journal_that_is_in_use_is_nobody_elses(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, "me")
+    mine.open()
+    mine.slot(DAY).put(5)
+    assert left(tmp_path, "other") == left(tmp_path, "me") == []
+    mine.close(is_told=False)
+    assert [one.holder for one in left(tmp_path, "other")] == ["me"]
+
+
+def test_a_slot_that_was_left_says_nothing_of_whoever_had_it(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, "me")
+    mine.open()
+    slot = mine.slot(DAY)
+    slot.put(5)
+    mine.leave(slot)
+    mine.slot(MONTH).put(3)
+    mine.close(is_told=False)
+    (found,) = left(tmp_path, "other")
+    assert found.spent == {MONTH: 3}
+
+
+def test_more_accounts_than_there_are_slots_are_not_kept(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, "me")
+    assert mine.slot(DAY) is NO_SLOT
+    mine.open()
+    for number in range(module.SLOTS):
+        assert mine.slot(Account("org:acme", Period.HOUR, number)) is not NO_SLOT
+    assert mine.slot(DAY) is NO_SLOT
+    assert mine.slot(Account("x" * SLOT, Period.HOUR, 0)) is NO_SLOT
+    mine.close(is_told=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_journal_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "odd.spent").write_bytes(b"\x01" * 3 * SLOT)
+    (tmp_path / "short.spent").write_bytes(b"x")
+    (tmp_path / "other.txt").write_bytes(b"\x01" * SLOT)
+    assert [(one.holder, dict(one.spent)) for one in left(tmp_path)] == [("odd", {}), ("short", {})]
