@@ -277,7 +277,7 @@ class Generation:
 
     def _on_own_said(self, key: str, owner: Owner, link: Link, method: str, params: dict[str, Any]) -> None:
         """Likewise."""
-        self._said(key, link, method, params, self._is_owner(key, owner))
+        self._said(key, link, method, params, self._is_owner(key, owner), owner.principal)
 
     def _has_tasks(self, link: Link) -> bool:
         return self._hub.tasks.are_on(link, self._clock.now())
@@ -320,9 +320,20 @@ class Generation:
         return self._home_of(key, Owner(LOCAL.principal), may_open=True)
 
     def _on_said(self, key: str, link: Link, method: str, params: dict[str, Any]) -> None:
+        """Told by the supervised link. If callers have links of their own, no task of theirs is on this."""
+        if key in self.pool.isolated and not is_foreign(method):
+            return
         self._said(key, link, method, params, concerns_all)
 
-    def _said(self, key: str, link: Link, method: str, params: dict[str, Any], concerns: Concerns) -> None:
+    def _said(
+        self,
+        key: str,
+        link: Link,
+        method: str,
+        params: dict[str, Any],
+        concerns: Concerns,
+        owner: str | None = None,
+    ) -> None:
         shelf = self.catalog.shelves.get(key)
         if TASK_CONTENT & params.keys() and self.guards.judges_results(key):
             return  # what it holds is judged when it is asked for
@@ -333,7 +344,7 @@ class Generation:
             if is_foreign(method):
                 self._hub.extended(self.policy, shelf, method, passing, self._clock.now(), concerns)
             else:
-                self._hub.task_changed(self.policy, shelf, link, method, passing, self._clock.now())
+                self._hub.task_changed(self.policy, shelf, link, method, passing, self._clock.now(), owner)
 
     def _on_turn(self, key: str) -> None:
         """A server has come or gone: where it is hidden meanwhile, its lists have changed."""

@@ -105,10 +105,11 @@ def _with_related(holder: dict[str, Any], task_id: str | None) -> dict[str, Any]
     return {**holder, "_meta": meta}
 
 
-def publish_task_content(task: dict[str, Any], publish: Publish) -> None:
-    """What a task of the modern era carries inside, its result or its error, with URIs in public form; in place."""
+def publish_task_content(task: dict[str, Any], server: str, publish: Publish) -> None:
+    """What a task of the modern era carries inside, its result or its error, in public form; in place."""
     if is_object(task.get("result")):
         rewrite_result("tools/call", task["result"], publish)
+        task["result"] = publish_related(task["result"], server)
     if is_object(task.get("error")) and "data" in task["error"]:
         task["error"] = {**task["error"], "data": rewrite_error_data(task["error"]["data"], publish)}
 

@@ -10,7 +10,7 @@ from typing import Any
 from broker.core.catalog import Shelf
 from broker.core.era import TASKS, is_modern, knows_tasks
 from broker.core.extensions import share
-from broker.core.rewrite import rewrite_foreign
+from broker.core.rewrite import rewrite_error_data, rewrite_foreign
 from broker.core.shape import is_object
 from broker.core.tasks import created_task, is_task_id, listed_tasks, publish_task, publish_task_content, tells_all
 from broker.errors import MalformedAnswer
@@ -90,6 +90,13 @@ class Agreed:
         extensions = exchange.capabilities.get("extensions")
         return is_object(extensions) and TASKS in extensions
 
+    def error_data(self, data: Any) -> Any:
+        """The data of an error in public form: a URI, and the task that was asked about."""
+        data, task = rewrite_error_data(data, self.publish), self.call.task
+        if task is not None and is_object(data) and data.get("taskId") == task.own:
+            return {**data, "taskId": task.public}
+        return data
+
     def about_task(self, result: dict[str, Any], exchange: Exchange) -> None:
         """The result of a request about tasks, under public ids; a look at a task renews its time. In place."""
         if self.call.method == "tasks/list":
@@ -103,4 +110,4 @@ class Agreed:
         if "taskId" in result:
             result["taskId"] = self.call.task.public
         if is_modern(self.call.version):
-            publish_task_content(result, self.publish)
+            publish_task_content(result, self.call.server, self.publish)

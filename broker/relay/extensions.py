@@ -49,10 +49,10 @@ def own_params(now: Served, request: Request, permit: Permit, tasks: Tasks) -> d
             own = {**holder, **_own(now, request, permit, holder)}
             params = own if holder is params else {**params, "ref": own}
     if isinstance(task_id := params.get("taskId"), str):
-        own_id = tasks.own_id(permit.caller.principal, permit.entry.server, task_id)
-        if own_id is None:
+        task = tasks.known(permit.caller.principal, permit.entry.server, task_id)
+        if task is None or not _may_use(now, request, permit, task.entry):
             raise UnknownTask
-        params["taskId"] = own_id
+        params["taskId"] = task.own
     return params
 
 

@@ -24,7 +24,7 @@ from broker.core.extensions import is_foreign
 from broker.core.policy import Permit
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind, Request
-from broker.core.rewrite import rewrite_error_data, rewrite_result
+from broker.core.rewrite import rewrite_result
 from broker.core.seal import Claims
 from broker.core.shape import is_object
 from broker.core.tasks import TASK_METHODS, own_related, publish_related
@@ -248,7 +248,7 @@ class _Way:
     def _error_for_caller(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
         entry = self.call.permit.entry
         uri = entry.public if entry.kind is Kind.RESOURCE else None
-        data = rewrite_error_data(error.data, self.agreed.publish)
+        data = self.agreed.error_data(error.data)
         code, data = error_for_caller(error.code, data, upstream=self.link.version, caller=self.call.version, uri=uri)
         return UpstreamAnsweredError(error.message, data, code=code)
 

@@ -203,9 +203,18 @@ class Hub:
                 subscriber.deliver(UPDATED, {**params, "uri": entry.public})
 
     def task_changed(
-        self, policy: Policy, shelf: Shelf, link: Link, method: str, params: dict[str, Any], now: float
+        self,
+        policy: Policy,
+        shelf: Shelf,
+        link: Link,
+        method: str,
+        params: dict[str, Any],
+        now: float,
+        owner: str | None = None,
     ) -> None:
         """A server has said something about a task: tell whoever's it is, and nobody else (I-32).
+
+        `owner`: the principal whose link it came on, None if that is shared.
 
         On the stream of the `tasks/result` that waits for it, else on that of the session that asked about it last, or
         on those that listen for it.
@@ -214,12 +223,12 @@ class Hub:
         if news is None:
             return
         own, published = news
-        for task in self.tasks.about(shelf.mount.key, own, link):
+        for task in self.tasks.about(shelf.mount.key, own, link, owner):
             told = {**published, "progressToken": task.token} if method == PROGRESS else dict(published)
             if (method == PROGRESS and task.token is None) or not task.gate.admits(now):
                 continue
             if method in STATUS:
-                publish_task_content(told, shelf.publish)
+                publish_task_content(told, shelf.mount.key, shelf.publish)
             for listener in tuple(task.waiting):
                 (listener.notice if method == MESSAGE else listener.tell)(method, told)
             if not task.waiting and method != MESSAGE:

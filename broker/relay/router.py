@@ -222,7 +222,12 @@ class Router:
         refuse_unless_offered(now, request, caller, exchange)
         if request.method == "tasks/list":
             return await list_tasks(
-                now, request, caller, lambda permit, params: self._forward(permit, request, params, exchange)
+                now,
+                self._tasks,
+                request,
+                caller,
+                exchange.now,
+                lambda permit, params: self._forward(permit, request, params, exchange),
             )
         task, permit = find_task(now, self._tasks, request, caller, exchange.now)
         return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)

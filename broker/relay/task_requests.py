@@ -1,6 +1,7 @@
 """Requests about tasks: which a caller may make, which task it means, and what all its tasks are."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -62,8 +63,12 @@ def find_task(now: Served, tasks: Tasks, request: Request, caller: Caller, clock
     return task, decision
 
 
-async def list_tasks(now: Served, request: Request, caller: Caller, send: Send) -> dict[str, Any]:
+async def list_tasks(
+    now: Served, tasks: Tasks, request: Request, caller: Caller, clock: float, send: Send
+) -> dict[str, Any]:
     """The caller's own tasks at the servers that it sees, on one page: there are no more than it may have.
+
+    Of a tool that it may not use any more there is none, as `find_task` has it.
 
     A server that cannot be asked is left out, as long as another one can.
 
@@ -87,7 +92,16 @@ async def list_tasks(now: Served, request: Request, caller: Caller, send: Send) 
                 asking.start_soon(ask, key, decision)
     if failures and not found:
         raise failures[0]
-    return {"tasks": [task for key in now.pool.upstreams for task in found.get(key, ())]}
+    listed = [task for key in now.pool.upstreams for task in found.get(key, ())]
+    return {"tasks": [task for task in listed if _is_there(now, tasks, request, caller, task["taskId"], clock)]}
+
+
+def _is_there(now: Served, tasks: Tasks, request: Request, caller: Caller, public: str, clock: float) -> bool:
+    try:
+        find_task(now, tasks, replace(request, params={"taskId": public}), caller, clock)
+    except UnknownTask:
+        return False
+    return True
 
 
 async def _all_pages(permit: Permit, request: Request, send: Send) -> list[Any]:

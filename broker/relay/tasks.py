@@ -130,15 +130,24 @@ class Tasks:
         """Whether there is a task on a link of which something may still come."""
         return any(not task.is_over and task.expires > now for task in self._on.get(link, ()))
 
+    def known(self, principal: str, server: str, public: str) -> Task | None:
+        """The task of that id, if it is this principal's, at this server."""
+        task = self._tasks.get(principal, {}).get(public)
+        return task if task is not None and task.entry.server == server else None
+
     def own_id(self, principal: str, server: str, public: str) -> str | None:
         """A server's own id for a public one of this principal; None for any other."""
-        task = self._tasks.get(principal, {}).get(public)
-        return task.own if task is not None and task.entry.server == server else None
+        task = self.known(principal, server, public)
+        return None if task is None else task.own
 
-    def about(self, server: str, own: str, link: Link) -> Iterator[Task]:
-        """Those that a message of `link` about its own id concerns."""
+    def about(self, server: str, own: str, link: Link, owner: str | None = None) -> Iterator[Task]:
+        """Those that a message of `link` about its own id concerns. `owner`: the principal whose link it is, None if it
+        is shared; on links of their own two callers may have tasks with equal ids.
+        """
         public = publish_task(server, own)
         for principal in tuple(self._principals.get(public, ())):
+            if owner not in (None, principal):
+                continue
             task = self._tasks[principal][public]
             if task.is_modern or task.link() is link:
                 yield task

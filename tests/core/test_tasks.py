@@ -89,11 +89,13 @@ def test_a_related_task_that_is_not_the_callers_goes_no_further() -> None:
 def test_what_a_task_carries_inside_has_public_uris() -> None:
     link = {"type": "resource_link", "uri": "a:b"}
     task: Json = {"result": {"content": [dict(link)]}, "error": {"code": 1, "data": {"uri": "a:b"}}}
-    publish_task_content(task, public)
+    task["result"]["_meta"] = {RELATED_TASK: {"taskId": "t"}}
+    publish_task_content(task, "key", public)
     assert task["result"]["content"] == [{**link, "uri": "key+a:b"}]
+    assert task["result"]["_meta"] == {RELATED_TASK: {"taskId": "key.t"}}
     assert task["error"] == {"code": 1, "data": {"uri": "key+a:b"}}
     bare: Json = {"result": None, "error": {"code": 1}}
-    publish_task_content(bare, public)
+    publish_task_content(bare, "key", public)
     assert bare == {"result": None, "error": {"code": 1}}
 
 

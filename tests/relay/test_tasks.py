@@ -7,14 +7,18 @@ import anyio
 import pytest
 
 from broker.core.caller import LOCAL, Caller
+from broker.core.directory import Directory, Organization
 from broker.core.era import RELATED_TASK, TASKS, Version
+from broker.core.grants import Rule, full_name, organization_level
+from broker.core.match import Pattern
+from broker.core.request import Kind
 from broker.downstream.engine import Who
 from broker.downstream.message import Incoming
 from broker.errors import BrokerError
 from broker.relay import tasks as tasks_module
 from broker.relay.notify import Subscriber
 from broker.relay.task_requests import MAX_PAGES
-from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, Refuse, answering, house, tool
+from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, Refuse, answering, house, refusing, tool
 
 ALL: Json = {"tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}}
 EXTENSION: Json = {"extensions": {TASKS: {}}}
@@ -373,3 +377,67 @@ async def test_a_modern_caller_listens_for_its_own_tasks_and_for_no_others(tmp_p
             assert first["inputRequests"]["q"]["params"]["message"] == "[one] Who?"
             assert second["result"]["content"][0]["uri"] == "one+a:b"
             tasks.cancel_scope.cancel()
+
+
+async def test_i32_on_links_of_their_own_equal_ids_are_two_tasks_and_each_caller_hears_of_its_own(
+    tmp_path: Path,
+) -> None:
+    one = modern_server()
+    async with house(tmp_path, {"one": one}, servers={"one": {"isolation": "caller"}}) as place:
+        bob = place.guest("bob")
+        said: dict[str, list[Json]] = {"local": [], "bob": []}
+        heard = anyio.Event()
+
+        def emit_of(name: str) -> Any:
+            def emit(method: str, params: Json) -> None:
+                said[name].append(params)
+                if all(said.values()):
+                    heard.set()
+
+            return emit
+
+        async with anyio.create_task_group() as tasks:
+            for name, caller in (("local", LOCAL), ("bob", bob)):
+                await create(place, "1", modern=True, caller=caller)
+                asked: Json = {"notifications": {"taskIds": ["one.1"]}}
+                who = Who(caller, MODERN, capabilities=EXTENSION)
+                incoming = Incoming(9, "subscriptions/listen", asked)
+                tasks.start_soon(place.broker.engine.answer, incoming, who, emit_of(name))
+            with anyio.fail_after(TIMEOUT):
+                await heard.wait()
+            links = [asked.link for asked in one.asked]
+            assert links[0] is not links[1]
+            for _ in range(200):  # more than one caller may hear at once: it must not cost the other one's news
+                links[0].on_event("notifications/tasks", {"taskId": "1", "status": "working"})
+            links[1].on_event("notifications/tasks", {"taskId": "1", "status": "completed", "result": {"x": "bobs"}})
+            assert all(params.get("status") == "working" for params in said["local"][1:])
+            assert [params["status"] for params in said["bob"][1:]] == ["completed"]
+            tasks.cancel_scope.cancel()
+
+
+async def test_who_may_no_longer_call_the_tool_finds_no_task_of_it_in_the_list_and_none_for_an_extension(
+    tmp_path: Path,
+) -> None:
+    one = legacy_server()
+    one.capabilities = {**ALL, "extensions": {"a/x": {}}}
+    one.answers["tasks/list"] = answering({"tasks": [{"taskId": "t", "status": "working"}]})
+    known: Json = {"capabilities": {"extensions": {"a/x": {}}}, "caller": BOB}
+    async with house(tmp_path, {"one": one}) as place:
+        place.guest("bob")
+        await create(place, "t", caller=BOB)
+        assert [task["taskId"] for task in (await place.ask("tasks/list", {}, caller=BOB))["tasks"]] == ["one.t"]
+        await place.ask("x/do", {"taskId": "one.t"}, **known)
+        rule = (Rule(names={Kind.TOOL: (Pattern(full_name(Kind.TOOL, "one", "echo")),)}),)
+        level = organization_level("guests", rule)
+        place.broker.generation.adopt(Directory({"guests": Organization("guests", level)}))
+        assert await place.ask("tasks/list", {}, caller=BOB) == {"tasks": []}
+        assert (await refused(place, "x/do", {"taskId": "one.t"}, **known))["code"] == -32602
+
+
+async def test_an_error_about_a_task_names_it_as_its_caller_does(tmp_path: Path) -> None:
+    one = legacy_server()
+    one.answers["tasks/cancel"] = refusing(-32602, {"taskId": "t", "status": "completed"})
+    async with house(tmp_path, {"one": one}) as place:
+        await create(place, "t")
+        error = await refused(place, "tasks/cancel", {"taskId": "one.t"})
+        assert error["data"] == {"taskId": "one.t", "status": "completed"}
