@@ -116,7 +116,7 @@ async def test_without_a_queue_nobody_waits() -> None:
     assert (calls.passed, calls.refused) == (["a1"], ["a2", "b1"]) and one.is_idle
 
 
-async def test_F73_who_has_filled_the_queue_makes_room_for_who_has_not() -> None:
+async def test_who_has_filled_the_queue_makes_room_for_who_has_not() -> None:
     one = gate(1, queue=4)
     async with crowd() as calls:
         for call in ("a0", "a1", "a2", "a3", "a4", "b1", "b2", "b3"):
