@@ -16,19 +16,19 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import access, against, growth, machine, plots, report, startup, targets, throughput
+from bench import access, against, growth, machine, plots, policy, report, startup, targets, throughput
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
 from bench.throughput import Effort
 
-SECTIONS = ("peers", "echo", "catalog", "access", "growth", "start", "cold", "memory", "profile")
+SECTIONS = ("peers", "echo", "catalog", "access", "policy", "growth", "start", "cold", "memory", "profile")
 LONG = frozenset({"growth"})
 """Sections that a short run has only if they are asked for."""
 REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
 LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile waver less"
-PINNED = frozenset({"peers", "echo", "catalog", "access", "growth", "profile"})
+PINNED = frozenset({"peers", "echo", "catalog", "access", "policy", "growth", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
 
@@ -64,6 +64,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "echo": lambda at: one(throughput.echo_table(at, throughput.matrix(short=short), effort, step)),
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
             "access": lambda at: one(access.access_table(at, eras, effort, step)),
+            "policy": lambda at: one(policy.policy_table(at, eras, effort, step)),
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
             "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),

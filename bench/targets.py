@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import access, against, throughput
+from bench import access, against, policy, throughput
 from bench.report import Table, ratio
 
 Row = Mapping[str, Any]
@@ -92,6 +92,11 @@ def goals() -> list[Goal]:
                 f"calls/s with keys, rules and audit, of those without, {era}",
                 *(access.TITLE, many_callers, rate(access.FULL, access.BARE), 0.8),
                 by_cpu=cost(access.BARE, access.FULL),
+            ),
+            Goal(
+                f"calls/s with limits and budgets, of those without, {era}",
+                *(policy.TITLE, many_callers, rate(policy.LIMITED, policy.BARE), 0.85),
+                by_cpu=cost(policy.BARE, policy.LIMITED),
             ),
         ]
     return found
