@@ -161,6 +161,7 @@ class Broker:
             self._guards_left = await self._start_guards(self.generation, self.loaded)
             async with self.fleet.running(), self.parking.running():
                 self.fleet.take(Swap.first(self.generation.pool), self.drain)
+                self._tasks.start_soon(self._give_up_in_the_end)
                 yield self
             self._tasks.cancel_scope.cancel()
 
@@ -190,6 +191,10 @@ class Broker:
         return Generation.build(
             loaded, self.clock, hub, self._only, lambda judgement: self.audit.judged(judgement), before
         )
+
+    async def _give_up_in_the_end(self) -> None:
+        await self.engine.ending.wait()
+        self.fleet.give_up("the broker is shutting down")
 
     @property
     def drain(self) -> float:

@@ -31,7 +31,7 @@ def stdio(config: Path | None, level: str, *, logs_json: bool = False) -> int:
     async def front(broker: Broker) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve_reloads, Reloads(broker, os.environ))
-            await StdioFront(broker.engine, broker.caller.learn).serve()
+            await StdioFront(broker.engine, broker.caller.learn, lambda: broker.drain).serve()
             tasks.cancel_scope.cancel()
 
     broker = Broker(loaded, waits_for_caller=True)

@@ -92,7 +92,9 @@ class Engine:
         self.clock = clock
         self.audit = audit
         self.closing = anyio.Event()
-        """Set when the broker goes down: streams that wait for changes end well."""
+        """Set when the broker goes down: streams that wait for changes end well, nothing new begins."""
+        self.ending = anyio.Event()
+        """Set when what is then still in flight gets no more time: it is answered with an error."""
 
     async def answer(
         self, incoming: Incoming, who: Who, emit: Emit = ignore_emit, channel: BackChannel | None = None

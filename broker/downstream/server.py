@@ -12,6 +12,7 @@ import anyio
 
 from broker.downstream.connection import Connection
 from broker.downstream.door import Door
+from broker.downstream.ending import LAST_WORDS, nobody_to_tell, usual_drain
 from broker.downstream.engine import Engine
 from broker.downstream.entrance import Entrance
 from broker.downstream.health import WELL, Health
@@ -24,8 +25,6 @@ from broker.half_open import notice_half_open
 
 log = logging.getLogger(__name__)
 
-DRAIN: Final = 20.0
-"""Seconds that calls in flight get to finish, by default."""
 BACKLOG: Final = 2048
 LOOK: Final = 1.0
 """Seconds between two looks at every connection: how late a time-out may come."""
@@ -58,11 +57,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def usual_drain() -> float:
-    """For who has no configuration."""
-    return DRAIN
-
-
 class HttpServer:
     """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
@@ -86,9 +80,15 @@ class HttpServer:
             self._is_empty.set()
 
     async def run(
-        self, listener: socket.socket, closing: anyio.Event, drain: Callable[[], float] = usual_drain
+        self,
+        listener: socket.socket,
+        closing: anyio.Event,
+        drain: Callable[[], float] = usual_drain,
+        give_up: Callable[[], None] = nobody_to_tell,
     ) -> None:
-        """Accept until `closing` is set; then let what is in flight end, for at most `drain` seconds (asked then)."""
+        """Accept until `closing` is set; then let what is in flight end, for at most `drain` seconds (asked then).
+        `give_up` makes answers of what is left.
+        """
         entrance = Entrance(self.room, lambda place: Connection(self, place))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look)
@@ -103,6 +103,9 @@ class HttpServer:
                     connection.close()
                 if self.connections:
                     with anyio.move_on_after(drain()):
+                        await self._is_empty.wait()
+                    give_up()
+                    with anyio.move_on_after(LAST_WORDS):
                         await self._is_empty.wait()
             finally:
                 listener.close()
@@ -152,4 +155,4 @@ async def serve_http(
     front = HttpFront(engine, door, metrics, api, room, health, vitals)
     async with front.running():
         on_ready()
-        await HttpServer(front.serve, room).run(listener, engine.closing, drain)
+        await HttpServer(front.serve, room).run(listener, engine.closing, drain, engine.ending.set)

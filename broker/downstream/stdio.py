@@ -23,6 +23,7 @@ from broker.core import wire
 from broker.core.caller import LOCAL
 from broker.core.framing import LineSplitter, LineTooLong
 from broker.core.shape import is_object
+from broker.downstream.ending import LAST_WORDS, usual_drain
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.in_flight import InFlight
 from broker.downstream.message import Incoming, Rejected, envelope_of, notification_bytes, parse, result_bytes
@@ -40,9 +41,6 @@ MAX_UNWRITTEN: Final = 64 * 1024 * 1024
 FLUSH_TIMEOUT: Final = 1.0
 """Seconds that the last answers get to be written when the host has closed its end."""
 
-LAST_WORDS: Final = 1.0
-"""Seconds that calls in flight get to be answered then: `echo ... | mcp-broker stdio` is a conversation too."""
-
 OnCapabilities = Callable[[Mapping[str, Any]], None]
 """Told once of what the host can be asked, from its first message."""
 
@@ -50,8 +48,11 @@ OnCapabilities = Callable[[Mapping[str, Any]], None]
 class StdioFront:
     """See the module."""
 
-    def __init__(self, engine: Engine, on_capabilities: OnCapabilities) -> None:
+    def __init__(
+        self, engine: Engine, on_capabilities: OnCapabilities, drain: Callable[[], float] = usual_drain
+    ) -> None:
         self._engine = engine
+        self._drain = drain
         self._on_capabilities: OnCapabilities | None = on_capabilities
         self._session: LegacySession | None = None
         self._subscriber = Subscriber(LOCAL, "", self._emit)
@@ -79,13 +80,20 @@ class StdioFront:
         self._writer.close(FLUSH_TIMEOUT)
 
     async def _end_when_closing(self, scope: anyio.CancelScope) -> None:
+        """A signal: what is in flight is finished, or told that it will not be (F-90)."""
         await self._engine.closing.wait()
+        with anyio.move_on_after(self._drain()):
+            await self._answered()
+        self._engine.ending.set()
+        with anyio.move_on_after(LAST_WORDS):
+            await self._answered()
         scope.cancel()
 
     async def _answered(self) -> None:
         """Wait until nothing is in flight."""
         while self._pipe.in_flight:
-            self._request_ended = anyio.Event()
+            if self._request_ended.is_set():
+                self._request_ended = anyio.Event()
             await self._request_ended.wait()
 
     def _on_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
@@ -97,6 +105,9 @@ class StdioFront:
             self._send(refused(rejected.id, rejected.error))
             return
         if incoming.id is not None and incoming.is_request:
+            if self._engine.closing.is_set():
+                self._send(refused(incoming.id, BrokerError("The broker is shutting down")))
+                return
             try:
                 # Before the task runs: a cancellation may be the very next line.
                 request = self._pipe.begin(incoming.id)

@@ -25,6 +25,7 @@ class Fleet:
     def __init__(self) -> None:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._scopes: dict[Upstream, anyio.CancelScope] = {}
+        self._isolated: dict[Upstream, Isolated] = {}
 
     def __len__(self) -> int:
         """How many live, those included that have been left behind and finish their calls."""
@@ -56,6 +57,7 @@ class Fleet:
         assert self._tasks is not None
         scope = self._scopes[upstream] = anyio.CancelScope()
         if isolated is not None:
+            self._isolated[upstream] = isolated
             isolated.start(self._tasks)
         self._tasks.start_soon(self._run, upstream, scope, name=f"upstream {upstream.key}")
 
@@ -66,12 +68,21 @@ class Fleet:
             isolated.retire()
         self._tasks.start_soon(self._stop, upstream, isolated, drain, name=f"end of upstream {upstream.key}")
 
+    def give_up(self, why: str) -> None:
+        """Every call that is in flight fails now, and none of them comes back."""
+        for upstream in tuple(self._scopes):
+            upstream.retire(why)
+            upstream.lose(why)
+            if (isolated := self._isolated.get(upstream)) is not None:
+                isolated.lose(why)
+
     async def _run(self, upstream: Upstream, scope: anyio.CancelScope) -> None:
         try:
             with scope:
                 await upstream.run()
         finally:
             del self._scopes[upstream]
+            self._isolated.pop(upstream, None)
 
     async def _stop(self, upstream: Upstream, isolated: Isolated | None, drain: float) -> None:
         with anyio.move_on_after(drain):

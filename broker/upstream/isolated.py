@@ -191,6 +191,13 @@ class Isolated:
         """Its links tell nobody anything any more."""
         self._on_updated, self._on_said = ignore_own_update, ignore_own_said
 
+    def lose(self, why: str) -> None:
+        """What is in flight on its links fails now."""
+        self._is_stopped = True
+        for line in self._lines.values():
+            if line.link is not None:
+                line.link.lose(why)
+
     async def stop(self) -> None:
         """Close all links, and wait until nothing of them is left."""
         self._is_stopped = True

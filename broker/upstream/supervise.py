@@ -100,6 +100,7 @@ class Upstream:
         """The calls that need it, from the decision to the answer; parked ones too."""
         self.demand = Demand(server)
         self._is_retired = False
+        self._farewell = GONE
         self._supplies = supplies
         self._link: Link | None = None
         self._acknowledged = anyio.Event()
@@ -178,7 +179,7 @@ class Upstream:
         finally:
             self._step(Event.STOPPED)
             if self._is_retired:
-                self.trouble = GONE
+                self.trouble = self._farewell
             # Nobody waits for what will not come.
             self._first_outcome.set()
             self.first_try.set()
@@ -221,9 +222,14 @@ class Upstream:
         """Whether a reload has left it behind."""
         return self._is_retired
 
-    def retire(self) -> None:
+    def lose(self, why: str) -> None:
+        """What is in flight on its link fails now."""
+        if self._link is not None:
+            self._link.lose(why)
+
+    def retire(self, why: str = GONE) -> None:
         """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
-        self._is_retired = True
+        self._is_retired, self._farewell = True, why
         self._supplies = self._supplies.mute()
 
     async def watch(self, topic: Topic) -> None:
@@ -296,7 +302,7 @@ class Upstream:
         finally:
             self._link = None
             if self._is_retired:
-                link.lose(GONE)
+                link.lose(self._farewell)
             with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                 await link.aclose()
 

@@ -13,6 +13,7 @@ import pytest
 from broker.app import Broker
 from broker.cli.serving import metrics_of
 from broker.downstream.door import Door
+from broker.downstream.ending import usual_drain
 from broker.downstream.guard import Guard
 from broker.downstream.health import WELL, Health
 from broker.downstream.http import Api
@@ -59,6 +60,7 @@ async def serving(
     room: Room | None = None,
     health: Health = WELL,
     vitals: Vitals | None = None,
+    drain: Callable[[], float] = usual_drain,
     **more: Any,
 ) -> AsyncGenerator[Front, None]:
     async with house(directory, fakes, **more) as found, anyio.create_task_group() as tasks:
@@ -70,7 +72,7 @@ async def serving(
         api = None if make_api is None else make_api(found.broker)
         page = metrics_of(found.broker)
         serve = partial(serve_http, found.broker.engine, door, listener, ready.set, page, api, room)
-        tasks.start_soon(partial(serve, health=health, vitals=vitals))
+        tasks.start_soon(partial(serve, health=health, vitals=vitals, drain=drain))
         with anyio.fail_after(TIMEOUT):
             await ready.wait()
         try:

@@ -12,7 +12,7 @@ from broker.downstream.stdio import StdioFront
 
 
 async def front(broker: Broker) -> None:
-    await StdioFront(broker.engine, broker.caller.learn).serve()
+    await StdioFront(broker.engine, broker.caller.learn, lambda: broker.drain).serve()
 
 
 async def main() -> None:

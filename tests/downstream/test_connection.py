@@ -10,8 +10,8 @@ import anyio.lowlevel
 import pytest
 
 from broker.downstream import connection as connection_module
+from broker.downstream import ending, web
 from broker.downstream import server as server_module
-from broker.downstream import web
 from broker.downstream.connection import MAX_FIELDS, MAX_HEAD
 from broker.downstream.server import HttpServer, bind
 from broker.downstream.web import BodyRefused, Disconnected, Http
@@ -444,7 +444,8 @@ async def test_F90_at_the_end_idle_connections_close_and_what_is_in_flight_is_fi
 
 
 async def test_F90_what_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "DRAIN", 0.05)
+    monkeypatch.setattr(ending, "DRAIN", 0.05)
+    monkeypatch.setattr(server_module, "LAST_WORDS", 0.05)
     cancelled: list[str] = []
 
     async def endless(http: Http) -> None:

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from broker.downstream.stdio import StdioFront
 from tests.downstream.raw_http import LEGACY, META, MODERN, message, modern
 from tests.peers import ROOT, SERVERS, is_alive
+from tests.relay.fake import Fake, Gate, house
 
 TIMEOUT = 20.0
 """Seconds for any single step, a start of Python included: a bound, not an expectation."""
@@ -82,7 +86,7 @@ class Host:
 async def started(directory: Path, stdin: int = asyncio.subprocess.PIPE) -> AsyncGenerator[Host, None]:
     args = [str(SERVERS / "raw.py"), "--fault", "hang-call"]
     config = {
-        "broker": {"name": "test", "state_dir": str(directory / "state")},
+        "broker": {"name": "test", "state_dir": str(directory / "state"), "drain": 0.2},
         "servers": {"raw": {"command": sys.executable, "args": args}},
     }
     path = directory / "servers.json"
@@ -249,6 +253,46 @@ async def test_SP38_F90_a_subscription_is_acknowledged_and_ends_with_a_result_at
         end = await host.read()
         assert end["id"] == 5 and end["result"]["_meta"][f"{META}subscriptionId"] == 5
         assert await host.end() == 0
+
+
+async def test_F90_at_sigterm_a_call_that_does_not_end_in_time_is_told_why(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path) as host:
+        await host.ready()
+        host.write(modern("tools/call", BOOM, id=1), modern("server/discover", id=2))
+        assert (await host.read())["id"] == 2, "the call is in flight"
+        host.process.send_signal(signal.SIGTERM)
+        cut = await host.read()
+        assert cut["id"] == 1 and "the broker is shutting down" in cut["error"]["message"]
+        assert await host.end() == 0
+
+
+async def test_F90_at_sigterm_a_call_in_flight_is_finished_on_stdio(tmp_path: Path) -> None:
+    async with house(tmp_path, {"one": Fake(answers={"slow": (gate := Gate())})}) as place:
+        ours, theirs = os.pipe()
+        answers, out = os.pipe()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            os.fdopen(theirs, "wb", buffering=0) as pipe,
+            os.fdopen(answers, "rb") as told,
+            os.fdopen(ours, "rb") as stdin,
+            os.fdopen(out, "wb") as stdout,
+        ):
+            patch.setattr(sys, "stdin", stdin)
+            patch.setattr(sys, "stdout", stdout)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(StdioFront(place.broker.engine, lambda _: None).serve)
+                call = modern("tools/call", {"name": "one__slow", "arguments": {}}, id=1)
+                pipe.write(json.dumps(call).encode() + b"\n")
+                await place.fakes["one"].until(lambda: bool(place.fakes["one"].asked))
+                place.broker.engine.closing.set()
+                pipe.write(json.dumps(modern("tools/list", id=2)).encode() + b"\n")
+                refused = json.loads(await anyio.to_thread.run_sync(told.readline))
+                assert refused["id"] == 2 and "shutting down" in refused["error"]["message"]
+                gate.opened.set()
+                done = json.loads(await anyio.to_thread.run_sync(told.readline))
+                assert done["id"] == 1 and done["result"]["content"]
 
 
 async def test_a_pipe_that_does_not_block_is_read_and_written_all_the_same(tmp_path: Path) -> None:

@@ -306,6 +306,24 @@ async def test_F90_a_call_in_flight_at_shutdown_is_finished(start: Start) -> Non
         assert (await connection.reply()).json["result"]["content"] == RESULT["content"]
 
 
+async def test_F90_a_call_that_does_not_end_in_time_is_told_why(start: Start) -> None:
+    fakes = {"one": Fake(answers={"slow": Gate()}), "two": Fake(answers={"slow": Gate()})}
+    body = modern("tools/call", {"name": "two__slow", "arguments": {}})
+    async with (
+        start(fakes, servers={"two": {"isolation": "caller"}}, drain=lambda: 0.05) as front,
+        front.client.connection() as first,
+        front.client.connection() as second,
+    ):
+        await first.send(call(front))
+        await second.send(front.client.request("POST", "/mcp", body, modern_headers(body)))
+        for fake in fakes.values():
+            await fake.until(lambda fake=fake: bool(fake.asked))
+        front.house.broker.engine.closing.set()
+        for connection in (first, second):
+            error = (await connection.reply()).json["error"]
+            assert error["code"] == -32603 and "the broker is shutting down" in error["message"]
+
+
 async def test_a_fault_of_ours_gives_an_id_and_nothing_else(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
