@@ -16,21 +16,23 @@ import anyio.abc
 from anyio.abc import TaskStatus
 
 from broker.clock import Clock, SystemClock
-from broker.compiled import problems_of, state_directory
+from broker.compiled import pins_directory, problems_of, state_directory
 from broker.config import ConfigError, Loaded
 from broker.core.amount import amount_text
 from broker.core.budget import Limit
 from broker.core.era import LATEST_LEGACY, declared_upstream
 from broker.core.lifecycle import Phase
+from broker.core.pins import Change
 from broker.core.seal import Sealer
 from broker.downstream.engine import Engine
-from broker.errors import Unrecorded
+from broker.errors import Unrecorded, printable
 from broker.generation import Generation, OnlyCaller
 from broker.guardrails.guards import Guards, NoGuards
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
 from broker.upstream.fleet import Fleet
+from broker.upstream.pins import INTERVAL, PinFiles, Pinning
 from broker.upstream.pool import Swap
 from broker.usage.assembly import audit_of, budgets_of, meter_of
 from broker.usage.audit import NOBODY, LineAudit
@@ -90,6 +92,9 @@ class Broker:
         hub = Hub()
         is_only = waits_for_caller or has_one_caller
         self._only = OnlyCaller(self.caller.declare if waits_for_caller else None) if is_only else None
+        files = PinFiles(pins_directory(loaded.config))
+        self.pinning = Pinning(files, self.clock, self._changed)
+        """What servers said of themselves: it outlives a configuration."""
         self.generation = self._build(loaded, hub)
         self.fleet = Fleet()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -151,6 +156,30 @@ class Broker:
         except Unrecorded:
             log.error("that could not be recorded")
 
+    async def _changed(self, server: str, change: Change, is_held: bool) -> None:
+        """A definition of a server is not what it was."""
+        kind, own = change.place
+        what = f"{kind} {own}" if own else kind
+        outcome = "held" if is_held else "served"
+        said = f"sha256 {change.was[:16]} is {change.is_now[:16]} now"
+        log.warning("%s: %s has changed (%s), and is %s: mcp-broker pin list", server, printable(what), said, outcome)
+        try:
+            await self.audit.did(NOBODY, "definition.changed", f"{server} {what}", outcome, said)
+        except Unrecorded:
+            log.error("that could not be recorded")
+
+    async def _watch_pins(self) -> None:
+        """What somebody has accepted is served, and what is pinned in another way by a reload is judged again."""
+        seen: dict[str, tuple[str, int]] = {}
+        while True:
+            for key, upstream in tuple(self.generation.pool.upstreams.items()):
+                mode = self.generation.config.servers[key].pins
+                now = mode, self.pinning.files.stamp(key) if mode == "hold" else 0
+                if seen.setdefault(key, now) != now:
+                    seen[key] = now
+                    upstream.rejudge()
+            await self.clock.sleep(INTERVAL)
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Broker", None]:
         """All upstreams are started at once; at the end all are stopped, with every process they started.
@@ -162,6 +191,7 @@ class Broker:
             async with self.fleet.running(), self.parking.running():
                 self.fleet.take(Swap.first(self.generation.pool), self.drain)
                 self._tasks.start_soon(self._give_up_in_the_end)
+                self._tasks.start_soon(self._watch_pins)
                 yield self
             self._tasks.cancel_scope.cancel()
 
@@ -189,7 +219,13 @@ class Broker:
 
     def _build(self, loaded: Loaded, hub: Hub, before: Generation | None = None) -> Generation:
         return Generation.build(
-            loaded, self.clock, hub, self._only, lambda judgement: self.audit.judged(judgement), before
+            loaded,
+            self.clock,
+            hub,
+            self._only,
+            lambda judgement: self.audit.judged(judgement),
+            before,
+            self.pinning.judged,
         )
 
     async def _give_up_in_the_end(self) -> None:

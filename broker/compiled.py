@@ -103,6 +103,11 @@ def state_directory(config: Config) -> Path:
     return (Path(base) if base else Path("~/.local/state").expanduser()) / "mcp-broker"
 
 
+def pins_directory(config: Config) -> Path:
+    """Where it is kept what servers said of themselves."""
+    return state_directory(config) / "pins"
+
+
 def catalog_directory(config: Config) -> Path:
     """Where the snapshots of listings are."""
     return state_directory(config) / "catalog"

@@ -7,7 +7,7 @@ one thing in it that is replaced while it lives: by a whole new one, whenever an
 import hashlib
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from broker.core.directory import Directory, merge
 from broker.core.era import passing_params
 from broker.core.extensions import is_foreign
 from broker.core.limits import LimitRules
+from broker.core.pins import Mode
 from broker.core.request import Kind
 from broker.core.standing import Standing
 from broker.guardrails.chain import Record, record_nothing
@@ -65,6 +66,15 @@ MAX_SHOWN: Final = 1024
 """Answers kept to which servers a standing is shown in a view; then all are made anew. A call looks here once."""
 
 
+Pinned = Callable[[str, Mode, Listing], Awaitable[Listing]]
+"""What of a listing may be served by the pins of its server: server, mode, listing."""
+
+
+async def pins_nothing(server: str, mode: Mode, listing: Listing) -> Listing:
+    """For who pins nothing."""
+    return listing
+
+
 class Generation:
     """See the module."""
 
@@ -76,8 +86,10 @@ class Generation:
         only: OnlyCaller | None,
         record: Record,
         before: "Generation | None",
+        pinned: Pinned = pins_nothing,
     ) -> None:
         config = loaded.config
+        self._pinned = pinned
         self.config = config
         self._before = before
         self.file = directory_of(config.organizations, config.identity.jwt)
@@ -129,14 +141,15 @@ class Generation:
         only: "OnlyCaller | None" = None,
         record: Record = record_nothing,
         before: "Generation | None" = None,
+        pinned: Pinned = pins_nothing,
     ) -> "Generation":
         """The generation of a configuration; nothing is started.
 
         `only`: the front has one caller in all; `record`: takes what guardrails say of what belongs to no call;
         `before`: the one in force, whose upstreams and guardrails it has too where nothing of them has changed. They
-        stay with that one until `take_over`.
+        stay with that one until `take_over`. `pinned`: what of a listing may be served, by its pins.
         """
-        return cls(loaded, clock, hub, only, record, before)
+        return cls(loaded, clock, hub, only, record, before, pinned)
 
     def take_over(self) -> Swap:
         """From now on this one is in force, and what it has of the one before is its own: at once, without a wait.
@@ -254,6 +267,8 @@ class Generation:
         return frozenset(key for key in self._hiding if self.pool.upstreams[key].is_down)
 
     async def _judged(self, key: str, listing: Listing) -> Listing:
+        """Pins are of what the server itself says; what guardrails make of it is the operator's own."""
+        listing = await self._pinned(key, self.config.servers[key].pins, listing)
         return await judged(self.guards, key, listing)
 
     def _fingerprint(self, of_definition: str, key: str) -> str:

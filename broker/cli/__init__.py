@@ -305,6 +305,40 @@ def guardrail_test(
     raise typer.Exit(guardrail.test(file, given, as_json=json, level=log_level))
 
 
+pins = typer.Typer(help="What servers said of their tools, and what of it has changed since.", no_args_is_help=True)
+app.add_typer(pins, name="pin")
+
+
+@pins.command("list", epilog=EPILOG)
+def pin_list(
+    server: Annotated[str | None, typer.Argument(metavar="SERVER", help="Its key; left out: all.")] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what has changed.")] = False,
+    config: Config = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Show what is pinned, since when, and what has changed."""
+    from broker.cli import pinning
+
+    raise typer.Exit(pinning.show(config, server, only_changed=changed, as_json=json, level=log_level))
+
+
+@pins.command("accept", epilog=EPILOG)
+def pin_accept(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="Its key.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Own names of what to accept; left out: all.")
+    ] = None,
+    config: Config = None,
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Accept what has changed: from here on that is what it has to be."""
+    from broker.cli import pinning
+
+    raise typer.Exit(pinning.accept(config, server, names or (), as_json=json, level=log_level))
+
+
 def main() -> None:
     """The program. Whatever goes wrong is one line on stderr and an exit code."""
     try:

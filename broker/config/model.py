@@ -188,6 +188,10 @@ class ServerBase(Strictest):
     isolation_idle: _Seconds = Field(
         default=300, description="Seconds after its last call when a link of a single caller or session is closed."
     )
+    pins: Literal["off", "warn", "hold"] = Field(
+        default="off",
+        description="A definition that is not what it was: warn says so, hold serves it once it is accepted.",
+    )
     redact: Literal["off", "results"] = Field(
         default="off",
         description="results: known secrets and well-known tokens are masked in its results and reports.",

@@ -49,7 +49,7 @@ class Snapshots:
             return
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _replace(self._path(fingerprint), wire.encode(_document(listing)))
+            replace_file(self._path(fingerprint), wire.encode(_document(listing)))
         except (OSError, wire.Malformed) as error:
             self._is_broken = True
             why = getattr(error, "strerror", None) or type(error).__name__
@@ -59,7 +59,8 @@ class Snapshots:
         return self._directory / f"{fingerprint}.json"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Another content for a file, whole or not at all. Raises: OSError."""
     handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

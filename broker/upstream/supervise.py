@@ -94,6 +94,7 @@ class Upstream:
         self._heard: Listing | None = None
         """What it said itself, before that was judged."""
         self._publishing = anyio.Lock()
+        self._doubted = anyio.Event()
         self.fingerprint = fingerprint
         """What its listing is remembered under."""
         self.in_use = InUse()
@@ -351,6 +352,17 @@ class Upstream:
         counts = ", ".join(f"{len(items)} {kind}" for kind, items in listing.items.items()) or "nothing listed"
         log.info("%s: ready in %.1f s: %s (%s)", self.key, self.connect_seconds, counts, listing.version)
 
+    def rejudge(self) -> None:
+        """What may be served of what it said may be something else now."""
+        self._doubted.set()
+
+    async def _rejudge_when_wanted(self) -> None:
+        while True:
+            await self._doubted.wait()
+            self._doubted = anyio.Event()
+            if self._heard is not None:
+                await self._publish(self._heard)
+
     async def _publish(self, listing: Listing, announced: frozenset[Kind] = frozenset()) -> None:
         """Make a listing the known one, judged. `announced`: kinds to tell callers of even if they look the same."""
         self._heard = listing
@@ -383,6 +395,7 @@ class Upstream:
         with anyio.move_on_after(LISTEN_FIRST):
             await (self._acknowledged if is_modern(link.version) else link.listening).wait()
         await self._discover(link, started)
+        tasks.start_soon(self._rejudge_when_wanted)
         for kind in Kind:
             tasks.start_soon(self._refresh_when_wanted, link, kind)
 

@@ -105,6 +105,8 @@ COMMANDS: dict[str, list[list[str]]] = {
     "org delete": [["another", "--yes"], ["nothing", "--yes"]],
     "guardrail check": [["nosy.py"], ["nothing.py"]],
     "guardrail test": [["nosy.py", "--input", "ctx.json"], ["nosy.py", "--input", "nothing.json"]],
+    "pin list": [[], ["leaky"], ["--changed"], ["nothing"]],
+    "pin accept": [["leaky"], ["leaky", "say"], ["leaky", "nothing"], ["nothing"]],
     "audit": [[], ["--tool", "leaky__*"], ["--who-saw", "leaky__say"], ["--since", "?"]],
 }
 """Every command, with arguments that work and some that do not, in an order in which each has something to act on."""
@@ -173,6 +175,7 @@ class World:
                 "${env:CANARY_ARGUMENT}",
             ],
             "env": {"TOKEN": PLANTED.environment_of_a_child},
+            "pins": "warn",
         }
         web = {
             "url": f"http://127.0.0.1:{self.web.server_port}/${{env:CANARY_URL}}/mcp",
