@@ -9,7 +9,7 @@ from typing import Final
 from broker.clock import Clock
 from broker.core.caller import Caller
 from broker.core.limits import Applied, LimitRules
-from broker.core.quota import NO_LIMITS, Limits, Rate
+from broker.core.quota import NO_LIMITS, Limits
 from broker.errors import LimitReached
 from broker.usage.gate import Gate
 from broker.usage.gauges import Gauge
@@ -34,7 +34,7 @@ class Counter:
     def __init__(self, level: str) -> None:
         self.level = level
         self.limits = NO_LIMITS
-        self.rates: tuple[tuple[str, Rate, Window], ...] = ()
+        self.windows: tuple[Window, ...] = ()
         self.gate = Gate(level)
 
     def allow(self, limits: Limits) -> None:
@@ -42,26 +42,24 @@ class Counter:
         if limits == self.limits:
             return
         self.limits = limits
-        windows = {window.seconds: window for _, _, window in self.rates}
-        self.rates = tuple(
-            (self.level, rate, windows.get(rate.seconds) or Window(rate.seconds)) for rate in limits.rates
-        )
+        windows = {window.rate.seconds: window for window in self.windows}
+        self.windows = tuple(windows.get(rate.seconds) or Window(rate) for rate in limits.rates)
+        for window, rate in zip(self.windows, limits.rates, strict=True):
+            window.limit(rate)
         self.gate.allow(limits)
 
     def is_idle(self, now: float) -> bool:
         """Whether it says the same as a new one."""
-        return self.gate.is_idle and all(window.is_empty(now) for _, _, window in self.rates)
-
-
-Rates = tuple[tuple[str, Rate, Window], ...]
-"""Level, limit, and what was counted."""
+        return self.gate.is_idle and all(window.is_empty(now) for window in self.windows)
 
 
 @dataclass(slots=True)
 class Applying:
     """The counters of one caller's calls at one server. Never changed."""
 
-    rates: Rates
+    windows: tuple[Window, ...]
+    levels: tuple[str, ...]
+    """Of each window."""
     gates: tuple[Gate, ...]
 
 
@@ -101,27 +99,27 @@ class Counters:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             counters = [self._counter(one, caller) for one in applied]
-            rates = tuple(rate for one in counters for rate in one.rates)
-            gates = tuple(one.gate for one in counters if one.limits.concurrency is not None)
-            found = self._kept[place] = Applying(rates, gates)
+            found = self._kept[place] = Applying(
+                tuple(window for one in counters for window in one.windows),
+                tuple(one.level for one in counters for _ in one.windows),
+                tuple(one.gate for one in counters if one.limits.concurrency is not None),
+            )
         return found
 
-    def take(self, rates: Rates) -> None:
-        """One more call of all of them. Raises: LimitReached, with none taken."""
+    def take(self, applying: Applying) -> None:
+        """One more call in all windows. Raises: LimitReached, with none taken."""
         now = self._clock.now()
-        for _, rate, window in rates:
-            if window.missing(rate.count, now):
-                self.refuse_if_over(rates)
-        for _, rate, window in rates:
-            window.take(rate, now)
+        for window in applying.windows:
+            if not window.has_room(now):
+                raise _over(applying, now)
+        for window in applying.windows:
+            window.take(now)
 
-    def refuse_if_over(self, rates: Rates) -> None:
-        """Raises: LimitReached, that of the one which takes longest, if one call more is too much for any of them."""
+    def refuse_if_over(self, applying: Applying) -> None:
+        """Raises: LimitReached, if one call more is too much for any window."""
         now = self._clock.now()
-        over = [(window.missing(rate.count, now), level, str(rate)) for level, rate, window in rates]
-        longest = max(over, default=(0.0, "", ""))
-        if longest[0]:
-            raise LimitReached(longest[1], longest[2], longest[0])
+        if not all(window.has_room(now) for window in applying.windows):
+            raise _over(applying, now)
 
     def gauges(self) -> list[Gauge]:
         """Who waits before gates, by the kind of level."""
@@ -149,6 +147,13 @@ class Counters:
             self._sweep_at = min(MAX_COUNTERS, max(FEW, 2 * len(self._counters)))
         if len(self._counters) >= MAX_COUNTERS:
             raise LimitReached(f"server:{server}", f"{MAX_COUNTERS} callers that are counted", SWEEP_EVERY)
+
+
+def _over(applying: Applying, now: float) -> LimitReached:
+    """The window that takes longest."""
+    pairs = zip(applying.windows, applying.levels, strict=True)
+    missing, level, rate = max((window.missing(now), level, str(window.rate)) for window, level in pairs)
+    return LimitReached(level, rate, missing)
 
 
 def _key(applied: Applied, caller: Caller) -> tuple[str, str]:

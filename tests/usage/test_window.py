@@ -10,11 +10,11 @@ GAPS = st.lists(st.integers(0, 40), max_size=120)
 """Seconds between calls."""
 
 
-def passed(window: Window, rate: Rate, times: list[float]) -> list[float]:
+def passed(window: Window, times: list[float]) -> list[float]:
     taken: list[float] = []
     for now in times:
-        if not window.missing(rate.count, now):
-            window.take(rate, now)
+        if window.has_room(now):
+            window.take(now)
             taken.append(now)
     return taken
 
@@ -27,8 +27,8 @@ def times_of(gaps: list[int]) -> list[float]:
 def test_in_no_window_there_are_more_than_allowed_and_nothing_is_refused_that_fits(
     gaps: list[int], count: int, seconds: int
 ) -> None:
-    rate, times = Rate(count, seconds), times_of(gaps)
-    taken = passed(Window(seconds), rate, times)
+    times = times_of(gaps)
+    taken = passed(Window(Rate(count, seconds)), times)
     for now in times:
         recent = [one for one in taken if now - seconds < one <= now]
         assert len(recent) <= count
@@ -38,22 +38,23 @@ def test_in_no_window_there_are_more_than_allowed_and_nothing_is_refused_that_fi
 
 @given(GAPS, st.integers(1, 6), st.integers(1, 90))
 def test_it_says_exactly_when_the_next_call_passes(gaps: list[int], count: int, seconds: int) -> None:
-    window, rate, now = Window(seconds), Rate(count, seconds), 0.0
+    window, now = Window(Rate(count, seconds)), 0.0
     for gap in gaps:
         now += gap
-        missing = window.missing(count, now)
+        missing = window.missing(now)
+        assert window.has_room(now) is not bool(missing)
         if missing:
             assert missing <= seconds
-            assert window.missing(count, now + missing - 0.5) == 0.5
+            assert window.missing(now + missing - 0.5) == 0.5
             now += missing
-            assert not window.missing(count, now)
-        window.take(rate, now)
+            assert window.has_room(now)
+        window.take(now)
 
 
 def test_a_large_limit_is_never_passed_and_costs_bounded_memory() -> None:
     seconds, count = 1000, MAX_ENTRIES * 3
-    window, rate = Window(seconds), Rate(count, seconds)
-    taken = passed(window, rate, [step / 8 for step in range(8 * 3000)])
+    window = Window(Rate(count, seconds))
+    taken = passed(window, [step / 8 for step in range(8 * 3000)])
     assert len(window._entries) <= MAX_ENTRIES + 2  # pyright: ignore[reportPrivateUsage]
     start = 0
     for index, now in enumerate(taken):
@@ -65,15 +66,16 @@ def test_a_large_limit_is_never_passed_and_costs_bounded_memory() -> None:
 
 
 def test_a_lower_limit_that_comes_later_counts_what_has_been() -> None:
-    window = Window(60)
+    window = Window(Rate(5, 60))
     for now in (1.0, 2.0, 3.0, 4.0):
-        window.take(Rate(5, 60), now)
-    assert window.missing(2, 5.0) == 58.0  # all but one must be over
-    assert window.missing(5, 5.0) == 0.0
+        window.take(now)
+    assert window.missing(5.0) == 0.0
+    window.limit(Rate(2, 60))
+    assert window.missing(5.0) == 58.0  # all but one must be over
 
 
 def test_it_is_empty_when_its_calls_are_over() -> None:
-    window = Window(60)
+    window = Window(Rate(1, 60))
     assert window.is_empty(0.0)
-    window.take(Rate(1, 60), 5.0)
+    window.take(5.0)
     assert not window.is_empty(64.9) and window.is_empty(65.0)
