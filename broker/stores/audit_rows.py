@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+TEXTS: Final = (
+    *("event", "principal", "organization", "team", "key", "method", "view", "kind", "server", "public"),
+    *("full_name", "outcome", "code", "rule", "hash"),
+)
+"""What the index has of a record, beside its time; "" for what a record has not."""
 
 Row = dict[str, Any]
 Narrowing = Sequence[tuple[tuple[str, ...], str]]
@@ -23,12 +29,12 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Lines of one file, from byte `begin` to byte `end`. `rows`: by position. `views`: hash and name."""
+    """Lines of one file, from byte `begin` to byte `end`. `rows`: position, time, and `TEXTS`. `views`: hash, name."""
 
     begin: int
     end: int
     newest: float
-    rows: Sequence[tuple[int, Row]]
+    rows: Sequence[tuple[Any, ...]]
     views: frozenset[tuple[str, str]]
 
 

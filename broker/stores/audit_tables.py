@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, String, Table, Text, UniqueConstraint
 
+from broker.stores.audit_rows import TEXTS
 from broker.stores.tables import metadata
 
 audit_files = Table(
@@ -29,13 +30,7 @@ audit_records = Table(
     Column("file_id", Integer, primary_key=True, autoincrement=False),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("time", Double, nullable=False),
-    *(
-        Column(name, Text, nullable=False)
-        for name in (
-            *("event", "principal", "organization", "team", "key", "method", "view", "kind", "server", "public"),
-            *("full_name", "outcome", "code", "rule", "hash"),
-        )
-    ),
+    *(Column(name, Text, nullable=False) for name in TEXTS),
 )
 """A record, at a byte of its file."""
 

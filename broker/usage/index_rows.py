@@ -1,26 +1,24 @@
 """Lines of a file -> a batch of the index."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from broker.stores.audit_rows import Batch, Row
+from broker.stores.audit_rows import TEXTS, Batch
 from broker.usage.lookup import MAX_LINE
 from broker.usage.question import Line, full_name_of, moment_of, parsed, shown_in
 
-LINES: Final = 250
+LINES: Final = 500
 """Lines of one batch: what is read, and what others that write wait for, takes a few milliseconds."""
 BYTES: Final = 1 << 20
 """Bytes after which a batch ends, however few lines they are."""
 MAX_HASH: Final = 64
-_TEXTS: Final = (
-    *("event", "principal", "organization", "team", "key", "method", "view", "kind", "server", "public"),
-    *("outcome", "code", "rule", "hash"),
-)
+_FULL_NAME: Final = TEXTS.index("full_name")
+_NUL: Final = b"\\u0000"
 
 
 def batch_of(path: Path, begin: int) -> Batch | None:
     """What comes after byte `begin`; None, if that is not a whole line. Raises: OSError."""
-    rows: list[tuple[int, Row]] = []
+    rows: list[tuple[Any, ...]] = []
     views: set[tuple[str, str]] = set()
     position = begin
     with path.open("rb") as file:
@@ -30,28 +28,33 @@ def batch_of(path: Path, begin: int) -> Batch | None:
             if not raw.endswith(b"\n") and len(raw) < MAX_LINE:
                 break  # somebody is writing it
             line = parsed(raw)
+            if line is not None and _NUL in raw:
+                line = {name: _without_nul(value) for name, value in line.items()}
             if line is not None and line["event"] == "view":
-                digest = _text(line.get("hash"))[:MAX_HASH]
-                views.update((digest, _text(name)) for name in shown_in(line))
+                views.update((_hash_of(line), _without_nul(name)) for name in shown_in(line))
             elif line is not None:
-                rows.append((position, row_of(line)))
+                rows.append((position, moment_of(line), *_texts(line)))
             position += len(raw)
             if position - begin > BYTES:
                 break
     if position == begin:
         return None
-    return Batch(begin, position, max((row["time"] for _, row in rows), default=0.0), rows, frozenset(views))
+    return Batch(begin, position, max((row[1] for row in rows), default=0.0), rows, frozenset(views))
 
 
-def row_of(line: Line) -> Row:
+def _texts(line: Line) -> list[str]:
     """What the index has of a record."""
-    row: Row = {name: _text(line.get(name)) for name in _TEXTS}
-    row["hash"] = row["hash"][:MAX_HASH]
-    row["full_name"] = _text(full_name_of(line))
-    row["time"] = moment_of(line)
-    return row
+    texts = [one if type(one) is str else "" if one is None else str(one) for one in map(line.get, TEXTS)]
+    texts[_FULL_NAME] = full_name_of(line) or ""
+    if len(texts[-1]) > MAX_HASH:
+        texts[-1] = _hash_of(line)
+    return texts
 
 
-def _text(value: object) -> str:
-    # PostgreSQL takes no NUL; our own lines have none either.
-    return "" if value is None else str(value).replace("\0", "")
+def _hash_of(line: Line) -> str:
+    return str(line.get("hash", ""))[:MAX_HASH]
+
+
+def _without_nul(value: Any) -> Any:
+    """PostgreSQL takes none; our own lines have none either."""
+    return value.replace("\0", "") if isinstance(value, str) else value

@@ -29,9 +29,9 @@ EVERY: Final = 5.0
 """Seconds between two looks at the files."""
 RETRY: Final = 30.0
 """Seconds until the next look, while the index cannot be written."""
-PACE: Final = 15.0
-"""How many times as long as a batch took nothing is done after it: indexing has a sixteenth of the time, and calls have
-the others."""
+PACE: Final = 30.0
+"""How many times as long as a batch took nothing is done after it: indexing has a thirtieth of the time,
+enough for a thousand records a second, and calls have the rest."""
 
 OpenIndex = Callable[[], Awaitable["AuditIndex"]]
 

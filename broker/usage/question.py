@@ -115,10 +115,10 @@ def full_name_of(line: Mapping[str, Any]) -> str | None:
     server, kind, own = line.get("server"), line.get("kind"), line.get("own", "")
     if not isinstance(server, str) or kind not in _KINDS:
         return None
-    return full_name(Kind(kind), server, str(own))
+    return full_name(_KINDS[kind], server, str(own))
 
 
-_KINDS: Final = frozenset(kind.value for kind in Kind)
+_KINDS: Final = {kind.value: kind for kind in Kind}
 
 
 def shown_in(view: Line) -> set[str]:
