@@ -69,7 +69,8 @@ def _show(screen: Screen, caller: Caller, found: Explained, *, show_all: bool, a
         screen.json({"caller": caller.principal, **asdict(found)})
         return
     how = "is permitted" if found.is_permitted else "is denied"
-    screen.say(f"{line(found.name)} {how} by {line(found.rule, 1000)}: {line(found.reason, 1000)}")
+    why = "" if found.is_permitted else f": {line(found.reason, 1000)}"
+    screen.say(f"{line(found.name)} {how} by {line(found.rule, 1000)}{why}")
     if found.is_hidden:
         screen.say("to the caller it sounds like a name that does not exist")
     if show_all:

@@ -11,7 +11,7 @@ from broker.admin.views import KeyView, MadeKey
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.moments import duration, moment, shown
-from broker.cli.office import confirm, do, key_secret_of, place_of, plain, rules_of, show_one
+from broker.cli.office import confirm, do, key_secret_of, look, place_of, plain, rules_of, show_one
 from broker.cli.screen import Screen, line
 from broker.clock import SystemClock
 from broker.core.caller import LOCAL, Role
@@ -80,12 +80,12 @@ def listed(config: Path | None, organization: str | None, team: str | None, *, a
         rows = [_row(view) for view in views]
         screen.table(_HEADER, rows, [_STYLES[view.state] for view in views], words=len(_HEADER))
 
-    return do(config, level, lambda office: keys.listed(office, LOCAL, *place), show)
+    return look(config, level, lambda office: keys.listed(office, LOCAL, *place), show)
 
 
 def show(config: Path | None, key: str, *, as_json: bool, level: str) -> int:
     """One."""
-    return do(
+    return look(
         config,
         level,
         lambda office: keys.show(office, LOCAL, key),

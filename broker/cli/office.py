@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
 
@@ -29,11 +29,15 @@ from broker.config.load import read_data
 from broker.config.secret import MAX_SECRET_FILE
 from broker.core.shape import is_array, is_object
 from broker.identity.key_secret import NoKeySecret, make_key_secret
+from broker.stores.empty import EmptyStore
 from broker.stores.errors import StoreError
 from broker.stores.glance import glance
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.usage.assembly import audit_of_administration
+
+if TYPE_CHECKING:
+    from broker.stores.directory import DirectoryStore
 
 Result = TypeVar("Result")
 Do = Callable[[Office], Awaitable[Result]]
@@ -43,14 +47,30 @@ _MAX_RULES: Final = MAX_SECRET_FILE
 """Characters of rules on a command line: longer ones stand better in the file."""
 
 
-def do(config: Path | None, level: str, action: Do[Result], show: Callable[[Screen, Result], None]) -> int:
+def look(config: Path | None, level: str, action: Do[Result], show: Callable[[Screen, Result], None]) -> int:
+    """`do` for what only reads: a store that is not there yet is not made for that, and it is said."""
+    return do(config, level, action, show, only_reads=True)
+
+
+def do(
+    config: Path | None,
+    level: str,
+    action: Do[Result],
+    show: Callable[[Screen, Result], None],
+    *,
+    only_reads: bool = False,
+) -> int:
     """Do one action, and show what it gives. The exit code. Raises: Stop."""
     screen = begin(level)
     loaded = read_config(config)
+    location = Location.of(loaded.config.store, state_directory(loaded.config))
+    is_missing = only_reads and location.url is None and not location.path.exists()
+    if is_missing:
+        screen.note(f"there is no database yet, only what {line(loaded.path)} says: the first that is made makes it")
 
     async def main() -> int:
         try:
-            async with _open(loaded) as office:
+            async with _open(loaded, EmptyStore() if is_missing else await open_store(location)) as office:
                 result = await action(office)
         except Invalid as error:
             raise Stop(line(error, 2000), BAD_INPUT) from None
@@ -74,8 +94,7 @@ def key_secret_of(loaded: Loaded) -> Secret:
 
 
 @asynccontextmanager
-async def _open(loaded: Loaded) -> AsyncGenerator[Office]:
-    store = await open_store(Location.of(loaded.config.store, state_directory(loaded.config)))
+async def _open(loaded: Loaded, store: "DirectoryStore | EmptyStore") -> AsyncGenerator[Office]:
     file = directory_of(loaded.config.organizations)
     audit = audit_of_administration(loaded.config, state_directory(loaded.config), SystemClock())
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.admin import members, organizations, teams
-from broker.cli.office import confirm, do, place_of, plain, rules_of, show_one, split_team
+from broker.cli.office import confirm, do, look, place_of, plain, rules_of, show_one, split_team
 from broker.cli.screen import Screen, count, line
 from broker.core.caller import LOCAL, Role
 
@@ -44,12 +44,12 @@ def list_organizations(config: Path | None, *, as_json: bool, level: str) -> int
         rows = [[view.name, view.source, plain(view)["created"] or ""] for view in views]
         _table(screen, "organizations", _ORGANIZATIONS, views, rows, as_json=as_json)
 
-    return do(config, level, lambda office: organizations.listed(office, LOCAL), show)
+    return look(config, level, lambda office: organizations.listed(office, LOCAL), show)
 
 
 def show_organization(config: Path | None, name: str, *, as_json: bool, level: str) -> int:
     """One."""
-    return do(
+    return look(
         config,
         level,
         lambda office: organizations.show(office, LOCAL, name),
@@ -117,13 +117,13 @@ def list_teams(config: Path | None, organization: str | None, *, as_json: bool, 
         rows = [[f"{view.organization}/{view.name}", view.source, plain(view)["created"] or ""] for view in views]
         _table(screen, "teams", _TEAMS, views, rows, as_json=as_json)
 
-    return do(config, level, lambda office: teams.listed(office, LOCAL, organization), show)
+    return look(config, level, lambda office: teams.listed(office, LOCAL, organization), show)
 
 
 def show_team(config: Path | None, team: str, *, as_json: bool, level: str) -> int:
     """One."""
     place = split_team(team)
-    return do(
+    return look(
         config,
         level,
         lambda office: teams.show(office, LOCAL, *place),
@@ -201,7 +201,7 @@ def list_members(config: Path | None, organization: str | None, team: str | None
         ]
         _table(screen, "members", _MEMBERS, views, rows, as_json=as_json)
 
-    return do(config, level, lambda office: members.listed(office, LOCAL, *place), show)
+    return look(config, level, lambda office: members.listed(office, LOCAL, *place), show)
 
 
 def delete_member(

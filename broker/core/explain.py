@@ -28,7 +28,7 @@ def explain(
     template lets a caller in too.
     """
     decision = decide(policy, caller, view, entry, arguments)
-    reason = "permitted" if isinstance(decision, Permit) else decision.reason
+    reason = "this rule lets the caller use it" if isinstance(decision, Permit) else decision.reason
     steps = () if entry is None else _steps(policy, caller, view, entry, arguments)
     return (*steps, Step(decision.rule, isinstance(decision, Permit), reason))
 

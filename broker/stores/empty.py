@@ -1,0 +1,42 @@
+"""What stands for a store that was never made: it holds nothing, and reading it makes nothing."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broker.stores.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from broker.stores.directory import Change
+
+_Row = TypeVar("_Row")
+
+
+class EmptyReading:
+    """See `directory.Reading`."""
+
+    async def all(self, kind: type[_Row], **where: object) -> list[_Row]:
+        """None."""
+        return []
+
+    async def one(self, kind: type[_Row], **where: object) -> Any:
+        """None."""
+        return None
+
+
+class EmptyStore:
+    """See `directory.DirectoryStore`."""
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[EmptyReading]:
+        """Of nothing."""
+        yield EmptyReading()
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncGenerator["Change"]:
+        """Raises: StoreUnavailable."""
+        raise StoreUnavailable("there is no database to write to")
+        yield
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
