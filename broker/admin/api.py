@@ -28,6 +28,7 @@ from broker.identity.admission import Admission
 from broker.identity.key_secret import NoKeySecret
 from broker.relay.served import Served
 from broker.stores.errors import StoreError
+from broker.usage.searching import Archive
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ DOCUMENT: Final = f"{BASE}/openapi.json"
 _PLAIN = re.compile(rf"{BASE}(?:/[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}){{1,8}}")
 """No escapes, no empty and no dot segments: there is one spelling of each path."""
 _WORD: Final = r"([A-Za-z0-9][A-Za-z0-9-]{0,63})"
-MAX_QUERY_FIELDS: Final = 8
+MAX_QUERY_FIELDS: Final = 16
 """More than any route has."""
 MAX_FAULTS: Final = 20
 """Faults of a body that are said; whoever sends thousands knows."""
@@ -63,9 +64,10 @@ class Unanswered(Exception):
 class Api:
     """See the module."""
 
-    def __init__(self, premises: Premises, served: Callable[[], Served]) -> None:
+    def __init__(self, premises: Premises, served: Callable[[], Served], archive: Archive) -> None:
         self._premises = premises
         self._served = served
+        self._archive = archive
 
     async def serve(self, http: Http, admission: Admission, front: Front) -> None:
         """One request. Raises: BodyRefused, Disconnected."""
@@ -93,7 +95,7 @@ class Api:
         body = await _body(route, http)
         query = _query(route, http)
         office = await self._premises.office()
-        asked = Asked(office, admission.caller, self._served(), front, path, body, query)
+        asked = Asked(office, admission.caller, self._served(), front, path, body, query, self._archive)
         found = await route.do(asked)
         return route.status, {"items": [asdict(one) for one in found]} if route.is_list else asdict(found)
 

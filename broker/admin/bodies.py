@@ -1,17 +1,31 @@
 """What requests of the API may say: strict, and nothing else. No field is a command, or a URL to fetch (I-01)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from broker.admin.rules import KEPT, MAX_RULES, Rules
 from broker.core.caller import Role
 from broker.core.request import Kind
+from broker.usage import question as records
 
 RoleName = Literal["member", "team-admin", "org-admin", "admin"]
 KindName = Literal["tools", "prompts", "resources", "templates"]
 Seconds = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
 """Until the year 9999."""
+MAX_RECORDS: Final = 1000
+"""Records of one answer: more would be many megabytes."""
+
+
+def _number(text: object) -> object:
+    """A number of a query string, where all is text."""
+    try:
+        return text if not isinstance(text, str) else float(text) if "." in text else int(text)
+    except ValueError:
+        return text
+
+
+Moment = Annotated[Seconds, BeforeValidator(_number)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Word = Annotated[str, Field(min_length=1, max_length=512)]
 RuleList = Annotated[list[dict[str, Any]], Field(max_length=MAX_RULES)] | None
@@ -129,6 +143,43 @@ class UsageQuery(Body):
     step: Literal["hour", "day", "all"] = "all"
     since: str = Field("", max_length=64)
     until: str = Field("", max_length=64)
+
+
+class _RecordQuery(Body):
+    """Of whom, and when. Texts are patterns, in which `*` stands for any characters; times are seconds since 1970."""
+
+    caller: Word | None = None
+    organization: Word | None = None
+    team: Word | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class RecordQuery(_RecordQuery):
+    """Which records: the newest `limit` of those that fit all that is given."""
+
+    event: Word | None = None
+    tool: Text | None = None
+    server: Word | None = None
+    outcome: Word | None = None
+    rule: Text | None = None
+    limit: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_RECORDS)] = 50
+
+    @property
+    def question(self) -> records.Question:
+        """See `records.Question`."""
+        return records.Question(**self.model_dump(exclude={"limit"}))
+
+
+class SightQuery(_RecordQuery):
+    """Who was shown `name`, a full or a public one."""
+
+    name: Text
+
+    @property
+    def question(self) -> records.Question:
+        """See `records.Question`."""
+        return records.Question(**self.model_dump(exclude={"name"}))
 
 
 class MemberQuery(Body):

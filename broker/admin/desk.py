@@ -29,7 +29,6 @@ from broker.stores.ruling import read_level
 
 if TYPE_CHECKING:
     from broker.stores.directory import Change, DirectoryStore, Reading
-    from broker.stores.empty import EmptyReading, EmptyStore
 
 _NO_LEVEL: Final = Level("")
 
@@ -39,7 +38,7 @@ class Office:
     """What every action works with. `file`: what the configuration defines now; `servers`: the keys of its servers.
     `key_secret`: made when first needed; raises NoKeySecret."""
 
-    store: "DirectoryStore | EmptyStore"
+    store: "DirectoryStore"
     file: Callable[[], Directory]
     servers: Callable[[], Sequence[str]]
     clock: Clock
@@ -50,7 +49,7 @@ class Office:
 class Desk:
     """One action under way: what it may read, who acts, and what that one may do."""
 
-    def __init__(self, office: Office, reading: "Reading | EmptyReading", file: Directory, now: float) -> None:
+    def __init__(self, office: Office, reading: "Reading", file: Directory, now: float) -> None:
         self.office = office
         self.reading = reading
         self.file = file

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.admin import keys, members, organizations, oversight, sessions, teams, usage
+from broker.admin import keys, members, organizations, oversight, records, sessions, teams, usage
 from broker.admin.bodies import (
     Body,
     KeyChange,
@@ -15,8 +15,10 @@ from broker.admin.bodies import (
     NewPlace,
     PlaceQuery,
     Question,
+    RecordQuery,
     Rotation,
     RulesBody,
+    SightQuery,
     UsageQuery,
     ViewQuery,
 )
@@ -29,6 +31,7 @@ from broker.core.caller import Caller, Role
 from broker.core.policy import ANY
 from broker.core.request import LISTS
 from broker.relay.served import Served
+from broker.usage.searching import Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Asked:
     path: Mapping[str, str]
     body: Any
     query: Any
+    archive: Archive
 
 
 Do = Callable[[Asked], Awaitable[Any]]
@@ -99,6 +103,21 @@ class Explanation:
     reason: str
     argument: str
     steps: list[Rung]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordList:
+    """Records of the audit, each as its line has it."""
+
+    items: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SightList:
+    """Callers that were shown something. See `mcp-broker audit --who-saw`."""
+
+    name: str
+    seen: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +309,17 @@ async def _end_session(asked: Asked) -> SessionView:
     return await sessions.end(asked.office, asked.actor, asked.front, asked.path["session"])
 
 
+async def _find_records(asked: Asked) -> RecordList:
+    query: RecordQuery = asked.query
+    return RecordList(await records.found(asked.office, asked.actor, asked.archive, query.question, query.limit))
+
+
+async def _who_saw(asked: Asked) -> SightList:
+    query: SightQuery = asked.query
+    seen = await records.who_saw(asked.office, asked.actor, asked.archive, query.name, query.question)
+    return SightList(query.name, [one.to_json() for one in seen])
+
+
 def _place(asked: Asked) -> tuple[str, str]:
     return asked.path["organization"], asked.path.get("team", "")
 
@@ -336,5 +366,9 @@ ROUTES: Final = (
     Route("GET", "/usage", "Show who has used what", _list_usage, UsageView, query=UsageQuery, is_list=True),
     Route("GET", "/budgets", "Show budgets and what is left of them", _list_budgets, BudgetView, is_list=True),
     Route("GET", "/sessions", "List open sessions", _list_sessions, SessionView, is_list=True),
+    Route(
+        "GET", "/audit", "Find records of calls, discoveries and changes", _find_records, RecordList, query=RecordQuery
+    ),
+    Route("GET", "/audit/who-saw", "List who was shown something", _who_saw, SightList, query=SightQuery),
     Route("DELETE", "/sessions/{session}", "End a session", _end_session, SessionView),
 )

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import typer
 
@@ -70,7 +70,7 @@ def do(
 
     async def main() -> int:
         try:
-            async with _open(loaded, EmptyStore() if is_missing else await open_store(location)) as office:
+            async with _open(loaded, _no_store() if is_missing else await open_store(location)) as office:
                 result = await action(office)
         except Invalid as error:
             raise Stop(line(error, 2000), BAD_INPUT) from None
@@ -93,8 +93,13 @@ def key_secret_of(loaded: Loaded) -> Secret:
     return make_key_secret(state, SystemClock().random_bytes, has_keys=has_keys)
 
 
+def _no_store() -> "DirectoryStore":
+    """All that an action which only reads asks of one."""
+    return cast("DirectoryStore", EmptyStore())
+
+
 @asynccontextmanager
-async def _open(loaded: Loaded, store: "DirectoryStore | EmptyStore") -> AsyncGenerator[Office]:
+async def _open(loaded: Loaded, store: "DirectoryStore") -> AsyncGenerator[Office]:
     file = directory_of(loaded.config.organizations)
     audit = audit_of_administration(loaded.config, state_directory(loaded.config), SystemClock())
     try:

@@ -41,6 +41,7 @@ from broker.stores.errors import StoreError, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.watch import Watch
+from broker.usage.assembly import archive_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.meter import Counts
@@ -89,7 +90,7 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
             broker.budgets.prepare()
-            api = Api(premises, lambda: broker.generation)
+            api = Api(premises, lambda: broker.generation, archive_of(loaded.config, location.directory))
             await serve_http(
                 broker.engine,
                 door,

@@ -175,7 +175,8 @@ def narrowing_of(question: Question) -> Narrowing:
     """What the columns of the index can say of a question: all that fits it, and perhaps more."""
     found: list[tuple[tuple[str, ...], str | None]] = [
         (("event",), question.event),
-        (("principal", "key"), question.caller),
+        # No key has a colon in its name, and a principal with one is found by its index.
+        (("principal",) if ":" in (question.caller or "").replace("*", "") else ("principal", "key"), question.caller),
         (("organization",), question.organization),
         (("full_name", "public"), question.tool),
         (("server",), question.server),

@@ -93,6 +93,11 @@ class Writer:
             self._signals.pop(id(record), None)
         return True
 
+    @property
+    def lag(self) -> int:
+        """Records that are not written yet."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Write what waits, and end. Blocks, for `CLOSES_WITHIN` at most."""
         self._is_over = True
@@ -176,6 +181,7 @@ class NoWriter:
 
     is_on: bool = False
     lost: int = 0
+    lag: int = 0
     is_failing: bool = False
 
     def start(self) -> None:

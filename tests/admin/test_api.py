@@ -30,6 +30,7 @@ from broker.identity.identity import Identity
 from broker.identity.supplies import Supplies
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.usage.assembly import archive_of
 from tests.admin.conftest import SECRET, Notes
 from tests.downstream.conftest import Front, serving
 from tests.downstream.raw_http import LEGACY, Reply, message
@@ -131,7 +132,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Worl
         return identity_of(IdentitySettings(), supplies, is_private=True)
 
     def api(broker: Broker) -> Api:
-        return Api(Premises(furnish), lambda: broker.generation)
+        return Api(Premises(furnish), lambda: broker.generation, archive_of(broker.loaded.config, directory / "state"))
 
     fakes = {"one": Fake(tools=[tool("echo"), tool("wipe")], instructions="Be kind."), "two": Fake()}
     async with serving(directory, fakes, Guard(), identity, make_api=api, clock=clock) as front:

@@ -278,3 +278,15 @@ def test_moments_are_read_in_utc(text: str, expected: float) -> None:
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(Stop, match="is no date"):
         moments.moment(text, 0)
+
+
+def test_reading_makes_no_database_and_says_that_there_is_none(inside: Inside) -> None:
+    state = Path(inside.program.environment["XDG_STATE_HOME"])
+    for command in (("org", "list"), ("team", "list"), ("key", "list"), ("org", "show", "acme")):
+        done = inside.run(*command)
+        assert done.code == 0 and "there is no database yet" in done.err, done.err
+    assert "acme" in inside.run("org", "list").out
+    assert [one["id"] for one in json.loads(inside.run("key", "list", "--json").out)["keys"]] == ["robot"]
+    missing = inside.run("key", "show", "a" * 12)
+    assert missing.code == 1 and "there is no key" in missing.err
+    assert not list(state.rglob("broker.db*"))

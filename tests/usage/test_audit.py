@@ -75,6 +75,19 @@ async def test_failed_timed_out_and_unavailable_calls_have_exactly_one_outcome(t
     ]
 
 
+async def test_a_call_that_takes_too_long_has_exactly_one_outcome(tmp_path: Path) -> None:
+    async def wait(_: Any) -> Json:
+        await anyio.sleep_forever()
+        return {}
+
+    fake = Fake(tools=[tool("slow")], answers={"slow": wait})
+    async with audited(tmp_path, fake, servers={"one": {"timeout": 0.05}}) as place:
+        answer = await ask(place, *call("one__slow"))
+    (one,) = records(tmp_path)
+    assert (one["outcome"], one["code"], one["server"]) == ("timed-out", answer["error"]["code"], "one")
+    assert one["ms"] >= 50 and "result_bytes" not in one
+
+
 async def test_a_cancelled_call_has_exactly_one_outcome(tmp_path: Path) -> None:
     async def wait(_: Any) -> Json:
         await anyio.sleep_forever()
