@@ -397,3 +397,27 @@ def test_changes_are_seen_once_they_have_settled_and_only_if_the_content_differs
     other.write_text("o", encoding="utf-8")
     changes.note()
     assert [changes.look(), changes.look()] == [False, False], "it was read"
+
+
+async def test_limits_change_at_once_and_what_was_counted_and_what_runs_counts_on(tmp_path: Path) -> None:
+    def limited(rate: str, at_a_time: int, **more: Any) -> Json:
+        return {"one": {"limits": {"rate": rate, "concurrency": at_a_time, "queue": 0}, **more}}
+
+    def said(result: Json) -> str:
+        return result["content"][0]["text"]
+
+    gate = Gate()
+    fakes = {"one": Fake(answers={"slow": gate})}
+    async with place(tmp_path, fakes, servers=limited("9/hour", 1)) as found, anyio.create_task_group() as tasks:
+        tasks.start_soon(found.call, "one__slow")
+        await fakes["one"].until(lambda: bool(fakes["one"].asked))
+        assert "1 at a time" in said(await found.call("one__echo"))
+        # Also over a change that gives the server another link.
+        assert await found.reload(limited("3/hour", 2, url="http://127.0.0.1:1/other"))
+        await found.house.ready()
+        assert said(await found.call("one__echo")) == "{}"
+        assert said(await found.call("one__echo")) == "{}"
+        assert "3/hour" in said(await found.call("one__echo"))
+        assert await found.reload(limited("9/hour", 1, url="http://127.0.0.1:1/other"))
+        assert "1 at a time" in said(await found.call("one__echo")), "the slow one still runs"
+        gate.opened.set()

@@ -5,9 +5,10 @@ from typing import Final
 
 from broker.core.quota import Rate
 
-MAX_ENTRIES: Final = 1024
+MAX_ENTRIES: Final = 256
 """What a window remembers, at most: beyond that, calls that come close together are remembered as the last of them, so
-that a large limit costs no more memory. Such a call counts for a thousandth of the window longer, never shorter.
+that a large limit of many callers does not fill the memory. Such a call counts for a 256th of the window longer, never
+shorter.
 """
 
 

@@ -61,7 +61,7 @@ def test_a_large_limit_is_never_passed_and_costs_bounded_memory() -> None:
         while taken[start] <= now - seconds:
             start += 1
         assert index - start + 1 <= count
-    # What is remembered together counts for a thousandth of the window longer, no more.
+    # What is remembered together counts for a 256th of the window longer, no more.
     assert len(taken) >= count * 3 * 0.99
 
 
