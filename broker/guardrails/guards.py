@@ -39,6 +39,8 @@ Send = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 """Makes the call with these parameters."""
 
 INPUT_REQUIRED: Final = "input_required"
+QUESTION_MEMBERS: Final = frozenset({"resultType", "inputRequests", "requestState", "_meta"})
+"""What a result that asks consists of. One with more in it says something, and is judged like any result."""
 TASK_RESULTS: Final = frozenset({"tasks/get", "tasks/result"})
 """Requests about a task whose answer may hold what its tool has said."""
 _ACTIONS: Final[Mapping[type[Verdict], str]] = {Pass: "pass", Rewrite: "rewrite", Reject: "reject", Fault: "fault"}
@@ -270,7 +272,7 @@ class _GuardedCall:
         return await self.guards.judge(phase, self.subject, value, self.record)
 
     async def _result(self, result: dict[str, Any]) -> dict[str, Any]:
-        if result.get("resultType") == INPUT_REQUIRED:
+        if result.get("resultType") == INPUT_REQUIRED and set(result) <= QUESTION_MEMBERS:
             return result  # no result yet; its questions have been judged one by one
         if is_task(result):
             return await self._task(result)

@@ -337,6 +337,22 @@ async def test_I17_a_question_that_is_a_result_is_judged(tmp_path: Path, text: s
             assert message == ("your ***?" if text == MARK else "your secret?")
 
 
+@pytest.mark.parametrize("text", [MARK, BLOCK, CRASH])
+async def test_I17_a_question_is_no_way_for_a_result_around_its_guardrail(tmp_path: Path, text: str) -> None:
+    """A server says that it asks, and says beside it what it would have said in a result."""
+    smuggled = {
+        "resultType": "input_required",
+        "inputRequests": {},
+        "requestState": "s",
+        "content": [{"type": "text", "text": "a secret"}],
+    }
+    one = fake(version=MODERN, answers={"echo": answering(smuggled)})
+    async with guarded(tmp_path, one, watch=(text, {"phases": ["result"]})) as place:
+        result = await place.ask(*ASKS["tool"], version=MODERN, capabilities=OFFER)
+        said = result["content"][0]["text"]
+        assert said == ("a ***" if text == MARK else "blocked by guardrail watch")
+
+
 async def test_a_question_with_the_method_changed_is_blocked(tmp_path: Path) -> None:
     text = "def check(ctx):\n    return {'action': 'modify', 'question': {'method': 'roots/list', 'params': {}}}\n"
     one = fake(answers={"echo": asks_in_the_middle})
