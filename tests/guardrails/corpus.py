@@ -30,8 +30,6 @@ STRICTER = {"reject": {"reject"}, "runtime_error": {"reject", "denied"}, "bounde
 
 A source of the category `state` may also be answered: what matters is that nothing of it outlives the call.
 """
-
-
 FAST = {"generator_chain_deep"}
 """Sources that some versions of Python run to their end well within the bounds (3.13: no recursion in C): so be it."""
 
@@ -49,9 +47,8 @@ class Attack:
 
     @property
     def may_be(self) -> set[str]:
-        return STRICTER[self.expect] | (
-            {"answered"} if self.category == "state" and self.expect == "bounded" else set()
-        )
+        is_harmless = self.name in FAST or (self.category == "state" and self.expect == "bounded")
+        return STRICTER[self.expect] | ({"answered"} if is_harmless else set())
 
     def variants(self) -> Iterator[tuple[str, str]]:
         """As it is; and, where it has no `check`, with one that allows: after its statements, and around them."""
