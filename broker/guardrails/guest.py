@@ -24,6 +24,10 @@ _operator: Any = operator
 MAX_RANGE: Final = 1_000_000
 MAX_PATTERN: Final = 4096
 """Characters. RE2 takes time linear in the text, times the size of the pattern."""
+MAX_KEPT: Final = 64
+"""Compiled patterns that a process keeps; each holds memory that no call has any more."""
+MAX_WRITTEN: Final = 50_000
+"""Texts of guardrails among which patterns are looked for."""
 MAX_TEXT: Final = 4 * 1024 * 1024
 """Characters that one search reads."""
 MAX_PROGRAM: Final = 4 * 1024 * 1024
@@ -103,13 +107,39 @@ ATTRIBUTES: Final[Mapping[type, frozenset[str]]] = {
 KNOWN_ATTRIBUTES: Final = frozenset[str]().union(*ATTRIBUTES.values())
 
 
+_written: set[str] = set()
+_kept: dict[str, Any] = {}
+
+
+def know(code: CodeType) -> None:
+    """The texts that are written in a guardrail: patterns among them are compiled once. Those that a guardrail makes
+    (of what a caller sent, perhaps) are not kept: each may hold `MAX_PROGRAM` bytes, which the next call would miss.
+    """
+    constants: list[Any] = list(code.co_consts)
+    for constant in constants:
+        kind = constant.__class__
+        if kind is tuple:
+            constants.extend(constant)
+        elif kind is CodeType:
+            constants.extend(constant.co_consts)
+        elif kind is str and len(_written) < MAX_WRITTEN:
+            _written.add(constant)
+
+
 def _pattern(pattern: object) -> Any:
     if type(pattern) is not str or len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern is a text of at most {MAX_PATTERN} characters")
-    try:
-        return _re2.compile(pattern, _OPTIONS)
-    except _re2.error:
-        raise ValueError("RE2 does not understand this pattern") from None
+    found = _kept.get(pattern)
+    if found is None:
+        try:
+            found = _re2.compile(pattern, _OPTIONS)
+        except _re2.error:
+            raise ValueError("RE2 does not understand this pattern") from None
+        finally:
+            _re2.purge()  # it keeps more than a hundred of its own, whatever they hold
+        if pattern in _written and len(_kept) < MAX_KEPT:
+            _kept[pattern] = found
+    return found
 
 
 def _text(text: object) -> str:

@@ -73,6 +73,7 @@ class Worker:
             code = dialect.translate(source, guest.KNOWN_NAMES, guest.KNOWN_ATTRIBUTES)
         except dialect.NotAccepted as error:
             return {"flaws": [[flaw.line, flaw.message] for flaw in error.flaws]}
+        guest.know(code)
         self._codes[key] = code
         return {"ok": None}
 

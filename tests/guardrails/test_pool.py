@@ -123,6 +123,24 @@ async def test_memory_beyond_the_bound_denies_and_the_process_is_replaced(pool: 
     await until(lambda: len(pool.pids()) == pools.WARM and set(pool.pids()) != before)
 
 
+async def test_patterns_that_one_guardrail_has_made_take_no_memory_from_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one process: a hundred and fifty patterns out of what callers sent, and one that needs half of its memory."""
+    monkeypatch.setattr(pools, "WARM", 1)
+    monkeypatch.setattr(pools, "MAX_PROCESSES", 1)
+    searching = (
+        "def check(ctx):\n    for i in range(10):\n"
+        "        re2.search('(?:[a-z]{1,900}' + str(ctx['args']['n']) + 'x' + str(i) + ')', 'b' * 2000)\n"
+        "    return {'action': 'allow'}\n"
+    )
+    hungry = "def check(ctx):\n    x = ['y' * 1000 + str(i) for i in range(30000)]\n    return {'action': 'allow'}\n"
+    pool = Pool(SystemClock())
+    async with pool.running():
+        verdicts = [await run(pool, searching, {"args": {"n": number}}) for number in range(15)]
+        assert [*verdicts, await run(pool, hungry)] == [PASS] * 16
+
+
 async def test_what_is_judged_and_what_is_returned_is_bounded(pool: Pool) -> None:
     assert await run(pool, ALLOW, {"args": {"x": "a" * 2000}}, size=1000) == Fault(
         "there is more to judge than 1000 bytes"
