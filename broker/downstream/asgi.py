@@ -31,7 +31,7 @@ def _scope(http: Http) -> dict[str, Any]:
         "raw_path": http.path.encode("latin-1"),
         "query_string": http.query,
         "root_path": "",
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers.items],
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers.lines],
         "client": (http.peer, 0),
         "server": None,
     }

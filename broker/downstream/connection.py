@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # `data_received` is told too
         version = self._parser.get_http_version()
-        path, query = _split(self._url)
+        path, query = _COMMON.get(self._url) or _split(self._url)
         http = Http(
             self,
             self._parser.get_method().decode("ascii"),
@@ -368,6 +368,10 @@ class Connection(asyncio.Protocol):
 def _size(url: bytes, fields: list[tuple[bytes, bytes]]) -> int:
     """Bytes of a head."""
     return len(url) + sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+_COMMON: Final = {b"/mcp": ("/mcp", b"")}
+"""What nearly every request is for: known at a glance."""
 
 
 def _split(target: bytes) -> tuple[str, bytes]:

@@ -38,14 +38,14 @@ _ENCODED: Final = "=?"
 def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> Envelope:
     """The envelope of a modern message. Raises: BrokerError."""
     if not is_plain(headers, incoming):
-        duplicated = find_duplicated_routing_header(headers.items)
+        duplicated = find_duplicated_routing_header(headers.lines)
         if duplicated is not None:
             raise HeaderMismatch(f"the {duplicated} header appears more than once")
         if not incoming.is_request and not incoming.has_envelope:
             requested = headers.get(MCP_PROTOCOL_VERSION_HEADER) or ""
             return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
         body = {"method": incoming.method, "params": incoming.params}
-        verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
+        verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
         if isinstance(verdict, InboundLadderRejection):
             raise BrokerError(verdict.message, verdict.data, code=verdict.code)
     if incoming.method == "tools/call":
@@ -59,20 +59,19 @@ def is_plain(headers: Headers, incoming: Incoming) -> bool:
     """Whether nothing can be wrong with a message: no header came twice, its envelope is whole, its version is ours,
     and the headers repeat version, method and name letter by letter.
     """
-    given = headers.mapping
     meta = incoming.params.get("_meta")
     if headers.duplicated or not is_object(meta) or META_CLIENT_CAPABILITIES not in meta:
         return False
     version = meta.get(META_VERSION)
-    if version not in MODERN_VERSIONS or given.get(MCP_PROTOCOL_VERSION_HEADER) != version:
+    if version not in MODERN_VERSIONS or headers.get(MCP_PROTOCOL_VERSION_HEADER) != version:
         return False
-    if given.get(MCP_METHOD_HEADER) != incoming.method:
+    if headers.get(MCP_METHOD_HEADER) != incoming.method:
         return False
     key = NAME_BEARING_METHODS.get(incoming.method)
     if key is None:
         return True
     name = incoming.params.get(key)
-    return isinstance(name, str) and given.get(MCP_NAME_HEADER) == name and not name.startswith(_ENCODED)
+    return isinstance(name, str) and headers.get(MCP_NAME_HEADER) == name and not name.startswith(_ENCODED)
 
 
 def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> None:
@@ -90,7 +89,7 @@ def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, v
         return
     if not isinstance(decide(served.policy, caller, view, entry), Permit):
         return
-    given = {header: value for header, value in headers.items if header.startswith("mcp-param-")}
+    given = {header: value for header, value in headers.lines if header.startswith("mcp-param-")}
     repeated = next((header for header in given if header in headers.duplicated), None)
     if repeated is not None:
         raise HeaderMismatch(f"the {repeated} header appears more than once")

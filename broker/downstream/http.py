@@ -7,7 +7,7 @@ taken from `Host` (I-02, I-24).
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import Final, Protocol
 
@@ -56,8 +56,8 @@ from broker.usage.gauges import Gauge
 log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "/mcp"
-_ENDPOINT: Final = re.compile(rf"{ENDPOINT}(?:/[a-z][a-z0-9-]{{0,31}})?")
-"""It, or a view: what any other word could never name is no endpoint (I-16)."""
+_VIEW: Final = re.compile(rf"{ENDPOINT}/[a-z][a-z0-9-]{{0,31}}")
+"""A view of it: what any other word could never name is no endpoint (I-16)."""
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
@@ -123,13 +123,14 @@ class HttpFront:
 
     async def serve(self, http: Http) -> None:
         """One request."""
-        with suppress(Disconnected):
-            try:
-                await self._route(http.path, http)
-            except HttpError as refusal:
-                await http.refuse(refusal)
-            except BodyRefused as refusal:
-                await http.refuse(HttpError(refusal.status, ParseError(str(refusal))))
+        try:
+            await self._route(http.path, http)
+        except HttpError as refusal:
+            await http.refuse(refusal)
+        except BodyRefused as refusal:
+            await http.refuse(HttpError(refusal.status, ParseError(str(refusal))))
+        except Disconnected:
+            pass  # there is nobody to answer
 
     async def _route(self, path: str, http: Http) -> None:
         if path in ("/healthz", "/readyz"):
@@ -139,7 +140,7 @@ class HttpFront:
         if self._api is not None and path.startswith(_API):
             return await self._api.serve(http, await self._door.admit(http, ENDPOINT), self)
         is_sse = path in ("/sse", "/messages")
-        if not is_sse and not _ENDPOINT.fullmatch(path):
+        if path != ENDPOINT and not is_sse and not _VIEW.fullmatch(path):
             return await self._door.describe(http, path)
         admission = await self._door.admit(http, path)
         if self._vitals.memory.is_high and http.method != "DELETE":
@@ -234,7 +235,6 @@ class HttpFront:
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
     async def _post_legacy(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
-        _check_version(http)
         if incoming.method == "initialize" and incoming.is_request:
             return await self._open_session(http, admission, view, incoming)
         session = self._session(http, admission, view)
@@ -271,6 +271,7 @@ class HttpFront:
         return None
 
     async def _open_session(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
+        _check_version(http)
         assert incoming.id is not None
         capabilities = incoming.params.get("capabilities")
         session = LegacySession(

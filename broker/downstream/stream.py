@@ -152,7 +152,6 @@ class Response:
         silence = asyncio.get_running_loop().call_later(PATIENCE, self._attended)
         try:
             answer = await work(self._emit)
-            silence.cancel()
             if self._attendant is None and answer is not None:
                 return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             # No answer at all is a stream that ends without one.

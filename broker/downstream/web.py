@@ -66,34 +66,26 @@ class HttpError(Exception):
         return cls(405, headers=((b"allow", allow.encode()),))
 
 
-class Headers:
-    """Request headers by lower-case name. A name that comes twice where one value counts is `duplicated`.
+class Headers(dict[str, str]):
+    """Request headers by lower-case name, the first of several. A name that comes twice where one value counts is
+    `duplicated`; `lines` are all of them, as they came.
 
     White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
     """
 
-    __slots__ = ("_first", "duplicated", "items")
+    __slots__ = ("duplicated", "lines")
 
     def __init__(self, raw: RawHeaders) -> None:
-        self.items = [
+        self.lines = [
             (_NAMES.get(name) or name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1"))
             for name, value in raw
         ]
-        self._first = dict(self.items)
+        super().__init__(self.lines)
         self.duplicated: frozenset[str] = frozenset()
-        if len(self._first) < len(self.items):
-            self._first = dict(reversed(self.items))
-            counts = Counter(name for name, _ in self.items)
+        if len(self) < len(self.lines):
+            self.update(reversed(self.lines))
+            counts = Counter(name for name, _ in self.lines)
             self.duplicated = frozenset(name for name, count in counts.items() if count > 1)
-
-    def get(self, name: str) -> str | None:
-        """The first value."""
-        return self._first.get(name)
-
-    @property
-    def mapping(self) -> dict[str, str]:
-        """First values."""
-        return self._first
 
 
 class Wire(Protocol):

@@ -15,7 +15,7 @@ class Fields(Protocol):
         """Names that came more than once."""
         ...
 
-    def get(self, name: str) -> str | None:
+    def get(self, name: str, /) -> str | None:
         """The first value."""
         ...
 

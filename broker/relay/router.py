@@ -364,9 +364,10 @@ class Router:
 
     def has_view(self, view: str, caller: Caller) -> bool:
         """Whether there is such a view for this caller: one that shows it nothing is one that does not exist."""
+        if not view:
+            return True
         now = self.served
-        is_shown = now.policy.has_view(view) and (bool(now.shown(view, caller)) or not now.policy.has_levels(caller))
-        return not view or is_shown
+        return now.policy.has_view(view) and (bool(now.shown(view, caller)) or not now.policy.has_levels(caller))
 
     def _missing(self, shown: Iterable[str], kind: Kind | None = None) -> dict[str, Any]:
         """What is not ready, or could not give its list of `kind`, and why; without secrets: `trouble` has none."""

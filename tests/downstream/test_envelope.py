@@ -47,9 +47,9 @@ def messages(draw: st.DrawFn) -> tuple[Headers, Incoming]:
 def test_what_is_plain_passes_every_rung(message: tuple[Headers, Incoming]) -> None:
     headers, incoming = message
     if is_plain(headers, incoming):
-        assert find_duplicated_routing_header(headers.items) is None
+        assert find_duplicated_routing_header(headers.lines) is None
         body = {"method": incoming.method, "params": incoming.params}
-        verdict = classify_inbound_request(body, headers=headers.mapping, supported_modern_versions=MODERN_VERSIONS)
+        verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
         assert isinstance(verdict, InboundModernRoute)
 
 

@@ -157,7 +157,7 @@ def test_headers_keep_the_first_value_and_say_what_came_twice() -> None:
     raw: list[tuple[Any, Any]] = [(b"a", b"1"), (b"b", b" 2\t"), (b"a", b"3")]
     headers = Headers(raw)
     assert headers.get("a") == "1" and headers.get("b") == "2" and headers.get("c") is None
-    assert headers.duplicated == {"a"} and len(headers.items) == 3
+    assert headers.duplicated == {"a"} and len(headers.lines) == 3
 
 
 async def test_a_request_that_is_cancelled_while_its_answer_is_sent_harms_no_other() -> None:
