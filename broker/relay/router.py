@@ -308,6 +308,7 @@ class Router:
     ) -> None:
         """Let `watches` hear of changes of a resource that the caller may read. Raises: BrokerError."""
         permit = await self._permit(Kind.RESOURCE, uri, who, caller, trail=trail)
+        self._quotas.count(permit)
         if trail.must_wait:
             await trail.recorded()
         await watches.add(self.served.pool.watching(permit.entry.server, asker), permit.entry.own)

@@ -157,3 +157,8 @@ class Quotas:
             hold.release()
             raise
         return hold
+
+    def count(self, permit: Permit) -> None:
+        """Of what goes to a server, and holds no place and costs nothing: a subscription. Raises: LimitReached."""
+        if not self.counters.is_empty:
+            self.counters.take(self.counters.applying(permit.caller, permit.entry.server))

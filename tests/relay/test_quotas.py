@@ -9,10 +9,13 @@ import anyio.lowlevel
 import pytest
 
 from broker.config import OrganizationSettings, directory_of
-from broker.core.caller import Caller
+from broker.core.caller import LOCAL, Caller
 from broker.core.era import TASKS, Version
 from broker.core.policy import Permit
+from broker.core.request import Request
 from broker.errors import BrokerError, LimitReached
+from broker.relay.notify import Watches
+from broker.upstream.isolated import Asker
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
 from tests.relay.test_parking import ADA, ALL, form
 
@@ -307,3 +310,20 @@ async def test_limits_of_places_are_in_force_with_the_next_call_and_keep_their_c
         assert await text(ann) == "{}" and "3/minute" in await text(ann)
         ann = adopt({"servers": {"one": {"rate": "1/hour"}}})
         assert await text(ann) == "{}" and "org acme/servers/one has reached its limit of 1/hour" in await text(ann)
+
+
+async def test_a_subscription_counts_and_its_end_does_not(tmp_path: Path) -> None:
+    fake = resourceful(
+        capabilities={"resources": {"subscribe": True, "listChanged": True}},
+        answers={"resources/subscribe": answering({}), "resources/unsubscribe": answering({})},
+    )
+    async with house(tmp_path, {"one": fake}, servers={"one": {"limits": {"rate": "2/minute"}}}) as place:
+        router, watches, asker = place.broker.engine.router, Watches(), Asker(LOCAL.principal, "")
+        request = Request("resources/subscribe", READ, LEGACY)
+        for _ in range(2):
+            await router.watch(READ["uri"], request, LOCAL, asker, watches)
+            await router.unwatch(READ["uri"], request, LOCAL, watches)
+        fake.asked.clear()
+        with pytest.raises(LimitReached):
+            await router.watch(READ["uri"], request, LOCAL, asker, watches)
+        assert fake.asked == [] and not len(watches)
