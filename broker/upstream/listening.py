@@ -69,13 +69,26 @@ class Stream:
     clock: Clock
     wanted: Mapping[str, Any]
     before: "Stream | None"
-    """Whose place it takes."""
+    """Whose place it takes, once it is acknowledged; until then that one goes on."""
     on_settled: Callable[["Stream"], None]
     """Told each time that the upstream has acknowledged it, or that an attempt has ended."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     settled: anyio.Event = field(default_factory=anyio.Event)
     agreed: frozenset[Topic] = frozenset()
     """What the upstream has agreed to tell."""
+    is_live: bool = False
+    """Whether it is acknowledged, and has not ended."""
+
+    def brings(self, topic: Topic) -> bool:
+        """Whether the upstream has agreed to tell of a topic: on this stream, or on that which still stands for it."""
+        return topic in self.agreed or (self.before is not None and self.before.brings(topic))
+
+    def end(self) -> None:
+        """Nothing of it is wanted any more."""
+        self.scope.cancel()
+        if self.before is not None:
+            self.before.end()
+            self.before = None
 
     async def run(self) -> None:
         """Listen, until cancelled."""
@@ -92,19 +105,20 @@ class Stream:
                     )
                 except BrokerError as error:
                     log.debug("%s: no announcements: %s", self.link.upstream, error.message)
+                self.is_live = False
                 self.settle()
                 await self.clock.sleep(LISTEN_RETRY)
 
     def settle(self) -> None:
-        """It brings what it will bring, for now: the stream before it is of no use any more."""
-        if self.before is not None:
-            self.before.scope.cancel()
-            self.before = None
+        """It brings what it will bring, for now."""
         self.settled.set()
         self.on_settled(self)
 
     def _on_notice(self, method: str, params: dict[str, Any]) -> None:
         if method != ACKNOWLEDGED:
             return self.link.on_event(method, params)
-        self.agreed = topics_of(params.get("notifications"))
+        self.agreed, self.is_live = topics_of(params.get("notifications")), True
+        if self.before is not None:
+            self.before.end()
+            self.before = None
         self.settle()

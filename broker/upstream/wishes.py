@@ -199,7 +199,7 @@ class Wishes:
 
         def settled(stream: Stream | None) -> None:
             asked = topics_of(stream.wanted) if stream is not None else ()
-            self._learn({topic: stream is not None and topic in stream.agreed for topic in asked})
+            self._learn({topic: stream is not None and stream.brings(topic) for topic in asked})
             on_settled()
 
         try:
@@ -223,13 +223,17 @@ class Wishes:
             wanted = {**lists, **filter_of(self._watched)}
             if not wanted:
                 if current is not None:
-                    current.scope.cancel()
+                    current.end()
                 current = None
                 on_settled(None)
             elif current is None or wanted != current.wanted:
                 # What is asked for no more may be asked for again before the new stream is there: that waits for it.
                 self._learn({topic: told for topic, told in self._told.items() if topic in topics_of(wanted)})
-                current = Stream(link, self._clock, wanted, current, on_settled)
+                before = current
+                if before is not None and not before.is_live:
+                    before.scope.cancel()
+                    before = before.before
+                current = Stream(link, self._clock, wanted, before, on_settled)
                 streams.start_soon(current.run)
                 with anyio.move_on_after(self.timeout):
                     await current.settled.wait()

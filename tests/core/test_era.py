@@ -14,6 +14,7 @@ from broker.core.era import (
     LATEST_LEGACY,
     LATEST_MODERN,
     LEGACY_VERSIONS,
+    META_SUBSCRIPTION,
     MODERN_VERSIONS,
     PER_HOP,
     Version,
@@ -22,6 +23,7 @@ from broker.core.era import (
     is_modern,
     negotiate,
     passing_meta,
+    passing_params,
     result_for_caller,
     tool_for_caller,
 )
@@ -294,3 +296,16 @@ def test_a_tool_that_is_a_task_only_is_shown_to_who_can_make_one(caller: Version
     shown = era.tool_for_caller(tool, upstream=LEGACY, caller=caller)
     assert (shown is None) == (support == "required" and caller != LATEST_LEGACY)
     assert era.tool_for_caller(tool, upstream=MODERN, caller=caller) is not None
+
+
+@pytest.mark.parametrize(
+    ("params", "passing"),
+    [
+        ({"uri": "a:b", "_meta": {META_SUBSCRIPTION: 1, "k": 2}}, {"uri": "a:b", "_meta": {"k": 2}}),
+        ({"uri": "a:b", "_meta": {META_SUBSCRIPTION: 1}}, {"uri": "a:b"}),
+        ({"x": None}, {"x": None}),
+        ({"_meta": "none"}, {}),
+    ],
+)
+def test_a_notification_passes_without_what_concerns_one_hop(params: dict[str, Any], passing: dict[str, Any]) -> None:
+    assert passing_params(params) == passing

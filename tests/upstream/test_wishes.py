@@ -32,6 +32,9 @@ class Watched(ScriptedLink):
         self.answers = anyio.Event()
         """Set: a legacy upstream answers at once."""
         self.answers.set()
+        self.is_busy = False
+        """Whether a modern one refuses further streams."""
+        self.refusals = 0
 
     @property
     def filters(self) -> list[dict[str, Any]]:
@@ -42,6 +45,9 @@ class Watched(ScriptedLink):
             answer = await super()._exchange(request_id, method, params, waiting)
             await self.answers.wait()
             return answer
+        if self.is_busy:
+            self.refusals += 1
+            raise UpstreamUnavailable(self.upstream, "busy")
         stream = (params["notifications"], waiting)
         self.streams.append(stream)
         try:
@@ -130,6 +136,31 @@ async def test_a_stream_ends_only_once_the_next_one_is_acknowledged() -> None:
         assert first.is_there and not second.is_there
         link.agree(A, B)
         await settle(lambda: second.is_there and link.filters == [{"resourceSubscriptions": ["x:a", "x:b"]}])
+
+
+async def test_a_stream_goes_on_while_none_can_be_had_in_its_place_and_no_longer() -> None:
+    async with modern() as (wishes, link, tasks):
+        outcomes = [Outcome() for _ in range(4)]
+        tasks.start_soon(outcomes[0].of, wishes, link, A)
+        await settle(lambda: link.filters)
+        link.agree(A)
+        link.is_busy = True
+        tasks.start_soon(outcomes[1].of, wishes, link, B)
+        await settle(lambda: outcomes[1].is_there)
+        assert isinstance(outcomes[1].error, NotWatched)
+        tasks.start_soon(outcomes[2].of, wishes, link, A)
+        await settle(lambda: outcomes[2].is_there)
+        assert outcomes[2].error is None and link.filters == [{"resourceSubscriptions": ["x:a"]}]
+        await settle(lambda: link.refusals == 2)  # the second is for what is left
+        link.is_busy = False
+        tasks.start_soon(outcomes[3].of, wishes, link, B)
+        await settle(lambda: len(link.filters) == 2)
+        link.agree(A, B)
+        await settle(lambda: link.filters == [{"resourceSubscriptions": ["x:a", "x:b"]}])
+        assert outcomes[3].error is None
+        for topic in (A, A, B):
+            wishes.unwatch(topic)
+        await settle(lambda: not link.filters)
 
 
 async def test_what_is_given_up_and_wanted_again_at_once_waits_for_a_stream_that_has_it() -> None:
