@@ -1,14 +1,16 @@
 """`/api/v1` over a real listener and a real store: every route as every role, and what no request may do."""
 
+import asyncio
 import json
-import subprocess
-from collections.abc import AsyncGenerator
+import os
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any
 
-import anyio
+import anyio.to_thread
 import pytest
 
 from broker.admin import keys, members, organizations, teams
@@ -30,12 +32,14 @@ from broker.identity.identity import Identity
 from broker.identity.supplies import Supplies
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.upstream import process
 from broker.usage.assembly import archive_of
 from tests.admin.conftest import SECRET, Notes
 from tests.downstream.conftest import Front, serving
 from tests.downstream.raw_http import LEGACY, Reply, message
 from tests.identity.issuer import NOW
 from tests.relay.fake import Fake, tool
+from tests.spawning import watching_processes
 
 ALL = Rules(allow=[{"servers": ["*"]}])
 NOT_FOUND = b'{"error":{"code":"not_found","message":"there is no such thing that you may see"}}'
@@ -241,21 +245,45 @@ async def test_I21_without_a_good_credential_every_route_is_401_in_the_same_byte
 SPAWN = {"command": "touch", "args": ["/tmp/x"], "env": {"A": "b"}, "transport": "stdio", "url": "http://127.0.0.1:9/"}
 
 
-async def test_I01_no_field_of_any_route_becomes_a_process_or_a_url(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_I01_no_field_of_any_route_becomes_a_process_or_a_url(world: World) -> None:
     await world.ensure()
-    spawned: list[Any] = []
-    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *given, **more: spawned.append(given))
-    monkeypatch.setattr(anyio, "open_process", lambda *given, **more: spawned.append(given))
     before = await world.revision()
-    for route in ROUTES:
-        path = route.path.replace("{organization}", "acme").replace("{team}", "data").replace("{key}", "z" * 12)
-        for who in ORDER:
-            given = {"name": "new", "organization": "acme", **SPAWN}
-            reply = await world.ask(who, route.method, path.replace("{server}", "one"), given)
-            assert 400 <= reply.status < 500, (route, who, reply.body)
+    with watching_processes() as spawned:
+        for route in ROUTES:
+            path = route.path.replace("{organization}", "acme").replace("{team}", "data").replace("{key}", "z" * 12)
+            for who in ORDER:
+                given = {"name": "new", "organization": "acme", **SPAWN}
+                reply = await world.ask(who, route.method, path.replace("{server}", "one"), given)
+                assert 400 <= reply.status < 500, (route, who, reply.body)
     assert spawned == [] and await world.revision() == before
+
+
+async def by_the_broker() -> None:
+    started = await process.Process.start([sys.executable, "-c", ""], {}, None)
+    await started.stop()
+
+
+async def by_asyncio() -> None:
+    await (await asyncio.create_subprocess_exec(sys.executable, "-c", "")).wait()
+
+
+def spawn() -> None:
+    os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}), 0)
+
+
+async def by_posix_spawn() -> None:
+    await anyio.to_thread.run_sync(spawn)
+
+
+async def by_a_shell() -> None:
+    await anyio.to_thread.run_sync(os.system, "true")
+
+
+@pytest.mark.parametrize("start", [by_the_broker, by_asyncio, by_posix_spawn, by_a_shell])
+async def test_I01_the_spy_sees_whoever_starts_a_process(start: Callable[[], Awaitable[None]]) -> None:
+    with watching_processes() as spawned:
+        await start()
+    assert spawned
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "guardrail test": [["nosy.py", "--input", "ctx.json"], ["nosy.py", "--input", "nothing.json"]],
     "pin list": [[], ["leaky"], ["--changed"], ["nothing"]],
     "pin accept": [["leaky"], ["leaky", "say"], ["leaky", "nothing"], ["nothing"]],
+    "usage": [[], ["--by", "tool"], ["--since", "?"]],
     "audit": [[], ["--tool", "leaky__*"], ["--who-saw", "leaky__say"], ["--since", "?"]],
 }
 """Every command, with arguments that work and some that do not, in an order in which each has something to act on."""
