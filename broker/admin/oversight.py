@@ -19,7 +19,12 @@ _UNKNOWN = Step("unknown", False, "no such entry")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamView:
-    """A server. `is_known`: whether its lists are, from now or from before; `reason`: why it is not ready."""
+    """A server.
+
+    `is_known`: whether its lists are, from now or from before; `reason`: why it is not ready; `since`, `last_error_at`:
+    when it came into its state, and failed, in seconds since 1970; `opened`: connections since the broker has it;
+    `calls`: those that need it now; `stderr`: what its process has logged last, for an `admin` alone.
+    """
 
     server: str
     state: str
@@ -27,6 +32,12 @@ class UpstreamView:
     isolation: str
     is_known: bool
     reason: str
+    since: float
+    opened: int
+    calls: int
+    last_error: str
+    last_error_at: float | None
+    stderr: tuple[str, ...]
 
 
 async def view(office: Office, actor: Caller, now: Served, who: str, name: str) -> tuple[Caller, Seen]:
@@ -51,8 +62,9 @@ async def explain(
 async def upstreams(office: Office, actor: Caller, now: Served) -> list[UpstreamView]:
     """All, for an `admin`; for anybody else those of which it sees something. Raises: AdminError, StoreError."""
     async with looking(office, actor, "upstream.list", "upstream:*") as desk:
-        shown = tuple(now.pool.upstreams) if desk.authority.has(Role.ADMIN) else now.shown("", actor)
-        return [_upstream(now, key) for key in shown]
+        is_admin = desk.authority.has(Role.ADMIN)
+        shown = tuple(now.pool.upstreams) if is_admin else now.shown("", actor)
+        return [_upstream(now, key, is_admin=is_admin) for key in shown]
 
 
 async def upstream(office: Office, actor: Caller, now: Served, key: str) -> UpstreamView:
@@ -90,7 +102,7 @@ def _as_unknown(found: Explained) -> Explained:
     return replace(found, kind=None, rule=_UNKNOWN.rule, reason=_UNKNOWN.reason, steps=(_UNKNOWN,))
 
 
-def _upstream(now: Served, key: str) -> UpstreamView:
+def _upstream(now: Served, key: str, *, is_admin: bool) -> UpstreamView:
     one = now.pool.upstreams[key]
     listing = one.listing
     return UpstreamView(
@@ -100,4 +112,10 @@ def _upstream(now: Served, key: str) -> UpstreamView:
         one.server.isolation,
         listing is not None,
         "" if one.is_ready else one.trouble or "it is connecting",
+        one.history.since,
+        one.history.opened,
+        one.in_use.count,
+        one.history.last_error,
+        one.history.last_error_at,
+        (one.last_words() or one.history.last_words) if is_admin else (),
     )

@@ -278,6 +278,20 @@ def usage(
     raise typer.Exit(using.usage(config, by.value, since, until, as_json=json, level=log_level))
 
 
+@app.command(epilog=EPILOG)
+def status(
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="Where the broker listens.")
+    ] = "http://127.0.0.1:8787",
+    json: AsJson = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Show how the servers of a running broker are. MCP_BROKER_KEY has the key of an admin, if one is needed."""
+    from broker.cli import condition
+
+    raise typer.Exit(condition.show(url, log_level, as_json=json))
+
+
 guardrails = typer.Typer(help="Operator-written checks: is a text one, and what does it say?", no_args_is_help=True)
 app.add_typer(guardrails, name="guardrail")
 

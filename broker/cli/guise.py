@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 from broker.admin.insight import NOT_SEEN, caller_at
+from broker.cli.condition import KEY as VARIABLE
 from broker.cli.exits import BAD_INPUT, FAILED, Stop
 from broker.cli.local import Local
 from broker.cli.screen import line
@@ -17,7 +18,6 @@ from broker.stores.errors import StoreError
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 
-VARIABLE: Final = "MCP_BROKER_KEY"
 _MAX_TEXT: Final = 4096
 """Characters read of stdin: no key is as long."""
 

@@ -7,6 +7,8 @@
                  └─ Failed ─► WAITING ◄── Lost ────┘        any state ── Stopped ─► STOPPED
                               WAITING, READY ── Rested ─► IDLE
 
+It is the breaker too: while it is WAITING nobody's call reaches the upstream, and CONNECTING is the one probe that may.
+
 `step` answers an event with the next state and what to do; whoever runs it (`upstream/supervise.py`) does the I/O.
 """
 

@@ -58,6 +58,11 @@ NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 """Spec: 2025-11-25 basic/utilities/cancellation: "The initialize request MUST NOT be cancelled by clients"."""
 
 
+def no_words() -> tuple[str, ...]:
+    """Of an upstream that is no process of ours."""
+    return ()
+
+
 def ignore_notice(method: str, params: dict[str, Any]) -> None:
     """For requests that nobody watches."""
 
@@ -209,6 +214,8 @@ class Link(ABC):
         """Told of notifications that belong to no request."""
         self.home: Home = NO_HOME
         """Where what no call owns goes, if all calls on this link are of one owner."""
+        self.last_words: Callable[[], tuple[str, ...]] = no_words
+        """What its process has logged last, a line each, as it may be shown."""
         self.lost: str | None = None
         """Why the connection is gone, or None while it lives."""
         self.listening = anyio.Event()

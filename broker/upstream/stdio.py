@@ -26,6 +26,8 @@ MAX_UNSENT: Final = 1024 * 1024
 """Bytes that may wait for a child to read before `post` drops and `send` waits."""
 STDERR_KEPT: Final = 64 * 1024
 """Bytes of stderr kept for whoever asks why (F-08)."""
+MAX_WORDS: Final = 10
+"""Lines of it that are shown."""
 
 LAST_WORDS: Final = 1.0
 """Seconds after a child's end in which its last messages are still read, if its stdout stays open."""
@@ -94,6 +96,11 @@ class StdioDuplex:
         """The last line that the child logged, escaped and cut."""
         lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
         return foreign(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
+
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines that the child logged, each escaped and cut."""
+        lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
+        return tuple(foreign(line.decode("utf-8", "replace").strip()) for line in lines[-MAX_WORDS:])
 
     async def _why_ended(self, seen: str) -> str:
         code: int | None = None

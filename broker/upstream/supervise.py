@@ -27,6 +27,7 @@ from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.demand import RESTS, Demand, until_idle
 from broker.upstream.discover import discover, fetch_list, with_list
+from broker.upstream.history import History
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
 from broker.upstream.supplies import Supplies
@@ -100,6 +101,7 @@ class Upstream:
         self.in_use = InUse()
         """The calls that need it, from the decision to the answer; parked ones too."""
         self.demand = Demand(server)
+        self.history = History(supplies.clock.wall())
         self._is_retired = False
         self._farewell = GONE
         self._supplies = supplies
@@ -122,6 +124,10 @@ class Upstream:
     def is_down(self) -> bool:
         """Whether it is not there, though it should be: one that nobody needs now is not down."""
         return not self.is_ready and not self.demand.is_asleep
+
+    def last_words(self) -> tuple[str, ...]:
+        """What its process has logged last, a line each."""
+        return () if self._link is None else self._link.last_words()
 
     @property
     def is_needed(self) -> bool:
@@ -263,12 +269,14 @@ class Upstream:
     def _step(self, event: Event) -> None:
         clock = self._supplies.clock
         self.state = step(self.state, event, clock.now(), clock.chance())
+        self.history.note(event, clock.wall())
 
-    def _ended(self, why: str) -> None:
+    def _ended(self, why: str, words: tuple[str, ...] = ()) -> None:
         """The connection is lost, or came to nothing: said at once, however long clearing it away may take."""
         was_ready = self.state.phase is Phase.READY
         was_there = was_ready or self.demand.is_asleep
         self.demand.is_asleep = False
+        self.history.ended(why, words, self._supplies.clock.wall())
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
             self._link, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
@@ -313,7 +321,7 @@ class Upstream:
         try:
             await shake_hands(link, self.server, self._supplies.declare)
         except BrokerError as error:
-            return self._failed(link.lost or reason(error))
+            return self._failed(link.lost or reason(error), link.last_words())
         link.home = self._supplies.home_of(self.key)  # a reload may have come meanwhile
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
@@ -331,7 +339,7 @@ class Upstream:
         why = await link.gone()
         if self.state.phase is Phase.IDLE:
             return
-        self._ended(why)
+        self._ended(why, link.last_words())
         log.warning("%s: connection lost: %s", self.key, self.trouble)
 
     async def _discover(self, link: Link, started: float) -> None:
@@ -428,10 +436,10 @@ class Upstream:
             self._fresh[kind].announced = True
             self._fresh[kind].wanted.set()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, words: tuple[str, ...] = ()) -> None:
         if self.trouble != scrubbed(why):
             log.warning("%s: not available: %s", self.key, why)
-        self._ended(why)
+        self._ended(why, words)
 
 
 def differs(before: Listing, after: Listing, kind: Kind) -> bool:

@@ -26,7 +26,10 @@ async def open_link(name: str, server: Server, connect_timeout: float) -> Link:
         return await _open_url(name, server, connect_timeout)
     argv = [reveal(server.command), *map(reveal, server.args)]
     env = {key: reveal(value) for key, value in server.env.items()}
-    return PipeLink(name, await StdioDuplex.open(name, argv, env, _directory(server)))
+    duplex = await StdioDuplex.open(name, argv, env, _directory(server))
+    link = PipeLink(name, duplex)
+    link.last_words = duplex.last_words
+    return link
 
 
 def _directory(server: StdioServer) -> str | None:
