@@ -5,7 +5,7 @@ import pytest
 from broker.core.caller import LOCAL, Caller
 from broker.core.directory import Directory, Key, Organization, Team
 from broker.core.grants import key_level, organization_level, team_level
-from broker.core.limits import LimitRules
+from broker.core.limits import LimitRules, all_budgets, budgets_of
 from broker.core.period import Period
 from broker.core.quota import (
     MAX_COUNT,
@@ -175,3 +175,28 @@ def test_a_level_is_as_tight_as_another_if_it_allows_no_more_anywhere(
     one: LevelLimits, limit: LevelLimits, is_tight: bool
 ) -> None:
     assert is_as_tight(one, limit) is is_tight
+
+
+def test_a_call_is_paid_from_every_budget_of_its_place_and_from_no_other() -> None:
+    spends = LevelLimits(budget={Period.DAY: 5, Period.MONTH: 50})
+    directory = rules(spends, spends, LevelLimits(budget={Period.HOUR: 1})).directory
+    found = budgets_of(directory, CI)
+    assert [one.rule for one in found] == [
+        "org:acme/budget/day",
+        "org:acme/budget/month",
+        "team:acme/data/budget/day",
+        "team:acme/data/budget/month",
+        "key:acme/data/ci/budget/hour",
+    ]
+    assert budgets_of(directory, Caller("x", "acme", "data", "other")) == found[:4]
+    assert budgets_of(directory, LOCAL) == budgets_of(directory, Caller("x", "gone")) == ()
+
+
+def test_every_budget_is_found_with_the_place_that_it_belongs_to() -> None:
+    daily = LevelLimits(budget={Period.DAY: 5})
+    found = all_budgets(rules(daily, daily, daily).directory)
+    assert [(organization, team, one.where) for organization, team, one in found] == [
+        ("acme", "", "org:acme"),
+        ("acme", "data", "team:acme/data"),
+        ("acme", "data", "key:acme/data/ci"),
+    ]

@@ -58,7 +58,9 @@ async def make_calls(servers: list[Served], calls: int, era: str) -> tuple[int, 
     done: list[Json] = []
 
     async def run(served: Served) -> None:
-        caller = await Paid(served.url, era).greet()
+        caller = Paid(served.url, era)
+        if not caller.is_modern:
+            await caller.greet()
         done.append(await caller.call("one__echo", {"text": "x"}))
 
     async with anyio.create_task_group() as tasks:
@@ -83,11 +85,18 @@ async def test_of_64_calls_at_two_brokers_one_gets_the_last_unit(
 async def test_a_broker_that_is_killed_in_a_call_has_spent_what_it_had_and_loses_nothing_else(
     tmp_path: Path, peers: Peers, brokers: Brokers
 ) -> None:
+    """F-72, SP-13 too: nor has a call cost anything whose caller has vanished."""
     state, log = tmp_path / "state", tmp_path / "log"
     config = configure(brokers, peers, 4, state, log)
     (first,) = await serve(brokers, config)
     assert await make_calls([first], 2, "legacy") == (2, set())
     caller = await Paid(first.url, "modern").greet()
+    for number in range(3):  # more than is left, if one of them were paid, or still held what it may cost
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(caller.call, "one__slow", {"seconds": 300, "label": f"vanishes-{number}"})
+            await until(lambda number=number: f"started vanishes-{number}" in lines(log), "the call is with the server")
+            tasks.cancel_scope.cancel()
+        await until(lambda number=number: f"cancelled vanishes-{number}" in lines(log), "it was cancelled")
 
     async def hang() -> None:
         with pytest.raises((OSError, EOFError, ConnectionError)):
@@ -95,9 +104,12 @@ async def test_a_broker_that_is_killed_in_a_call_has_spent_what_it_had_and_loses
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hang)
-        await until(lambda: "started" in "".join(lines(log)), "the call is with the server")
+        await until(lambda: "started slow" in lines(log), "the call is with the server")
         os.kill(first.process.pid, signal.SIGKILL)
     await to_thread.run_sync(first.process.wait)
     (second,) = await serve(brokers, config)
     got, refused = await make_calls([second], 4, "modern")
     assert (got, len(refused)) == (2, 1), second.stderr[-2000:]
+    brokers.close()
+    kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert b"usage_hours" in kept and KEY.encode() not in kept and SECRET.encode() not in kept

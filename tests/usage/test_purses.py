@@ -1,7 +1,8 @@
 """What one broker spends from memory, over a ledger in a file: who waits, who is refused, what comes back."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from broker.stores.errors import StoreUnavailable
 from broker.stores.ledger import LEASE, Ledger
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.usage import purses as module
 from broker.usage.journal import Journal
 from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket
 from broker.usage.purses import BURIED, Purses
@@ -337,3 +339,22 @@ async def test_budgets_hold_where_no_file_can_be_made(world: World) -> None:
     await purses.reserve([KEY], 4 * UNIT)
     with pytest.raises(BudgetReached):
         await purses.reserve([KEY], UNIT)
+
+
+async def test_F93_a_store_that_another_process_has_locked_refuses_what_is_not_leased_within_a_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purses = await world.broker()
+    (pocket,) = await purses.reserve([KEY], UNIT)
+    await world.until(lambda: not pocket.is_low)
+    monkeypatch.setattr(module, "WITHIN", 0.1)
+    with closing(sqlite3.connect(world.location.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        purses.settle([pocket], UNIT, UNIT)
+        with pytest.raises(BudgetUnknown):
+            await purses.reserve([KEY, TEAM], 3 * UNIT)
+        other.execute("ROLLBACK")
+    # What it was refused it does not hold, and what was asked for in its name is there for the next.
+    assert pocket.purse.reserved == 0
+    await world.until(lambda: not pocket.purse.is_dirty)
+    await purses.reserve([KEY, TEAM], 3 * UNIT)
