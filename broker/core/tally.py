@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry
@@ -11,10 +12,10 @@ MAX_NAME = 256
 """Characters of a name that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Whose, and of what. `name`: its own name, of a tool or a prompt; resources of a server are counted together, for
-    there is no end of URIs."""
+    there is no end of URIs. A tuple, for one is made of every call.
+    """
 
     organization: str
     team: str

@@ -104,7 +104,7 @@ class UsageStore:
 
     def _added(self, hour: Hour, use: Use, sums: Sums) -> Any:
         table = usage_hours.c
-        key = {"hour": hour, **asdict(use)}
+        key = {"hour": hour, **use._asdict()}
         upsert = self._insert(usage_hours).values({**key, **asdict(sums)})
         grown: dict[str, Any] = {name: table[name] + getattr(sums, name) for name in _SUMS}
         greatest = func.max if self.database.is_sqlite else func.greatest

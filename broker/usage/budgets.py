@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from broker.clock import Clock
-from broker.core.budget import Limit
 from broker.core.caller import Caller
 from broker.core.catalog import Entry
 from broker.core.cost import Charge, Cost, Prices
@@ -24,7 +23,8 @@ from broker.core.tally import MAX_NAME, Sums, Use
 from broker.errors import BudgetReached, LimitReached
 from broker.logs import escaped
 from broker.usage.gauges import Gauge
-from broker.usage.purses import Pocket, Purses
+from broker.usage.pocket import Pocket, Wallet
+from broker.usage.purses import Purses
 from broker.usage.quotas import NO_RESERVATION, Reservation
 from broker.usage.tallies import Tallies
 
@@ -77,9 +77,16 @@ class Spending:
 
     def _end(self, amount: int, *, is_failed: bool) -> None:
         budgets = self._budgets
-        budgets.purses.settle(self._pockets, self._cost.reserved, amount)
+        if self._pockets:
+            budgets.purses.settle(self._pockets, self._cost.reserved, amount)
+        sums = budgets.sums_of(self._use)
         micros = int((budgets.clock.now() - self._began) * 1_000_000)
-        budgets.count(self._use, Sums(int(not self._is_retry), int(is_failed), 0, amount, micros, micros))
+        sums.calls += not self._is_retry
+        sums.failed += is_failed
+        sums.cost += amount
+        sums.micros += micros
+        if micros > sums.slowest:
+            sums.slowest = micros
 
 
 class Budgets:
@@ -106,7 +113,7 @@ class Budgets:
         self._prices: Mapping[str, Prices] | None = None
         self._has_prices = False
         self._directory: Directory | None = None
-        self._limits: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
+        self._wallets: dict[tuple[str, str, str], Wallet] = {}
         self._told: set[tuple[str, str]] = set()
         self._refusals: Counter[tuple[str, str]] = Counter()
         self.doubts = 0
@@ -133,10 +140,10 @@ class Budgets:
             cost = replace(cost, flat=0)
         use, pockets = Use.of(caller, entry), ()
         if cost.reserved:
-            limits = self._limits_of(caller, terms.directory)
-            if limits:
+            wallet = self._wallet_of(caller, terms.directory)
+            if wallet.limits:
                 try:
-                    pockets = await self.purses.reserve(limits, cost.reserved)
+                    pockets = await self.purses.reserve(wallet, cost.reserved)
                 except LimitReached as refusal:
                     self._refused(use, refusal)
                     raise
@@ -149,10 +156,11 @@ class Budgets:
         if self.is_on and all_budgets(terms.directory):
             self.purses.prepare()
 
-    def count(self, use: Use, sums: Sums) -> None:
-        """What was used."""
+    def sums_of(self, use: Use) -> Sums:
+        """Where it is counted now."""
         if self.tallies is not None and (use.organization or self._counts_local):
-            self.tallies.add(use, sums)
+            return self.tallies.of(use)
+        return Sums()
 
     def doubted(self, use: Use, charge: Charge) -> None:
         """A result was not believed. It is said in the log once for each tool."""
@@ -194,20 +202,20 @@ class Budgets:
             await stack.enter_async_context(self.purses.running())
             yield
 
-    def _limits_of(self, caller: Caller, directory: Directory) -> tuple[Limit, ...]:
-        if directory is not self._directory or len(self._limits) >= MAX_PLACES:
+    def _wallet_of(self, caller: Caller, directory: Directory) -> Wallet:
+        if directory is not self._directory or len(self._wallets) >= MAX_PLACES:
             self._directory = directory
-            self._limits.clear()
+            self._wallets.clear()
         place = (caller.organization, caller.team, caller.key)
-        found = self._limits.get(place)
+        found = self._wallets.get(place)
         if found is None:
-            found = self._limits[place] = budgets_of(directory, caller)
+            found = self._wallets[place] = Wallet(budgets_of(directory, caller))
         return found
 
     def _refused(self, use: Use, refusal: LimitReached) -> None:
         reason = "spent" if isinstance(refusal, BudgetReached) else "unknown"
         self._refusals[refusal.level.partition(":")[0], reason] += 1
-        self.count(use, Sums(refused=1))
+        self.sums_of(use).refused += 1
 
 
 FREE_SERVER: Final = Prices()

@@ -1,5 +1,6 @@
 """A purse of this process, with what is known of it here: what it waits for, and how far it may be trusted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -21,6 +22,19 @@ RENEWED: Final = 10.0
 """Seconds after which a lease that is in use is renewed."""
 LOW: Final = 4
 """A purse that is down to this part of its block is filled up before anybody has to wait."""
+
+
+@dataclass(slots=True, eq=False)
+class Wallet:
+    """Budgets that are spent from together, and their purses as last looked up: good from `since` until `until`, in
+    seconds since 1970, unless a purse was thrown away meanwhile (`thrown`).
+    """
+
+    limits: Sequence[Limit]
+    pockets: "tuple[Pocket, ...]" = ()
+    since: float = inf
+    until: float = -inf
+    thrown: int = -1
 
 
 @dataclass(slots=True, eq=False)

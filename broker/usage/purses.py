@@ -21,7 +21,7 @@ from broker.core.period import moment_of
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
 from broker.usage.journal import NO_SLOT, Journal
-from broker.usage.pocket import IDLE, TICK, Pocket
+from broker.usage.pocket import IDLE, TICK, Pocket, Wallet
 
 if TYPE_CHECKING:
     from broker.stores.ledger import Ledger
@@ -58,6 +58,8 @@ class Purses:
         self._buried = -inf
         self._was_open = False
         self._is_wanted = False
+        self._thrown = 0
+        """Purses that were thrown away: whoever knows one looks again."""
         self.trouble = ""
         """Why the database cannot be asked; "" while it can."""
 
@@ -85,13 +87,15 @@ class Purses:
         self._is_wanted = True
         self._wake.set()
 
-    async def reserve(self, limits: Sequence[Limit], amount: int) -> tuple[Pocket, ...]:
+    async def reserve(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...]:
         """Take the amount from every one of them, or from none.
 
         Raises: BudgetReached, naming the one that has too little; BudgetUnknown.
         """
         wall = self._clock.wall()
-        pockets = tuple([self._pocket(limit, wall) for limit in limits])
+        if wallet.thrown != self._thrown or not wallet.since <= wall < wallet.until:
+            self._fill(wallet, wall)
+        pockets = wallet.pockets
         while True:
             now = self._clock.now()
             lacking = [one for one in pockets if one.room(now) < amount]
@@ -136,6 +140,12 @@ class Purses:
         again = min(end - wall, IDLE) if one.away else end - wall
         return BudgetReached(limit.where, f"{amount_text(limit.amount)}/{limit.period}", moment_of(end), again)
 
+    def _fill(self, wallet: Wallet, wall: float) -> None:
+        wallet.pockets = tuple([self._pocket(limit, wall) for limit in wallet.limits])
+        wallet.since = max(one.account.begin for one in wallet.pockets)
+        wallet.until = min(one.account.end for one in wallet.pockets)
+        wallet.thrown = self._thrown
+
     def _pocket(self, limit: Limit, wall: float) -> Pocket:
         account = limit.account(wall)
         found = self._pockets.get(account)
@@ -169,6 +179,7 @@ class Purses:
         if not self.trouble:
             for account in [one.account for one in self._pockets.values() if one.is_over and now - one.used > IDLE]:
                 self._journal.leave(self._pockets.pop(account).slot)
+                self._thrown += 1
 
     async def _tell(self, due: Sequence[Pocket]) -> None:
         now, told = self._clock.now(), {one.account: one for one in due}

@@ -53,16 +53,14 @@ class Tallies:
         self.trouble = ""
         """Why nothing can be written; "" while it can."""
 
-    def add(self, use: Use, sums: Sums) -> None:
-        """Count it, in this hour."""
+    def of(self, use: Use) -> Sums:
+        """What is counted of it in this hour, to be added to at once: the next batch takes it away."""
         key = (begin_of(Period.HOUR, self._clock.wall()), use)
         found = self._counted.get(key)
-        if found is not None:
-            found.add(sums)
-        elif len(self._counted) < MAX_USES:
-            self._counted[key] = sums
-        else:
-            self._counted.setdefault((key[0], OTHERS), Sums()).add(sums)
+        if found is None:
+            is_one_of_many = len(self._counted) >= MAX_USES
+            found = self._counted.setdefault((key[0], OTHERS) if is_one_of_many else key, Sums())
+        return found
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

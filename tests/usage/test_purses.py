@@ -20,7 +20,7 @@ from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.usage import purses as module
 from broker.usage.journal import Journal
-from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket
+from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket, Wallet
 from broker.usage.purses import BURIED, Purses
 
 NOON = 1_700_000_000.0
@@ -100,10 +100,10 @@ def units(pockets: tuple[Pocket, ...]) -> list[int]:
 
 async def test_every_budget_must_reach_and_none_is_taken_from_if_one_does_not(world: World) -> None:
     purses = await world.broker()
-    (team, key) = await purses.reserve([TEAM, KEY], 4 * UNIT)
+    (team, key) = await purses.reserve(Wallet([TEAM, KEY]), 4 * UNIT)
     assert (team.purse.reserved, key.purse.reserved) == (4 * UNIT, 4 * UNIT)
     with pytest.raises(BudgetReached) as refusal:
-        await purses.reserve([TEAM, KEY], 1 * UNIT)
+        await purses.reserve(Wallet([TEAM, KEY]), 1 * UNIT)
     assert refusal.value.data == {
         "level": "key:acme/data/ci",
         "limit": "budget 4/hour",
@@ -114,7 +114,7 @@ async def test_every_budget_must_reach_and_none_is_taken_from_if_one_does_not(wo
     assert team.purse.reserved == 4 * UNIT
     purses.settle((team, key), 4 * UNIT, 3 * UNIT)
     assert (team.purse.spent, key.purse.spent) == (3 * UNIT, 3 * UNIT)
-    await purses.reserve([TEAM, KEY], 1 * UNIT)
+    await purses.reserve(Wallet([TEAM, KEY]), 1 * UNIT)
 
 
 async def test_of_64_calls_at_once_one_gets_the_last_unit(world: World) -> None:
@@ -124,7 +124,7 @@ async def test_of_64_calls_at_once_one_gets_the_last_unit(world: World) -> None:
 
     async def call() -> None:
         try:
-            got.append(await purses.reserve([last], UNIT))
+            got.append(await purses.reserve(Wallet([last]), UNIT))
         except BudgetReached as refusal:
             refused.append(refusal)
 
@@ -142,7 +142,7 @@ async def test_two_brokers_that_spend_as_fast_as_they_can_spend_the_budget_and_n
         nonlocal spent
         with pytest.raises(BudgetReached):
             while True:
-                purses.settle(await purses.reserve([TEAM], UNIT), UNIT, UNIT)
+                purses.settle(await purses.reserve(Wallet([TEAM]), UNIT), UNIT, UNIT)
                 spent += 1
 
     async with anyio.create_task_group() as tasks:
@@ -153,38 +153,38 @@ async def test_two_brokers_that_spend_as_fast_as_they_can_spend_the_budget_and_n
 
 async def test_a_call_that_has_room_does_not_wait_for_the_database(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
-    await purses.reserve([large], UNIT)
+    await purses.reserve(Wallet([large]), UNIT)
     with anyio.move_on_after(0):  # not one step of the loop
-        await purses.reserve([large], UNIT)
+        await purses.reserve(Wallet([large]), UNIT)
         return
     pytest.fail("it waited")
 
 
 async def test_what_is_released_is_there_for_the_next_call(world: World) -> None:
     purses = await world.broker()
-    pockets = await purses.reserve([KEY], 4 * UNIT)
+    pockets = await purses.reserve(Wallet([KEY]), 4 * UNIT)
     purses.settle(pockets, 4 * UNIT, 0)
-    await purses.reserve([KEY], 4 * UNIT)
+    await purses.reserve(Wallet([KEY]), 4 * UNIT)
 
 
 async def test_a_block_that_nobody_uses_is_left_to_other_brokers(world: World) -> None:
     one, other = await world.broker(), await world.broker()
-    pockets = await one.reserve([KEY], 4 * UNIT)
+    pockets = await one.reserve(Wallet([KEY]), 4 * UNIT)
     one.settle(pockets, 4 * UNIT, UNIT)
     with pytest.raises(BudgetReached) as refusal:
-        await other.reserve([KEY], 3 * UNIT)
+        await other.reserve(Wallet([KEY]), 3 * UNIT)
     assert refusal.value.data["retryAfter"] == IDLE
     await world.later(IDLE)
     await world.until(lambda: pockets[0].purse.free == 0 and not pockets[0].purse.is_dirty)
     await world.later(TICK)
-    await other.reserve([KEY], 3 * UNIT)
+    await other.reserve(Wallet([KEY]), 3 * UNIT)
 
 
 async def test_a_new_period_begins_anew_and_a_call_is_paid_in_that_in_which_it_began(world: World) -> None:
     purses = await world.broker()
-    before = await purses.reserve([KEY], 4 * UNIT)
+    before = await purses.reserve(Wallet([KEY]), 4 * UNIT)
     world.clock.advance(3600)
-    after = await purses.reserve([KEY], 4 * UNIT)
+    after = await purses.reserve(Wallet([KEY]), 4 * UNIT)
     assert after[0].account.begin == before[0].account.begin + 3600
     purses.settle(before, 4 * UNIT, 4 * UNIT)
     assert (before[0].purse.spent, after[0].purse.spent) == (4 * UNIT, 0)
@@ -192,31 +192,31 @@ async def test_a_new_period_begins_anew_and_a_call_is_paid_in_that_in_which_it_b
 
 async def test_a_database_that_is_down_refuses_only_what_is_not_leased_and_comes_back_alone(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
-    await purses.reserve([large], UNIT)
+    await purses.reserve(Wallet([large]), UNIT)
     world.is_down = True
-    await purses.reserve([large], UNIT)
+    await purses.reserve(Wallet([large]), UNIT)
     with pytest.raises(BudgetUnknown) as refusal:
-        await purses.reserve([KEY], UNIT)
+        await purses.reserve(Wallet([KEY]), UNIT)
     assert refusal.value.message == "the budget of key acme/data/ci cannot be looked up now: try again later"
     assert purses.trouble == "the database is down"
     world.is_down = False
     await world.later(TICK)
     await world.until(lambda: not purses.trouble)
-    await purses.reserve([KEY], UNIT)
+    await purses.reserve(Wallet([KEY]), UNIT)
 
 
 async def test_what_nobody_has_confirmed_for_long_is_not_spent(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
-    await purses.reserve([large], UNIT)
+    await purses.reserve(Wallet([large]), UNIT)
     world.is_down = True
     world.clock.advance(TRUSTED)
     with pytest.raises(BudgetUnknown):
-        await purses.reserve([large], UNIT)
+        await purses.reserve(Wallet([large]), UNIT)
 
 
 async def test_what_was_spent_while_the_database_was_down_is_counted_afterwards(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
-    (pocket,) = await purses.reserve([large], UNIT)
+    (pocket,) = await purses.reserve(Wallet([large]), UNIT)
     await world.until(lambda: not pocket.is_low)
     world.is_down = True
     purses.settle([pocket], UNIT, UNIT)
@@ -229,13 +229,13 @@ async def test_what_was_spent_while_the_database_was_down_is_counted_afterwards(
 
 async def test_a_lease_that_is_in_use_is_renewed(world: World) -> None:
     one, other = await world.broker(), await world.broker()
-    (pocket,) = await one.reserve([KEY], 4 * UNIT)
+    (pocket,) = await one.reserve(Wallet([KEY]), 4 * UNIT)
     for _ in range(int(LEASE) // 10 + 1):
         told = pocket.told
         await world.later(10.0)
         await world.until(lambda told=told: pocket.told > told)
     with pytest.raises(BudgetReached):
-        await other.reserve([KEY], UNIT)
+        await other.reserve(Wallet([KEY]), UNIT)
 
 
 async def test_a_broker_that_ends_gives_back_what_it_has_not_spent(world: World) -> None:
@@ -248,16 +248,16 @@ async def test_a_broker_that_ends_gives_back_what_it_has_not_spent(world: World)
     journals = world.location.directory / "budgets"
     ends = Purses(world.clock, open_ledger, Journal(journals, "ends"), warn)
     async with ends.running():
-        pockets = await ends.reserve([KEY], 4 * UNIT)
+        pockets = await ends.reserve(Wallet([KEY]), 4 * UNIT)
         ends.settle(pockets, 4 * UNIT, UNIT)
     other = await world.broker()
-    await other.reserve([KEY], 3 * UNIT)
+    await other.reserve(Wallet([KEY]), 3 * UNIT)
 
 
 async def test_eighty_per_cent_are_said_once(world: World) -> None:
     purses = await world.broker()
     for amount in (3, 1):
-        (pocket,) = await purses.reserve([KEY], amount * UNIT)
+        (pocket,) = await purses.reserve(Wallet([KEY]), amount * UNIT)
         purses.settle([pocket], amount * UNIT, amount * UNIT)
         await world.later(TICK)
         await world.until(lambda pocket=pocket: not pocket.purse.is_dirty)
@@ -267,23 +267,23 @@ async def test_eighty_per_cent_are_said_once(world: World) -> None:
 
 async def test_a_limit_that_is_raised_is_in_force_at_once(world: World) -> None:
     purses = await world.broker()
-    await purses.reserve([KEY], 4 * UNIT)
+    await purses.reserve(Wallet([KEY]), 4 * UNIT)
     with pytest.raises(BudgetReached):
-        await purses.reserve([KEY], UNIT)
-    await purses.reserve([Limit(KEY.where, KEY.period, 8 * UNIT)], UNIT)
+        await purses.reserve(Wallet([KEY]), UNIT)
+    await purses.reserve(Wallet([Limit(KEY.where, KEY.period, 8 * UNIT)]), UNIT)
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(world: World) -> None:
     purses = await world.broker()
     with anyio.move_on_after(0) as scope:
-        await purses.reserve([KEY], 4 * UNIT)
+        await purses.reserve(Wallet([KEY]), 4 * UNIT)
     assert scope.cancelled_caught
-    await purses.reserve([KEY], 4 * UNIT)
+    await purses.reserve(Wallet([KEY]), 4 * UNIT)
 
 
 async def test_purses_of_which_there_is_nothing_more_are_forgotten(world: World) -> None:
     purses = await world.broker()
-    pockets = await purses.reserve([KEY], 4 * UNIT)
+    pockets = await purses.reserve(Wallet([KEY]), 4 * UNIT)
     purses.settle(pockets, 4 * UNIT, 4 * UNIT)
     await world.later(TICK)
     await world.until(lambda: not pockets[0].purse.is_dirty)
@@ -303,19 +303,19 @@ async def test_what_a_dead_broker_had_spent_is_counted_and_what_it_held_is_free_
     await ledger.database.aclose()
     alive = await world.broker()
     with pytest.raises(BudgetReached):
-        await alive.reserve([KEY], UNIT)
+        await alive.reserve(Wallet([KEY]), UNIT)
     journal.close(is_told=False)  # the process is gone, and its lock
     await world.later(BURIED)
-    await alive.reserve([KEY], UNIT)
+    await alive.reserve(Wallet([KEY]), UNIT)
     with pytest.raises(BudgetReached):
-        await alive.reserve([KEY], UNIT)
+        await alive.reserve(Wallet([KEY]), UNIT)
     assert [path.name for path in journals.iterdir()] == ["broker-1.spent"]
 
 
 async def test_a_broker_that_has_told_all_leaves_no_file(world: World) -> None:
     journals = world.location.directory / "budgets"
     async with world.stack:
-        pockets = await (await world.broker()).reserve([KEY], 4 * UNIT)
+        pockets = await (await world.broker()).reserve(Wallet([KEY]), 4 * UNIT)
         assert [path.name for path in journals.iterdir()] == ["broker-1.spent"]
         pockets[0].purse.settle(4 * UNIT, UNIT)
     assert list(journals.iterdir()) == []
@@ -330,31 +330,31 @@ async def test_a_database_that_was_down_and_is_of_use_to_nobody_now_is_found_wel
     world.is_down = False
     await world.later(TICK)
     await world.until(lambda: not purses.trouble)
-    await purses.reserve([KEY], UNIT)
+    await purses.reserve(Wallet([KEY]), UNIT)
 
 
 async def test_budgets_hold_where_no_file_can_be_made(world: World) -> None:
     (world.location.directory / "budgets").write_text("in the way")
     purses = await world.broker()
-    await purses.reserve([KEY], 4 * UNIT)
+    await purses.reserve(Wallet([KEY]), 4 * UNIT)
     with pytest.raises(BudgetReached):
-        await purses.reserve([KEY], UNIT)
+        await purses.reserve(Wallet([KEY]), UNIT)
 
 
 async def test_F93_a_store_that_another_process_has_locked_refuses_what_is_not_leased_within_a_moment(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purses = await world.broker()
-    (pocket,) = await purses.reserve([KEY], UNIT)
+    (pocket,) = await purses.reserve(Wallet([KEY]), UNIT)
     await world.until(lambda: not pocket.is_low)
     monkeypatch.setattr(module, "WITHIN", 0.1)
     with closing(sqlite3.connect(world.location.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         purses.settle([pocket], UNIT, UNIT)
         with pytest.raises(BudgetUnknown):
-            await purses.reserve([KEY, TEAM], 3 * UNIT)
+            await purses.reserve(Wallet([KEY, TEAM]), 3 * UNIT)
         other.execute("ROLLBACK")
     # What it was refused it does not hold, and what was asked for in its name is there for the next.
     assert pocket.purse.reserved == 0
     await world.until(lambda: not pocket.purse.is_dirty)
-    await purses.reserve([KEY, TEAM], 3 * UNIT)
+    await purses.reserve(Wallet([KEY, TEAM]), 3 * UNIT)

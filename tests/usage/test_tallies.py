@@ -65,17 +65,17 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_calls_are_added_up_and_written_at_the_end(world: World) -> None:
     async with world.tallies.running():
         for _ in range(3):
-            world.tallies.add(QUERY, Sums(1, 0, 0, 10, 5, 5))
+            world.tallies.of(QUERY).add(Sums(1, 0, 0, 10, 5, 5))
     assert await world.calls() == {("sql", "tools", "query"): 3}
 
 
 @pytest.mark.parametrize("fails", ["before", "after"])
 async def test_a_batch_whose_fate_is_not_known_is_counted_once(world: World, fails: str) -> None:
-    world.tallies.add(QUERY, Sums(1))
+    world.tallies.of(QUERY).add(Sums(1))
     Store.fails = fails
     await world.tallies.flush()
     assert world.tallies.trouble
-    world.tallies.add(QUERY, Sums(1))
+    world.tallies.of(QUERY).add(Sums(1))
     Store.fails = ""
     await world.tallies.flush()
     assert not world.tallies.trouble
@@ -87,7 +87,7 @@ async def test_more_uses_than_are_told_apart_are_counted_together(
 ) -> None:
     monkeypatch.setattr(module, "MAX_USES", 2)
     for number in range(5):
-        world.tallies.add(Use("acme", "", f"jwt:{number}", "sql", "tools", "query"), Sums(1))
+        world.tallies.of(Use("acme", "", f"jwt:{number}", "sql", "tools", "query")).add(Sums(1))
     await world.tallies.flush()
     assert await world.calls() == {("sql", "tools", "query"): 2, (OTHERS.server, OTHERS.kind, OTHERS.name): 3}
 
@@ -98,7 +98,7 @@ async def test_uris_and_arguments_are_no_part_of_what_is_counted() -> None:
 
 
 async def test_what_is_too_old_is_forgotten(world: World) -> None:
-    world.tallies.add(QUERY, Sums(1))
+    world.tallies.of(QUERY).add(Sums(1))
     await world.tallies.flush()
     world.clock.advance(2 * 86_400)
     await world.tallies.flush()
