@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
-from broker.config import Changes, load
+from broker.config import Changes, Config, load
 from broker.core.caller import LOCAL
 from broker.core.request import Kind, Request
 from broker.errors import UnknownName, UpstreamUnavailable
 from broker.generation import Generation
 from broker.relay.notify import Subscriber, Watches
-from broker.reload import Reloads
+from broker.reload import FIXED, Reloads
 from broker.upstream.isolated import Asker
 from tests.hostile.harness import until
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, house, tool, write_config
@@ -317,6 +317,12 @@ async def test_what_needs_a_restart_is_named_and_stays_as_it_is(
         assert "what has changed in metrics, broker.state_dir needs a restart" in caplog.text
         config = found.broker.loaded.config
         assert config.metrics.access == "off" and config.broker.state_dir == str(tmp_path / "state")
+
+
+def test_every_section_of_the_file_is_put_in_force_or_needs_a_restart() -> None:
+    """A new section stands in one of the two, and whoever adds it says which."""
+    in_force = {"broker", "naming", "server", "identity", "servers", "organizations", "groups", "guardrails"}
+    assert in_force | {name for name in FIXED if "." not in name} == set(Config.model_fields)
 
 
 async def test_the_last_reload_wins_and_none_runs_beside_another(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.demand import RESTS, Demand, until_idle
 from broker.upstream.discover import discover, fetch_list, with_list
+from broker.upstream.fresh import Freshness, announced_by, announcements_of, lifetime
 from broker.upstream.history import History
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
@@ -37,23 +37,8 @@ log = logging.getLogger(__name__)
 
 REFRESH_SPACING: Final = 1.0
 """Seconds between two refreshes of one list that its upstream caused: 20 000 announcements cost one each (F-26)."""
-MIN_TTL: Final = 5.0
-DEFAULT_TTL: Final = 300.0
-"""Seconds for which a list counts as fresh: at least the former, the latter if its upstream gives none."""
 LISTEN_FIRST: Final = 1.0
 """Seconds that discovery waits until announcements can reach us: one that is made in between would be lost."""
-
-_ANNOUNCED: Final[dict[str, tuple[str, tuple[Kind, ...]]]] = {
-    "notifications/tools/list_changed": ("tools", (Kind.TOOL,)),
-    "notifications/prompts/list_changed": ("prompts", (Kind.PROMPT,)),
-    "notifications/resources/list_changed": ("resources", (Kind.RESOURCE, Kind.TEMPLATE)),
-}
-_LISTEN_FLAGS: Final = {
-    "tools": "toolsListChanged",
-    "prompts": "promptsListChanged",
-    "resources": "resourcesListChanged",
-}
-
 
 GONE: Final = "it is not configured any more"
 """Why a server that a reload has left out, or changed, is not ready."""
@@ -63,15 +48,6 @@ def told_as_trouble(server: str, error_id: str, fault: Exception) -> str:
     """Why a link is lost to a fault of ours (F-104), for a person; the cause goes to the log, under its id."""
     error = internal_error(log, error_id, fault, server)
     return f"internal error {error.data['errorId']} of the broker; its log has the cause"
-
-
-@dataclass(slots=True)
-class _Freshness:
-    """When one list was fetched, whether it is to be fetched again, and whether its upstream said that it changed."""
-
-    wanted: anyio.Event = field(default_factory=anyio.Event)
-    fetched: float = 0.0
-    announced: bool = False
 
 
 class Upstream:
@@ -108,7 +84,7 @@ class Upstream:
         self._link: Link | None = None
         self._acknowledged = anyio.Event()
         """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
-        self._fresh = {kind: _Freshness() for kind in Kind}
+        self._fresh = {kind: Freshness() for kind in Kind}
         self.wishes = Wishes(supplies.clock, server.timeout)
         """What callers want of it between their calls."""
 
@@ -261,10 +237,10 @@ class Upstream:
         """Seconds for which the known list still counts as fresh; 0 while it is not known to be."""
         if self.listing is None or self.is_down:
             return 0.0
-        ttl = max(MIN_TTL, min(DEFAULT_TTL, self.listing.ttl.get(kind, DEFAULT_TTL)))
+        ttl = self.listing.ttl.get(kind)
         if not self.is_ready:
-            return ttl  # whatever changes while it is not started is announced once it is
-        return max(0.0, self._fresh[kind].fetched + ttl - self._supplies.clock.now())
+            return lifetime(ttl)  # whatever changes while it is not started is announced once it is
+        return self._fresh[kind].remaining(ttl, self._supplies.clock.now())
 
     def _step(self, event: Event) -> None:
         clock = self._supplies.clock
@@ -276,7 +252,7 @@ class Upstream:
         was_ready = self.state.phase is Phase.READY
         was_there = was_ready or self.demand.is_asleep
         self.demand.is_asleep = False
-        self.history.ended(why, words, self._supplies.clock.wall())
+        self.history.ended(scrubbed(why), words, self._supplies.clock.wall())
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
             self._link, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
@@ -351,9 +327,7 @@ class Upstream:
         now = self._supplies.clock.now()
         self.connect_seconds = now - started
         for fresh in self._fresh.values():
-            fresh.fetched = now
-            if not fresh.announced:
-                fresh.wanted = anyio.Event()
+            fresh.renew(now)
         link.learn_tools(listing.items.get(Kind.TOOL, ()))
         await self._publish(listing)
         self.first_try.set()
@@ -395,10 +369,10 @@ class Upstream:
         the page that it is about had been read by then.
         """
         for fresh in self._fresh.values():
-            fresh.wanted, fresh.announced = anyio.Event(), False
+            fresh.begin()
         self._acknowledged = anyio.Event()
         if is_modern(link.version):
-            lists = {flag: True for capability, flag in _LISTEN_FLAGS.items() if link.peer.announces(capability)}
+            lists = announcements_of(link.peer)
             tasks.start_soon(self.wishes.listen, link, lists, self._acknowledged.set)
         with anyio.move_on_after(LISTEN_FIRST):
             await (self._acknowledged if is_modern(link.version) else link.listening).wait()
@@ -412,8 +386,7 @@ class Upstream:
         fresh, clock = self._fresh[kind], self._supplies.clock
         while True:
             await fresh.wanted.wait()
-            fresh.wanted = anyio.Event()
-            announced, fresh.announced = fresh.announced, False
+            announced = fresh.take()
             try:
                 found = await fetch_list(link, kind, self.server.timeout)
             except BrokerError as error:
@@ -431,10 +404,8 @@ class Upstream:
             self._supplies.on_said(self.key, link, method, params)
         if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):
             self._supplies.on_updated(self.key, params)
-        _, kinds = _ANNOUNCED.get(method, ("", ()))
-        for kind in kinds:
-            self._fresh[kind].announced = True
-            self._fresh[kind].wanted.set()
+        for kind in announced_by(method):
+            self._fresh[kind].announce()
 
     def _failed(self, why: str, words: tuple[str, ...] = ()) -> None:
         if self.trouble != scrubbed(why):
