@@ -22,10 +22,15 @@ def complaint(name, value):
         return "a NUL"
     if re2.matches("^--?[A-Za-z0-9]", value) and name not in PROSE:
         return "an option where a value belongs"
-    path = value.removeprefix("file://")
+    path = value
+    if re2.matches("(?i)^file:", value):
+        # In any spelling; an escape in it could be a separator or a dot for whoever opens it.
+        path = re2.sub("(?i)^file:(//(localhost)?)?", "", value)
+        if "%" in path:
+            return "a path with escapes"
     if re2.matches("(^|[/\\\\])\\.\\.([/\\\\]|$)", path) and name not in PROSE:
         return "a path that climbs"
-    if re2.matches("^(/|~|[A-Za-z]:[/\\\\])", path) and name not in PROSE and not inside(path):
+    if re2.matches("^([/\\\\~]|[A-Za-z]:[/\\\\])", path) and name not in PROSE and not inside(path):
         return "a path outside the roots"
     return None
 

@@ -17,10 +17,10 @@ NAME = "\\b[a-z][a-z0-9-]{0,31}__[A-Za-z0-9_-]+"
 
 
 def texts(value):
-    # Every text in a definition that a model may read.
+    # Every text in a definition that a model may read, names of arguments too, as one line.
     if isinstance(value, str):
-        return [value]
-    found = []
+        return [re2.sub("\\s+", " ", value)]
+    found = texts(list(value)) if isinstance(value, dict) else []
     children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     for child in children:
         found.extend(texts(child))

@@ -20,8 +20,9 @@ PATTERNS = [
     ("iban", "\\b[A-Z]{2}[0-9]{2}( ?[A-Z0-9]{4}){3,7}( ?[A-Z0-9]{1,3})?\\b"),
 ]
 CARD = "\\b[0-9](?:[ -]?[0-9]){12,18}\\b"
-# Not texts for a reader, or names that must stay what they are.
-KEPT = ["type", "mimeType", "data", "blob", "uri", "role", "resultType", "method", "_meta", "mode", "requestedSchema"]
+# Not texts for a reader, or names that must stay what they are. In what a server structures as it likes there are none.
+KEPT = ["type", "mimeType", "data", "blob", "uri", "role", "resultType", "method", "mode", "requestedSchema"]
+FREE = ["structuredContent", "_meta"]
 
 
 def is_card(text):
@@ -42,19 +43,25 @@ def redacted(text):
     return text
 
 
-def walk(value):
+def walk(value, is_free):
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, list):
-        return [walk(one) for one in value]
+        return [walk(one, is_free) for one in value]
     if isinstance(value, dict):
-        return {key: value[key] if key in KEPT else walk(value[key]) for key in value}
+        cleaned = {}
+        for key in value:
+            if key in KEPT and not is_free:
+                cleaned[key] = value[key]
+            else:
+                cleaned[redacted(key)] = walk(value[key], is_free or key in FREE)
+        return cleaned
     return value
 
 
 def check(ctx):
     member = ctx["phase"]
-    cleaned = walk(ctx[member])
+    cleaned = walk(ctx[member], False)
     if cleaned == ctx[member]:
         return {"action": "allow"}
     return {"action": "modify", member: cleaned}
