@@ -1,14 +1,15 @@
 """The directory in the database: read whole, changed in transactions that each count in `revision`."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Table, delete, func, insert, select, update
+import anyio.to_thread
+from sqlalchemy import CursorResult, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,9 +41,13 @@ class Reading:
 
     async def all(self, kind: type[_Row], **where: object) -> list[_Row]:
         """The rows, by primary key."""
+        return _rows(kind, await self.found(kind, **where))
+
+    async def found(self, kind: type[Any], **where: object) -> CursorResult[Any]:
+        """The same, as it came: it is here whole, and not read yet."""
         table = _TABLES[kind]
         asked = select(table).filter_by(**where).order_by(*table.primary_key.columns)
-        return [_row(kind, dict(found)) for found in (await self._connection.execute(asked)).mappings()]
+        return await self._connection.execute(asked)
 
     async def one(self, kind: type[_Row], **where: object) -> _Row | None:
         """The row, or None."""
@@ -122,23 +127,9 @@ class DirectoryStore:
         """Everything, in the state of one moment. Raises: StoreError."""
         async with self.reading() as reading:
             number = await reading.revision()
-            organizations = await reading.all(OrganizationRow)
-            teams = await reading.all(TeamRow)
-            keys = await reading.all(KeyRow)
-            hashes = await reading.all(HashRow)
-            members = await reading.all(MembershipRow)
-        assembly = _Assembly()
-        for organization in organizations:
-            assembly.add_organization(organization)
-        for team in teams:
-            assembly.add_team(team)
-        held: dict[str, list[KeyHash]] = {}
-        for one in hashes:
-            held.setdefault(one.key_id, []).append(KeyHash(one.hash, _end(one.not_after)))
-        for key in keys:
-            assembly.add_key(key, tuple(held.get(key.id, ())))
-        found = (Membership(row.principal, row.organization, row.team, row.role) for row in members)
-        return Stored(number, assembly.directory(tuple(found)))
+            found = {kind: await reading.found(kind) for kind in _TABLES}
+            # In a thread: with ten thousand keys this is a second of work, in which every call would wait.
+            return Stored(number, await anyio.to_thread.run_sync(_assembled, found))
 
     async def revision_if_touched(self) -> int | None:
         """The revision, if the database may have changed since this was last asked; None if it has not.
@@ -183,6 +174,26 @@ class DirectoryStore:
         with anyio.CancelScope(shield=True):
             await self._forget()
             await self.database.aclose()
+
+
+def _rows(kind: type[_Row], found: CursorResult[Any]) -> list[_Row]:
+    return [_row(kind, dict(one)) for one in found.mappings()]
+
+
+def _assembled(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
+    """The directory of the rows of each kind."""
+    assembly = _Assembly()
+    for organization in _rows(OrganizationRow, found[OrganizationRow]):
+        assembly.add_organization(organization)
+    for team in _rows(TeamRow, found[TeamRow]):
+        assembly.add_team(team)
+    held: dict[str, list[KeyHash]] = {}
+    for one in _rows(HashRow, found[HashRow]):
+        held.setdefault(one.key_id, []).append(KeyHash(one.hash, _end(one.not_after)))
+    for key in _rows(KeyRow, found[KeyRow]):
+        assembly.add_key(key, tuple(held.get(key.id, ())))
+    members = _rows(MembershipRow, found[MembershipRow])
+    return assembly.directory(tuple(Membership(row.principal, row.organization, row.team, row.role) for row in members))
 
 
 def _row(kind: type[_Row], found: dict[str, Any]) -> _Row:

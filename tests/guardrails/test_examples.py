@@ -74,7 +74,15 @@ async def test_I37_arguments_that_would_be_options_or_lead_out_are_blocked(
         {},
         {"repo_path": "/srv/data/project", "max_count": 3, "revision": "HEAD~1"},
         {"message": "- a list\n- of changes in ../x and /etc"},
-        {"offset": -3, "ratio": "1-2", "branch": "feature/x-y", "at": "file:///srv/data/a b", "files": ["src/a.py", "."], "on": True, "no": None},
+        {
+            "offset": -3,
+            "ratio": "1-2",
+            "branch": "feature/x-y",
+            "at": "file:///srv/data/a b",
+            "files": ["src/a.py", "."],
+            "on": True,
+            "no": None,
+        },
     ],
 )
 async def test_I37_ordinary_arguments_pass(shared: Pool, args: dict[str, Any]) -> None:
@@ -115,14 +123,14 @@ async def test_no_name_of_a_member_hides_a_secret_in_what_a_server_structures(sh
     names = ("data", "type", "uri", "method", "role", "blob", "mode")
     result = {
         "content": [],
-        "structuredContent": {"data": {name: token for name in names}, token: 1},
+        "structuredContent": {"data": dict.fromkeys(names, token), token: 1},
         "_meta": {"example.com/data": {"data": token}},
     }
     verdict = await says(shared, "redact", Phase.RESULT, result)
     assert isinstance(verdict, Rewrite)
     assert verdict.value == {
         "content": [],
-        "structuredContent": {"data": {name: said for name in names}, said: 1},
+        "structuredContent": {"data": dict.fromkeys(names, said), said: 1},
         "_meta": {"example.com/data": {"data": said}},
     }
 

@@ -1,21 +1,24 @@
 """One suite over every store: what is written is read, wholly or not at all, and a change is noticed."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from broker.core.caller import Role
 from broker.core.directory import Directory, KeyHash, Membership, Source, merge
 from broker.core.grants import Rule
 from broker.core.match import Pattern
 from broker.core.quota import UNLIMITED, LevelLimits, Limits, Rate
+from broker.stores import tables
 from broker.stores.directory import DirectoryStore
 from broker.stores.errors import Conflict
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow
+from tests.hostile.harness import LoopWatch
 from tests.stores.conftest import Open
 
 SQL = [{"servers": ["sql"]}]
@@ -153,3 +156,25 @@ async def test_sqlite_says_without_reading_that_nothing_changed(at_file: Locatio
         assert await store.revision_if_touched() is None
     finally:
         await store.aclose()
+
+
+async def test_a_large_directory_is_read_beside_the_loop_and_not_in_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifteen hundred keys, each with a rule: more work than any call may wait for."""
+    store = await opened()
+    rule = [{"servers": ["docs"], "tools": ["docs__*"]}]
+    rows = [
+        KeyRow(f"k{number:011}", "acme", "data", f"n{number}", Role.MEMBER, rule, None, 0.0) for number in range(3000)
+    ]
+    async with store.database.writing() as connection:
+        await connection.execute(insert(tables.organizations), [asdict(OrganizationRow("acme", rule, None, 0.0))])
+        await connection.execute(insert(tables.teams), [asdict(TeamRow("acme", "data", None, None, 0.0))])
+        await connection.execute(insert(tables.keys), [asdict(row) for row in rows])
+        hashes = [asdict(HashRow(f"{number:064}", row.id)) for number, row in enumerate(rows)]
+        await connection.execute(insert(tables.key_hashes), hashes)
+    with monkeypatch.context() as patch:
+        watch = LoopWatch(patch)
+        stored = await store.load()
+    assert len(stored.directory.organizations["acme"].teams["data"].keys) == 1500
+    assert watch.worst < 0.05, watch.who
