@@ -164,9 +164,7 @@ async def test_a_large_directory_is_read_beside_the_loop_and_not_in_it(
     """Fifteen hundred keys, each with a rule: more work than any call may wait for."""
     store = await opened()
     rule = [{"servers": ["docs"], "tools": ["docs__*"]}]
-    rows = [
-        KeyRow(f"k{number:011}", "acme", "data", f"n{number}", Role.MEMBER, rule, None, 0.0) for number in range(3000)
-    ]
+    rows = [replace(CI, id=f"k{number:011}", name=f"n{number}", allow=rule) for number in range(1500)]
     async with store.database.writing() as connection:
         await connection.execute(insert(tables.organizations), [asdict(OrganizationRow("acme", rule, None, 0.0))])
         await connection.execute(insert(tables.teams), [asdict(TeamRow("acme", "data", None, None, 0.0))])
