@@ -33,6 +33,7 @@ from broker.core.limits import LimitRules
 from broker.core.pins import Mode
 from broker.core.request import Kind
 from broker.core.standing import Standing
+from broker.errors import printable
 from broker.guardrails.chain import Record, record_nothing
 from broker.guardrails.definitions import judged
 from broker.guardrails.guards import Guards, NoGuards
@@ -223,6 +224,12 @@ class Generation:
         """Everybody, and what they may spend."""
         return self.policy.directory
 
+    def unserved(self, key: str) -> tuple[str, ...]:
+        """Tools of a server that have a price, and are not there."""
+        shelf = self.catalog.shelves.get(key)
+        entries = () if shelf is None else shelf.entries.get(Kind.TOOL, ())
+        return () if shelf is None else self.prices[key].unserved({entry.own for entry in entries})
+
     def _limits(self) -> LimitRules:
         servers = {key: server_limits_of(server.limits) for key, server in self.config.servers.items()}
         return LimitRules(self.policy.directory, servers)
@@ -279,6 +286,8 @@ class Generation:
     def _on_listing(self, key: str, listing: Listing, changed: frozenset[Kind]) -> None:
         before = self.catalog
         self._shelve(key, listing)
+        for own in self.unserved(key) if listing.items.get(Kind.TOOL) is not None else ():
+            log.warning("servers.%s.tool_costs.%s: the server serves no tool of this name", key, printable(own))
         self._hub.changed(self.policy, key, changed, before, self.catalog)
 
     def _on_updated(self, key: str, params: dict[str, Any]) -> None:

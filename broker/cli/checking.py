@@ -112,6 +112,8 @@ def _say_servers(screen: Screen, local: Local, rows: dict[str, Row]) -> None:
             screen.say(f"{key}: {apart}")
         for one in row.get("dropped", ()):
             screen.say(f"{key}: not served: {one['kind']} {line(one['name'])}: {line(one['reason'])}", "yellow")
+        for own in row.get("unknown_costs", ()):
+            screen.say(f"{key}: tool_costs.{line(own)}: the server serves no tool of this name", "yellow")
         for one in row.get("cleaned", ()):
             screen.say(f"{key}: cleaned: {one['kind']} {line(one['name'])}: {line(one['what'])}", "yellow")
 

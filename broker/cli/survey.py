@@ -68,6 +68,7 @@ async def counted(local: Local, key: str) -> Row:
         "tokens": await local.tokens(everything, key),
         "dropped": dropped(local, key),
         "cleaned": cleaned(local, key),
+        "unknown_costs": list(local.generation.unserved(key)),
     }
 
 

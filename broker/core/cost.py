@@ -1,6 +1,6 @@
 """What a call costs: an amount of its own, one that its result names, or both. See `amount.py` for the unit."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,10 @@ class Prices:
     def of_tool(self, own: str) -> Cost:
         """A tool without a price of its own costs what is usual."""
         return self.tools.get(own, self.usual)
+
+    def unserved(self, own_names: Collection[str]) -> tuple[str, ...]:
+        """Tools that have a price, and are not among those that the server serves: a name that was mistyped."""
+        return tuple(own for own in self.tools if own not in own_names)
 
 
 def _found(result: Mapping[str, Any], path: tuple[str, ...]) -> object:

@@ -44,6 +44,7 @@ def test_a_result_that_names_no_cost_costs_all_that_was_reserved(missing: dict[s
 def test_a_tool_has_its_own_price_or_the_usual_one() -> None:
     prices = Prices(Cost(UNIT), {"query": Cost(2 * UNIT), "free": FREE})
     assert [prices.of_tool(own).reserved for own in ("query", "free", "other")] == [2 * UNIT, 0, UNIT]
+    assert prices.unserved({"free", "other"}) == ("query",)
 
 
 JSON = st.recursive(

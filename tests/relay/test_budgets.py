@@ -19,6 +19,7 @@ from broker.errors import BrokerError, BudgetReached, UpstreamTimedOut
 from broker.stores.location import Location
 from broker.stores.opening import open_usage
 from broker.stores.usage import Seen
+from tests.guardrails.test_calls import BLOCK, configured
 from tests.relay.fake import LEGACY, MODERN, Answer, Fake, Gate, House, Json, answering, house, refusing, write_config
 from tests.relay.test_parking import ADA as ANSWER
 from tests.relay.test_parking import ALL, form
@@ -208,6 +209,24 @@ async def test_of_64_calls_at_once_one_gets_the_last_unit(tmp_path: Path) -> Non
                 tasks.start_soon(call)
         assert sum(not one.get("isError") for one in found) == 1
         assert books(place) == (0, BUDGET)
+
+
+@pytest.mark.parametrize(("phase", "spent"), [("request", 0), ("result", 1)])
+async def test_what_a_guardrail_blocks_is_paid_if_the_server_has_done_it(
+    tmp_path: Path, phase: str, spent: int
+) -> None:
+    guardrails = configured(tmp_path, no=(BLOCK, {"phases": [phase]}))
+    async with budgeted(tmp_path, guardrails=guardrails) as place:
+        assert (await place.ask("tools/call", CALL, caller=ADA)).get("isError")
+        assert books(place) == (0, spent)
+
+
+async def test_a_price_of_a_tool_that_is_not_there_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with budgeted(tmp_path, server={"tool_costs": {"ecko": 3, "slow": 1}}) as place:
+        assert place.broker.generation.unserved("one") == ("ecko",)
+    assert [one.message for one in caplog.records if "tool_costs" in one.message] == [
+        "servers.one.tool_costs.ecko: the server serves no tool of this name"
+    ]
 
 
 async def test_the_local_user_has_no_budget(tmp_path: Path) -> None:
