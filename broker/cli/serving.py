@@ -1,6 +1,5 @@
 """`mcp-broker serve`: the broker over HTTP, until somebody ends it."""
 
-import gc
 import logging
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from broker.admin.desk import Office
 from broker.admin.journal import AuditJournal
 from broker.admin.premises import Premises
 from broker.app import Broker, run, run_async
+from broker.cli.allocation import settle_in
 from broker.cli.begin import begin, read_config, warn
 from broker.cli.callers import with_advice
 from broker.cli.descriptors import bounds_of
@@ -49,16 +49,13 @@ from broker.usage.meter import Counts
 log = logging.getLogger(__name__)
 
 MIB: Final = 1 << 20
-YOUNG: Final = 20_000
-"""Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
-makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
 
 
 def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: bool = False) -> int:
     """The exit code. Raises: Stop."""
     begin(level, as_json=logs_json)
     loaded = with_advice(read_config(config))
-    _spare_the_collector()
+    settle_in()
     broker = Broker(loaded)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
@@ -108,13 +105,6 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
     run_async(lambda: run(broker, front))
     log.info("stopped")
     return OK
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now stays until the end: the garbage collector need not look at it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def _premises(broker: Broker, location: Location) -> Premises:

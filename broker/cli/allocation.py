@@ -1,0 +1,38 @@
+"""What a broker that serves asks of the collector and the allocator: to look less often, and to keep what it has."""
+
+import ctypes
+import gc
+import sys
+from typing import Any, Final
+
+YOUNG: Final = 20_000
+"""Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
+makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
+KEPT: Final = 32 * 1024 * 1024
+"""Bytes of freed memory that the C library keeps for what comes next. At its usual 128 KiB the pages of each message of
+that size go back to the system and are asked for again: up to a quarter of the CPU of a call with 100 kB."""
+LARGE: Final = 1024 * 1024
+"""Bytes from which on a single piece of memory goes back to the system at once all the same."""
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+
+
+def settle_in() -> None:
+    """Once everything is loaded, before the first request."""
+    spare_the_collector()
+    keep_pages()
+
+
+def spare_the_collector() -> None:
+    """What is loaded by now stays until the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+def keep_pages() -> bool:
+    """Keep `KEPT` bytes. False where the C library cannot be told so (only glibc can): there nothing changes."""
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, LARGE) and mallopt(_M_TRIM_THRESHOLD, KEPT))

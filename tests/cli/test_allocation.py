@@ -1,0 +1,37 @@
+"""What the allocator is told: big messages, one after the other, take no fresh pages from the system."""
+
+import platform
+import subprocess
+import sys
+
+from tests.peers import ROOT
+
+MESSAGES = """
+import resource, sys
+from broker.cli.allocation import keep_pages
+
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+was_told = sys.argv[1] == "kept" and keep_pages()
+before = pages()
+for _ in range(100):
+    parts = [bytes([n]) * 100_000 for n in range(1, 30)]
+    del parts
+print(int(was_told), pages() - before)
+"""
+
+
+def fresh_pages(how: str) -> tuple[bool, int]:
+    """Whether a process could be told, and how many pages a hundred rounds of big messages take in it."""
+    script = [sys.executable, "-c", MESSAGES, how]
+    done = subprocess.run(script, capture_output=True, check=True, cwd=ROOT, timeout=60)
+    was_told, pages = map(int, done.stdout.split())
+    return bool(was_told), pages
+
+
+def test_pages_of_big_messages_are_kept_where_the_C_library_can() -> None:
+    was_told, pages = fresh_pages("kept")
+    assert was_told == (platform.libc_ver()[0] == "glibc")
+    if was_told:
+        assert pages < 5_000 < fresh_pages("as usual")[1]
