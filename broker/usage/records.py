@@ -36,9 +36,15 @@ Outcome = Literal[
 """`permitted`: decided, not made yet (with `audit.required`). `failed`: the tool itself says `isError`."""
 
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@")
+_AT, _BACKSLASH, _DELETE = b"@\\\x7f"
 _WHO: Final = ("principal", "organization", "team", "key")
+_REPEATED: Final = (
+    *("event", *_WHO, "front", "era", "method", "view", "public", "own", "kind", "server", "rule", "guardrails"),
+)
+"""What is the same in one record after another: it is encoded once."""
 _COMMON: Final = frozenset({"event", "seq", "time", "caller", "mark", "policy", "judgements"})
 _NOTHING: Final[Mapping[str, Any]] = {}
+_Values = Callable[[Any], tuple[Any, ...]]
 
 
 @dataclass(slots=True)
@@ -50,13 +56,13 @@ class Record:
     time: float = field(init=False, default=0.0)
     caller: Caller
 
-    def to_json(self) -> dict[str, Any]:
-        """The line as a value, its texts as they came: what is empty is left out."""
-        names, values = _own_names(type(self))
-        line = {name: value for name, value in zip(names, values(self), strict=False) if value}
-        line["time"] = moment_text(self.time)
-        line.update(self._more())
-        return line
+    def line(self) -> bytes:
+        """One whole line: what is empty is left out. Every call has one, so what records share is not made anew."""
+        names, values, repeated = _readers(type(self))
+        own = {name: value for name, value in zip(names, values(self), strict=True) if value}
+        own["time"] = moment_text(self.time)
+        own.update(self._more())
+        return _harmless(own)[:-1] + b"," + _encoded(type(self), *repeated(self))
 
     def _more(self) -> Mapping[str, Any]:
         """What is not a field of its own, or not as it is written."""
@@ -64,11 +70,28 @@ class Record:
 
 
 @lru_cache
-def _own_names(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]:
-    """The names of a kind of record, and what reads all values at once: a line is made of every call."""
-    own = tuple(one.name for one in fields(kind) if one.name not in _COMMON)
-    names = ("seq", "time", "event", *_WHO, *own)
-    return names, attrgetter("seq", "time", "event", *(f"caller.{name}" for name in _WHO), *own)
+def _readers(kind: type[Record]) -> tuple[tuple[str, ...], _Values, _Values]:
+    """The names of what differs from record to record, and what reads the values of that, and of what is repeated."""
+    fields_of = [one.name for one in fields(kind) if one.name not in _COMMON]
+    names = ("seq", "time", *(name for name in fields_of if name not in _REPEATED))
+    return names, attrgetter(*names), attrgetter(*(_place(name) for name in _repeated_names(kind)))
+
+
+@lru_cache
+def _repeated_names(kind: type[Record]) -> tuple[str, ...]:
+    has = {"event", *_WHO, *(one.name for one in fields(kind))}
+    return tuple(name for name in _REPEATED if name in has)
+
+
+def _place(name: str) -> str:
+    return f"caller.{name}" if name in _WHO else name
+
+
+@lru_cache(maxsize=1024)
+def _encoded(kind: type[Record], *values: str) -> bytes:
+    """The end of a line."""
+    found = zip(_repeated_names(kind), values, strict=True)
+    return wire.encode({name: _text(value) for name, value in found if value})[1:] + b"\n"
 
 
 @dataclass(slots=True)
@@ -110,7 +133,7 @@ class CallRecord(Record):
     def _more(self) -> Mapping[str, Any]:
         more: dict[str, Any] = {}
         if self.ms:
-            more["ms"] = round(self.ms, 3)
+            more["ms"] = int(self.ms * 1000) / 1000
         if self.policy is not NO_REVISION:
             more["policy"] = self.policy.text
         if self.judgements is not None:
@@ -206,22 +229,20 @@ class AuthRecord(Record):
         self.event = "auth"
 
 
-def line_of(record: Record) -> bytes:
-    """One whole line. Most are harmless as they are, which is seen at a glance; of the others each text is made so."""
-    value = record.to_json()
+def _harmless(value: dict[str, Any]) -> bytes:
+    """An object in JSON. Most are harmless, which is seen at a glance; of the others each text is made so."""
     try:
         line = wire.encode(value)
     except wire.Malformed:  # a text that is no Unicode
         line = b"@"
     if len(line) <= MAX_FIELD and line.isascii() and not _is_suspect(line):
-        return line + b"\n"
-    harmless = {name: _text(one) if isinstance(one, str) else one for name, one in value.items()}
-    return wire.encode(harmless) + b"\n"
+        return line
+    return wire.encode({name: _text(one) if isinstance(one, str) else one for name, one in value.items()})
 
 
 def _is_suspect(line: bytes) -> bool:
     """Whether something in it had to be escaped, or should be, or may be credentials of a URI."""
-    return b"@" in line or b"\\" in line or b"\x7f" in line
+    return _AT in line or _BACKSLASH in line or _DELETE in line  # numbers: for bytes Python makes an error first
 
 
 def _judgement(one: GuardrailRecord) -> dict[str, Any]:

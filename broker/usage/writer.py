@@ -15,7 +15,7 @@ from broker.clock import Clock
 from broker.core import wire
 from broker.errors import MAX_FOREIGN_TEXT, printable
 from broker.usage.files import Files
-from broker.usage.records import DiscoveryRecord, Record, gap_line, line_of, view_line
+from broker.usage.records import DiscoveryRecord, Record, gap_line, view_line
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,9 @@ MAX_WAITING: Final = 10_000
 """Records that wait for the disk; past that they are dropped. Without it a full disk would fill the memory."""
 BATCH: Final = 500
 """Records of one write."""
-GATHER: Final = 0.02
-"""Seconds that records are gathered where nobody waits for them: a write for each would cost the loop its turn."""
+GATHER: Final = 0.05
+"""Seconds that records are gathered where nobody waits for them: a write for each would cost the loop its turn. It is
+what a broker that is killed loses, at most."""
 RETRY: Final = 1.0
 """Seconds between attempts while the disk refuses."""
 CLOSES_WITHIN: Final = 2.0
@@ -113,7 +114,9 @@ class Writer:
             if not self._is_over and not self._signals:
                 self._pause.wait(self._gather)
             self._pause.clear()
-            self._wake.clear()
+            if not self._waiting:
+                # Awake as long as records come: to be woken for each batch would cost the loop more than to put one.
+                self._wake.clear()
             while self._waiting:
                 batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
                 if not self._wrote(batch):
@@ -157,7 +160,7 @@ class Writer:
                 shown.add(record.mark.hash)
                 parts.append(view_line(record.mark))
             try:
-                parts.append(line_of(record))
+                parts.append(record.line())
             except wire.Malformed as error:  # it must not stand in the way of the others
                 log.error("an audit record cannot be written: %s", type(error).__name__)
                 parts.append(gap_line(1, record.time))

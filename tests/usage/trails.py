@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from broker.core.caller import Caller
-from broker.usage.records import CallRecord, DiscoveryRecord, Mark, Record, line_of, view_line
+from broker.usage.records import CallRecord, DiscoveryRecord, Mark, Record, view_line
 
 BEGAN = 1_790_000_000.0
 
@@ -39,4 +39,4 @@ def write(path: Path, records: Iterable[Record]) -> None:
             if isinstance(record, DiscoveryRecord) and record.mark.hash not in said:
                 said.add(record.mark.hash)
                 file.write(view_line(record.mark))
-            file.write(line_of(record))
+            file.write(record.line())
