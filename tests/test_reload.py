@@ -279,6 +279,19 @@ async def test_F101_a_file_with_a_mistake_changes_nothing_and_what_mends_it_is_l
         assert found.reloads.trouble == "" and await found.tools() == ["one__echo", "one__slow"]
 
 
+async def test_F101_a_file_or_a_secret_that_is_gone_changes_nothing_and_is_looked_for(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    servers: dict[str, Any] = {"one": {"headers": {"X-Token": f"${{file:{secret}}}"}}}
+    async with place(tmp_path, {"one": Fake()}) as found:
+        assert not await found.reload(servers)
+        secret.write_text("s3cr3t", encoding="utf-8")
+        assert [await found.reloads._has_changed() for _ in range(2)] == [False, True], "what mends it is looked at"
+        assert await found.reloads.reload()
+        found.broker.loaded.path.unlink()
+        assert not await found.reloads.reload() and "there is no such file" in found.reloads.trouble
+        assert found.upstream("one").server.headers["X-Token"].reveal() == "s3cr3t"
+
+
 async def test_F102_a_guardrail_is_swapped_with_its_processes_and_a_call_keeps_the_one_it_began_with(
     tmp_path: Path,
 ) -> None:
