@@ -35,9 +35,8 @@ def _place(digest: str, limits: dict[str, Any] | None) -> dict[str, Any]:
 def configurations(directory: Path, digest: str, server: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """The server and the further sections of the file, by label: they differ in what is measured only."""
     same = {"identity": {"key_secret": _SECRET}, "audit": {"enabled": False}}
-    rates = [f"{_MANY}/minute", f"{_MANY}/day"]
-    level = {"rate": rates, "concurrency": 1000, "budget": {"day": _MANY, "month": _MANY}}
-    narrow = {"rate": rates, "concurrency": 1000, "per_caller": {"rate": rates, "concurrency": 500}}
+    level = {"rate": f"{_MANY}/minute", "budget": {"day": _MANY}}
+    narrow = {"concurrency": 1000, "per_caller": {"rate": f"{_MANY}/minute"}}
     check = directory / "check.py"
     check.write_text(_CHECK)
     guardrail = {"file": str(check), "phases": ["request"], "timeout": 5}
@@ -75,8 +74,8 @@ async def policy_table(field: Field, eras: Mapping[str, str], effort: Effort, st
     table = Table(
         TITLE,
         ("caller", "callers", "broker", "p50 ms", "p99 ms", "calls/s", "of the first", "CPU ms/call"),
-        f"`{LIMITED}`: two rates and a cap for organization, team, key, server and caller, and a budget of two periods "
-        f"for each of the first three. `{GUARDED}`: of arguments, in a process of its own. All three have one key.",
+        f"`{LIMITED}`: a rate and a budget for organization, team and key, a rate for each caller at the server, and a "
+        f"cap for the server. `{GUARDED}`: of arguments, in a process of its own. All three have one key.",
     )
     for name, era in eras.items():
         step(f"policy: {name} callers")

@@ -144,15 +144,17 @@ class Quotas:
                 if is_counted:  # who will be refused need not wait for it
                     self.counters.refuse_if_over(applying)
                 await full.wait(gates, caller.principal)
+                applying = self.counters.applying(caller, server)  # a reload may have come
         hold = Hold(gates) if gates else NO_HOLD
         try:
             if self.budgets.is_on:
                 if is_counted:  # who has called too often has not called, and nothing is set aside
                     self.counters.refuse_if_over(applying)
                 hold = Hold(gates, await self.budgets.reserve(permit, method, is_retry=is_retry))
+                applying = self.counters.applying(caller, server)
             if is_counted:
                 # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.
-                self.counters.take(self.counters.applying(caller, server))
+                self.counters.take(applying)
         except BaseException:
             hold.release()
             raise

@@ -124,6 +124,21 @@ def test_places_that_are_not_there_have_no_limits_of_their_own() -> None:
     assert list(applied(found, Caller("x", "acme", "data", "other"))) == ["org:acme", "team:acme/data"]
 
 
+def test_the_budgets_of_a_call_are_those_of_the_levels_of_its_caller() -> None:
+    day, hour = LevelLimits(budget={Period.DAY: 5}), LevelLimits(budget={Period.HOUR: 1, Period.DAY: 2})
+    found = rules(day, hour, LevelLimits(TEN))
+    assert rules(team=hour).is_empty, "budgets are not counted"
+    paid = [(one.where, one.period, one.amount) for one in budgets_of(found.directory, CI)]
+    team = "team:acme/data"
+    assert paid == [("org:acme", Period.DAY, 5), (team, Period.HOUR, 1), (team, Period.DAY, 2)]
+    every = [(*place, one.where, one.period) for *place, one in all_budgets(found.directory)]
+    assert every == [
+        ("acme", "", "org:acme", Period.DAY),
+        ("acme", "data", team, Period.HOUR),
+        ("acme", "data", team, Period.DAY),
+    ]
+
+
 @pytest.mark.parametrize(
     ("found", "is_empty"),
     [
