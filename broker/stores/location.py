@@ -40,12 +40,15 @@ class Location:
             return False
         asked = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in _HELD)
         try:
-            with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", timeout=_LOOK, uri=True)) as connection:
+            with closing(sqlite3.connect(self._uri(), timeout=_LOOK, uri=True)) as connection:
                 return connection.execute(f"SELECT EXISTS ({asked})").fetchone()[0] == 1
         except sqlite3.OperationalError as error:
             return "no such table" not in str(error)
         except sqlite3.Error:
             return True
+
+    def _uri(self) -> str:
+        return f"{self.path.absolute().as_uri()}?mode=ro"
 
     def is_read_only(self) -> bool:
         """Whether the file is there, and this process may only read it: a volume that is mounted so, say."""

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +177,16 @@ async def test_a_large_directory_is_read_beside_the_loop_and_not_in_it(
         stored = await store.load()
     assert len(stored.directory.organizations["acme"].teams["data"].keys) == 1500
     assert watch.worst < 0.05, watch.who
+
+
+async def test_a_store_below_a_relative_path_is_looked_into_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    location = Location(Path("state"), Path("state/broker.db"))
+    assert not location.holds_something()
+    store = await open_store(location)
+    assert not location.holds_something()
+    await fill(store)
+    await store.aclose()
+    assert location.holds_something()
