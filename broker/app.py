@@ -149,6 +149,7 @@ class Broker:
 
     async def _warned(self, limit: Limit, used: int) -> None:
         """A budget is nearly used up."""
+        self.budgets.warnings += 1
         said = f"{amount_text(used)} of {amount_text(limit.amount)} are spent"
         log.warning("the budget %s is nearly used up: %s", limit.rule, said)
         try:

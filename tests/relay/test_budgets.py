@@ -1,5 +1,6 @@
 """Costs over a whole broker and a real store: however a call ends, its budget is settled or released, once."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -19,8 +20,22 @@ from broker.errors import BrokerError, BudgetReached, UpstreamTimedOut
 from broker.stores.location import Location
 from broker.stores.opening import open_usage
 from broker.stores.usage import Seen
+from broker.usage.pocket import TICK
 from tests.guardrails.test_calls import BLOCK, configured
-from tests.relay.fake import LEGACY, MODERN, Answer, Fake, Gate, House, Json, answering, house, refusing, write_config
+from tests.relay.fake import (
+    LEGACY,
+    MODERN,
+    TIMEOUT,
+    Answer,
+    Fake,
+    Gate,
+    House,
+    Json,
+    answering,
+    house,
+    refusing,
+    write_config,
+)
 from tests.relay.test_parking import ADA as ANSWER
 from tests.relay.test_parking import ALL, form
 
@@ -227,6 +242,34 @@ async def test_a_price_of_a_tool_that_is_not_there_is_said(tmp_path: Path, caplo
     assert [one.message for one in caplog.records if "tool_costs" in one.message] == [
         "servers.one.tool_costs.ecko: the server serves no tool of this name"
     ]
+
+
+async def test_at_80_per_cent_somebody_is_told_once_and_callers_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with budgeted(tmp_path, cost=7, audit={"enabled": True}) as place:
+        result = await place.ask("tools/call", CALL, caller=ADA)
+        assert "budget" not in repr(result)
+        with anyio.fail_after(TIMEOUT):
+            while any(one.purse.is_dirty for one in place.broker.budgets.purses):
+                place.clock.advance(TICK)
+                await anyio.wait_all_tasks_blocked()
+        gauges = {one.name: one.value for one in place.broker.budgets.gauges()}
+        assert (gauges["budget_warnings"], gauges["budgets_failing"]) == (1, 0)
+    said = [one.message for one in caplog.records if "nearly" in one.message]
+    assert said == ["the budget team:acme/data/budget/day is nearly used up: 7 of 8 are spent"]
+    lines = b"".join(path.read_bytes() for path in (tmp_path / "state" / "audit").iterdir()).splitlines()
+    (record,) = [one for one in map(json.loads, lines) if one["event"] == "admin"]
+    assert (record["action"], record["target"]) == ("budget.warning", "team:acme/data/budget/day")
+
+
+async def test_refusals_and_doubts_are_counted_by_kinds_that_no_caller_can_make_up(tmp_path: Path) -> None:
+    async with budgeted(tmp_path, cost={**NAMED, "max": 7}) as place:
+        for _ in range(2):
+            await place.ask("tools/call", CALL, caller=ADA)
+        found = {(one.name, *one.labels.values()): one.value for one in place.broker.gauges() if "budget" in one.name}
+        assert found[("budget_refusals", "team", "spent")] == 1
+        assert found[("budget_doubts",)] == 1
 
 
 async def test_the_local_user_has_no_budget(tmp_path: Path) -> None:
