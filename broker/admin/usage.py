@@ -16,8 +16,8 @@ from broker.core.directory import merge
 from broker.core.limits import all_budgets, budgets_of
 from broker.core.period import Period, begin_of, end_of
 from broker.core.tally import Sums
-from broker.stores.ledger import Held, read_accounts
-from broker.stores.usage import Group, Seen, UsageStore
+from broker.stores.ledger import Held
+from broker.stores.usage import Group, Seen
 
 DAYS: Final = 7
 """That are shown unless it is said."""
@@ -91,8 +91,7 @@ async def used(office: Office, actor: Caller, question: Asked) -> list[UsageView
     """What the actor may see of it, by time. Raises: AdminError, StoreError, Unrecorded."""
     async with looking(office, actor, "usage.show", f"usage:{question.by}") as desk:
         seen = _seen(desk.authority, actor)
-    store = UsageStore(office.store.database, "")
-    rows = await store.read(question.by, question.since, question.until, _STEPS[question.step], seen)
+    rows = await office.store.used(question.by, question.since, question.until, _STEPS[question.step], seen)
     return [_view(question, row.at, row.of, row.sums) for row in rows]
 
 
@@ -111,7 +110,7 @@ async def budgets(office: Office, actor: Caller) -> list[BudgetView]:
             if limit in own or desk.authority.has(_role_for(team), organization, team)
         ]
     accounts = [limit.account(desk.now) for limit in found]
-    held = await read_accounts(office.store.database, accounts, desk.now)
+    held = await office.store.held(accounts, desk.now)
     return [_budget(limit, desk.now, held.get(account, Held())) for limit, account in zip(found, accounts, strict=True)]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from broker.admin.desk import Office
 from broker.admin.usage import Asked, BudgetView, UsageView, asked, budgets, used
 from broker.cli.moments import ago, shown
-from broker.cli.office import do
+from broker.cli.office import look
 from broker.cli.screen import Screen, count, line
 from broker.clock import SystemClock
 from broker.core.caller import LOCAL
@@ -39,7 +39,7 @@ def usage(config: Path | None, by: Group, since: str, until: str | None, *, as_j
     begins, ends = ago(since, now), now if until is None else ago(until, now)
     step = "hour" if ends - begins <= _HOURLY else "day"
 
-    async def look(office: Office) -> Found:
+    async def ask(office: Office) -> Found:
         in_all, in_times = asked(by, "all", begins, ends, now), asked(by, step, begins, ends, now)
         groups, times = await used(office, LOCAL, in_all), await used(office, LOCAL, in_times)
         return Found(in_all, groups, times, await budgets(office, LOCAL))
@@ -50,7 +50,7 @@ def usage(config: Path | None, by: Group, since: str, until: str | None, *, as_j
         else:
             _show(screen, step, found)
 
-    return do(config, level, look, show)
+    return look(config, level, ask, show)
 
 
 def _show(screen: Screen, step: str, found: Found) -> None:

@@ -1,7 +1,7 @@
 """The directory in the database: read whole, changed in transactions that each count in `revision`."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -13,13 +13,16 @@ from sqlalchemy import CursorResult, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.core.budget import Account
 from broker.core.caller import Role
 from broker.core.directory import Directory, Key, KeyHash, Membership, Organization, Source, Team
 from broker.core.grants import Level, key_level, organization_level, team_level
 from broker.stores import tables
 from broker.stores.engine import Database
+from broker.stores.ledger import Held, read_accounts
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow, terms_of
 from broker.stores.ruling import read_level
+from broker.stores.usage import Group, Row, Seen, UsageStore
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +133,14 @@ class DirectoryStore:
             found = {kind: await reading.found(kind) for kind in _TABLES}
             # In a thread: with ten thousand keys this is a second of work, in which every call would wait.
             return Stored(number, await anyio.to_thread.run_sync(_assembled, found))
+
+    async def used(self, by: Group, since: float, until: float, step: int, seen: Seen) -> list[Row]:
+        """See `UsageStore.read`. Raises: StoreError."""
+        return await UsageStore(self.database, "").read(by, since, until, step, seen)
+
+    async def held(self, accounts: Collection[Account], now: float) -> dict[Account, Held]:
+        """See `read_accounts`. Raises: StoreError."""
+        return await read_accounts(self.database, accounts, now)
 
     async def revision_if_touched(self) -> int | None:
         """The revision, if the database may have changed since this was last asked; None if it has not.

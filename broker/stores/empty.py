@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from broker.core.directory import Directory
 from broker.stores.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -24,6 +26,14 @@ class EmptyReading:
         return None
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """See `directory.Stored`."""
+
+    revision: int = 0
+    directory: Directory = field(default_factory=Directory)
+
+
 class EmptyStore:
     """See `directory.DirectoryStore`."""
 
@@ -37,6 +47,18 @@ class EmptyStore:
         """Raises: StoreUnavailable."""
         raise StoreUnavailable("there is no database to write to")
         yield
+
+    async def load(self) -> Nothing:
+        """Nobody."""
+        return Nothing()
+
+    async def used(self, *asked: object) -> list[Any]:
+        """Nothing was."""
+        return []
+
+    async def held(self, *asked: object) -> dict[Any, Any]:
+        """Nothing is."""
+        return {}
 
     async def aclose(self) -> None:
         """Nothing is open."""

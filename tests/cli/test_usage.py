@@ -113,8 +113,10 @@ def test_a_question_that_is_none_is_bad_input(used: Program, wrong: list[str]) -
     assert (done.code, done.out) == (2, "")
 
 
-def test_where_nothing_was_stored_nothing_was_used(program: Program) -> None:
+def test_where_nothing_was_stored_nothing_was_used_and_nothing_is_made(program: Program) -> None:
     program.configure(one=program.probe())
     done = program.run("usage", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["usage"] == []
+    assert "there is no database yet" in done.err
+    assert not list(program.directory.parent.rglob("broker.db"))
