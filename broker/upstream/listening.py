@@ -23,6 +23,11 @@ LISTEN_RETRY: Final = 30.0
 """Seconds between attempts to subscribe to an upstream's announcements."""
 
 
+SHRINK_AFTER: Final = 60.0
+"""Seconds for which a stream may bring more than is wanted: while another one takes its place, and both are open, a
+change may be told twice."""
+
+
 class Topic(NamedTuple):
     """One thing to hear of: the filter's field, and the upstream's own URI or id in it."""
 
@@ -32,6 +37,7 @@ class Topic(NamedTuple):
 
 RESOURCES: Final = "resourceSubscriptions"
 TASK_IDS: Final = "taskIds"
+TOPICS: Final = (RESOURCES, TASK_IDS)
 
 
 def resource(uri: str) -> Topic:
@@ -55,7 +61,7 @@ def filter_of(topics: Iterable[Topic]) -> dict[str, list[str]]:
 def topics_of(notifications: object) -> frozenset[Topic]:
     """The topics of an acknowledgement; what is none is left out."""
     found: set[Topic] = set()
-    for name in (RESOURCES, TASK_IDS):
+    for name in TOPICS:
         owns = notifications.get(name) if is_object(notifications) else None
         found |= {Topic(name, own) for own in owns if isinstance(own, str)} if is_array(owns) else set()
     return frozenset(found)
@@ -82,6 +88,12 @@ class Stream:
     def brings(self, topic: Topic) -> bool:
         """Whether the upstream has agreed to tell of a topic: on this stream, or on that which still stands for it."""
         return topic in self.agreed or (self.before is not None and self.before.brings(topic))
+
+    def suffices(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether it brings all of another filter, and perhaps more."""
+        topics = topics_of(wanted)
+        others = [{name: one for name, one in each.items() if name not in TOPICS} for each in (wanted, self.wanted)]
+        return self.is_live and topics <= self.agreed and others[0] == others[1]
 
     def end(self) -> None:
         """Nothing of it is wanted any more."""

@@ -19,7 +19,7 @@ from broker.core.logs import more_verbose
 from broker.errors import BrokerError, NotWatched, UpstreamTimedOut, UpstreamUnavailable
 from broker.upstream.connect import reason
 from broker.upstream.link import Link
-from broker.upstream.listening import RESOURCES, Stream, Topic, filter_of, topics_of
+from broker.upstream.listening import RESOURCES, SHRINK_AFTER, Stream, Topic, filter_of, topics_of
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Wishes:
         each other, and an upstream that hears the opposite last would say nothing from there on."""
         self._told: dict[Topic, bool] = {}
         """What a modern upstream was asked for, and whether it has agreed."""
+        self._asks_again = False
+        """Whether a modern upstream is to be asked even if nothing else is wanted."""
         self._over: Link | None = None
         """The last connection on which nobody listens any more."""
         self._settled = anyio.Event()
@@ -93,6 +95,9 @@ class Wishes:
         Raises: BrokerError, if the upstream cannot be asked, or does not agree.
         """
         if is_modern(link.version):
+            if self._told.get(topic) is False:  # it was refused: perhaps it is there now
+                del self._told[topic]
+                self._asks_again = True
             self._watched[topic] += 1
             self._said.set()
             try:
@@ -218,28 +223,47 @@ class Wishes:
         streams: anyio.abc.TaskGroup,
     ) -> None:
         current: Stream | None = None
+        too_much_until = float("inf")
+        """When a stream that brings more than is wanted gives way to a smaller one."""
         while link.lost is None:
             self._said = anyio.Event()
-            wanted = {**lists, **filter_of(self._watched)}
+            wanted, now = {**lists, **filter_of(self._watched)}, anyio.current_time()
             if not wanted:
                 if current is not None:
                     current.end()
-                current = None
+                current, too_much_until = None, float("inf")
                 on_settled(None)
-            elif current is None or wanted != current.wanted:
-                # What is asked for no more may be asked for again before the new stream is there: that waits for it.
-                self._learn({topic: told for topic, told in self._told.items() if topic in topics_of(wanted)})
-                before = current
-                if before is not None and not before.is_live:
-                    before.scope.cancel()
-                    before = before.before
-                current = Stream(link, self._clock, wanted, before, on_settled)
-                streams.start_soon(current.run)
-                with anyio.move_on_after(self.timeout):
-                    await current.settled.wait()
-                if not current.settled.is_set():
-                    current.settle()
-            await self._said.wait()
+            elif current is not None and wanted == current.wanted and not self._asks_again:
+                too_much_until = float("inf")
+            elif current is not None and current.suffices(wanted) and not self._asks_again and now < too_much_until:
+                too_much_until = min(too_much_until, now + SHRINK_AFTER)
+            else:
+                current, too_much_until = await self._another(link, wanted, current, on_settled, streams), float("inf")
+            with anyio.CancelScope(deadline=too_much_until):
+                await self._said.wait()
+
+    async def _another(
+        self,
+        link: Link,
+        wanted: Mapping[str, Any],
+        before: Stream | None,
+        on_settled: Callable[[Stream | None], None],
+        streams: anyio.abc.TaskGroup,
+    ) -> Stream:
+        """A stream in the place of the one before, once it has settled; that one ends when it is acknowledged."""
+        self._asks_again = False
+        # What is asked for no more may be asked for again before the new stream is there: that waits for it.
+        self._learn({topic: told for topic, told in self._told.items() if topic in topics_of(wanted)})
+        if before is not None and not before.is_live:
+            before.scope.cancel()
+            before = before.before
+        stream = Stream(link, self._clock, wanted, before, on_settled)
+        streams.start_soon(stream.run)
+        with anyio.move_on_after(self.timeout):
+            await stream.settled.wait()
+        if not stream.settled.is_set():
+            stream.settle()
+        return stream
 
     def _learn(self, told: dict[Topic, bool]) -> None:
         self._told = told

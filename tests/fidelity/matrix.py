@@ -45,6 +45,11 @@ class Cell:
         return key_of(self.upstream, self.transport, self.isolation)
 
     @property
+    def process(self) -> str:
+        """Of its upstream: on HTTP one serves all, and what one cell does there another one would hear."""
+        return self.key if self.transport == "stdio" else key_of(self.upstream, self.transport, "shared")
+
+    @property
     def has_own_link(self) -> bool:
         """Whether no other cell uses its link: one caller in all, or a session that has its own."""
         return self.front == "stdio" or (self.isolation == "session" and self.caller == LEGACY)
@@ -92,7 +97,7 @@ class Matrix:
         self.peers, self.brokers = Peers(directory), Brokers(directory)
         self.urls: dict[str, str] = {}
         self.served: Served | None = None
-        self._locks = {cell.key: asyncio.Lock() for cell in CELLS}
+        self._locks = {cell.process: asyncio.Lock() for cell in CELLS}
 
     def close(self) -> None:
         self.brokers.close()
@@ -170,7 +175,7 @@ class Matrix:
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one(cell: Cell, phases: tuple[int, ...]) -> None:
-            async with self._locks[cell.key], room:
+            async with self._locks[cell.process], room:
                 rows = await self.compare(cell, references[cell.caller, "http"], phases)
                 outcome.cells.setdefault(cell, {}).update(rows)
 

@@ -12,6 +12,7 @@ from broker.clock import FakeClock
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.errors import BrokerError, NotWatched, UpstreamUnavailable
 from broker.relay.watches import Watches
+from broker.upstream import wishes as wishes_module
 from broker.upstream.link import ACKNOWLEDGED, Waiting
 from broker.upstream.listening import filter_of, resource, task
 from broker.upstream.pool import Watching
@@ -113,7 +114,7 @@ async def test_a_resource_is_watched_only_once_a_modern_upstream_has_acknowledge
         assert outcome.error is None and wishes.has_watches
 
 
-async def test_what_a_modern_upstream_does_not_agree_to_is_refused_and_asked_for_no_more() -> None:
+async def test_what_a_modern_upstream_does_not_agree_to_is_refused_until_it_agrees() -> None:
     async with modern() as (wishes, link, tasks):
         ours, theirs = Outcome(), Outcome()
         tasks.start_soon(ours.of, wishes, link, A)
@@ -122,7 +123,13 @@ async def test_what_a_modern_upstream_does_not_agree_to_is_refused_and_asked_for
         link.agree(task("t1"))
         await settle(lambda: ours.is_there and theirs.is_there)
         assert isinstance(ours.error, NotWatched) and theirs.error is None
-        await settle(lambda: link.filters[-1] == {"taskIds": ["t1"]})
+        again = Outcome()
+        tasks.start_soon(again.of, wishes, link, A)
+        await settle(lambda: len(link.filters) == 2)
+        assert not again.is_there, "what was refused is asked for anew"
+        link.agree(A, task("t1"))
+        await settle(lambda: again.is_there)
+        assert again.error is None
 
 
 async def test_a_stream_ends_only_once_the_next_one_is_acknowledged() -> None:
@@ -163,23 +170,34 @@ async def test_a_stream_goes_on_while_none_can_be_had_in_its_place_and_no_longer
         await settle(lambda: not link.filters)
 
 
-async def test_what_is_given_up_and_wanted_again_at_once_waits_for_a_stream_that_has_it() -> None:
+async def test_a_stream_brings_too_much_for_a_while_and_then_another_one_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with modern() as (wishes, link, tasks):
         for topic in (A, B):
             tasks.start_soon(Outcome().of, wishes, link, topic)
         await settle(lambda: link.filters == [{"resourceSubscriptions": ["x:a", "x:b"]}])
         link.agree(A, B)
         wishes.unwatch(A)
-        await settle(lambda: link.filters[-1] == {"resourceSubscriptions": ["x:b"]})
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert len(link.filters) == 1, "a second stream could bring a change twice"
         again = Outcome()
         tasks.start_soon(again.of, wishes, link, A)
+        await settle(lambda: again.is_there)
+        assert again.error is None and len(link.filters) == 1
+        monkeypatch.setattr(wishes_module, "SHRINK_AFTER", 0.01)
+        wishes.unwatch(A)
+        await settle(lambda: link.filters[-1] == {"resourceSubscriptions": ["x:b"]})
+        late = Outcome()
+        tasks.start_soon(late.of, wishes, link, A)
         await anyio.lowlevel.checkpoint()
-        assert not again.is_there, "the stream that has it is about to end"
+        assert not late.is_there, "the stream that has it is about to end"
         link.agree(B)
         await settle(lambda: link.filters[-1] == {"resourceSubscriptions": ["x:a", "x:b"]})
         link.agree(A, B)
-        await settle(lambda: again.is_there)
-        assert again.error is None
+        await settle(lambda: late.is_there)
+        assert late.error is None
 
 
 async def test_who_waits_for_an_agreement_learns_at_once_that_the_connection_is_gone() -> None:
