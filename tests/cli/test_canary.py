@@ -107,6 +107,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "guardrail test": [["nosy.py", "--input", "ctx.json"], ["nosy.py", "--input", "nothing.json"]],
     "pin list": [[], ["leaky"], ["--changed"], ["nothing"]],
     "pin accept": [["leaky"], ["leaky", "say"], ["leaky", "nothing"], ["nothing"]],
+    "status": [["--url", "http://127.0.0.1:1"], ["--url", "nothing"]],
     "usage": [[], ["--by", "tool"], ["--since", "?"]],
     "audit": [[], ["--tool", "leaky__*"], ["--who-saw", "leaky__say"], ["--since", "?"]],
 }
@@ -115,6 +116,8 @@ SERVING = {"serve": "the log of serve", "stdio": "the log of stdio"}
 """Commands that do not end: the output in which what they say is read."""
 STARTING = frozenset({"check", "catalog", "explain", "call", "read", "prompt"})
 """Commands that start servers: each row of theirs is run once, every other one with --json. The others: both ways."""
+UNCONFIGURED = "guardrail", "status"
+"""Commands that read no configuration."""
 KEYED = "key create", "key rotate"
 """Commands that show a key, once: the one that they have made."""
 
@@ -235,7 +238,7 @@ class World:
 def run_commands(world: World) -> None:
     for command, rows in COMMANDS.items():
         for number, row in enumerate(rows):
-            config = [] if command.startswith("guardrail") else ["--config", "bare.yaml"]
+            config = [] if command.startswith(UNCONFIGURED) else ["--config", "bare.yaml"]
             both = [[], ["--json", "--log-level", "debug"]]
             for way in both[number % 2 :][:1] if command in STARTING else both:
                 said = world.command(*command.split(), *row, *config, *way)
@@ -395,6 +398,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "CANARY_HEADER": PLANTED.header_of_a_server,
         "CANARY_URL": PLANTED.url_of_a_server,
         "CANARY_KEY_SECRET": PLANTED.key_secret,
+        "MCP_BROKER_KEY": PLANTED.key_that_is_wrong,
         "CANARY_OWN": PLANTED.environment_of_the_broker,
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "200",
