@@ -34,6 +34,8 @@ OPENS_WITHIN: Final = 10.0
 """The same for the first one: its drivers are loaded, and perhaps its tables are made."""
 BURIED: Final = 5.0
 """Seconds between two looks for brokers that have died: sooner than their leases end."""
+FORGETS_EVERY: Final = 3600.0
+"""Seconds between two looks at what is too old."""
 CLOSES_WITHIN: Final = 3.0
 """Seconds for the last word to the database; without it, leases end by themselves."""
 
@@ -56,6 +58,7 @@ class Purses:
         self._ledger: Ledger | None = None
         self._wake = anyio.Event()
         self._buried = -inf
+        self._forgotten = clock.now()
         self._was_open = False
         self._is_wanted = False
         self._thrown = 0
@@ -193,6 +196,7 @@ class Purses:
                 self._was_open, self._is_wanted = True, False
                 await anyio.to_thread.run_sync(self._open_journal)
             await self._bury(self._ledger, now)
+            await self._forget(self._ledger, now)
             standings = await self._ledger.tell(list(tellings.values()), self._clock.wall())
             for one in standings:
                 pocket = told[one.account]
@@ -228,6 +232,12 @@ class Purses:
         for one in await anyio.to_thread.run_sync(lambda: list(self._journal.left_behind())):
             await ledger.bury(one.holder, one.spent)
             await anyio.to_thread.run_sync(one.remove)
+
+    async def _forget(self, ledger: "Ledger", now: float) -> None:
+        """Let the database forget periods of long ago, now and then."""
+        if now - self._forgotten >= FORGETS_EVERY:
+            self._forgotten = now
+            await ledger.forget(self._clock.wall())
 
     async def _close(self) -> None:
         """Give back what is free, and tell what was spent."""

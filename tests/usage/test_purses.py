@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
 import anyio
@@ -15,7 +15,7 @@ from broker.core.period import Period
 from broker.core.purse import Telling
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreUnavailable
-from broker.stores.ledger import LEASE, Ledger
+from broker.stores.ledger import KEPT, LEASE, Ledger
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.usage import purses as module
@@ -331,6 +331,22 @@ async def test_a_database_that_was_down_and_is_of_use_to_nobody_now_is_found_wel
     await world.later(TICK)
     await world.until(lambda: not purses.trouble)
     await purses.reserve(Wallet([KEY]), UNIT)
+
+
+async def test_periods_of_long_ago_are_forgotten_while_it_runs(world: World) -> None:
+    purses = await world.broker()
+    account = KEY.account(NOON)
+    (old,) = await purses.reserve(Wallet([KEY]), UNIT)
+    purses.settle([old], UNIT, UNIT)
+    await world.later(IDLE + TICK)
+    await world.until(lambda: old.is_over)
+    await world.later(TICK)
+    assert len(purses) == 0
+    async with aclosing(await open_store(world.location)) as store:
+        assert (await store.held([account], NOON))[account].spent == UNIT
+        world.clock.advance(KEPT + 7200)
+        await purses.reserve(Wallet([KEY]), UNIT)
+        assert await store.held([account], NOON) == {}
 
 
 async def test_budgets_hold_where_no_file_can_be_made(world: World) -> None:
