@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -298,8 +298,9 @@ class _Aiohttp:
         await self._session.close()
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """For an address as `socket.getaddrinfo` gives it."""
+    family, kind, protocol = address[:3]
     opened = socket.socket(family, kind, protocol)
     opened.setblocking(False)
     notice_half_open(opened)
