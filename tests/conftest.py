@@ -17,8 +17,9 @@ _TOLD = pytest.StashKey[dict[str, str]]()
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist gives what was told to the process that prints."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["told"] = session.config.stash.get(_TOLD, {})
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["told"] = session.config.stash.get(_TOLD, {})
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -102,6 +102,9 @@ async def test_a_credential_that_cannot_be_verified(tmp_path: Path, log: Log) ->
         is_source = True
         admit = staticmethod(afail)
 
+        def retire(self) -> None:
+            pass
+
     body = modern("tools/call", CALL)
     headers = [*modern_headers(body), ("Authorization", "Bearer x")]
     status, _, said = await answered(

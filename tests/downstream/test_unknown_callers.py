@@ -20,6 +20,9 @@ class NobodysKey:
     async def admit(self, credential: Credential) -> tuple[Admission, float] | None:
         return None
 
+    def retire(self) -> None:
+        pass
+
 
 def guarded(broker: Broker) -> Identity:
     return Identity(broker.clock, (NobodysKey(),), is_private=True)
