@@ -16,8 +16,7 @@ from broker.core.directory import merge
 from broker.core.limits import all_budgets, budgets_of
 from broker.core.period import Period, begin_of, end_of
 from broker.core.tally import Sums
-from broker.stores.ledger import Held
-from broker.stores.usage import Group, Seen
+from broker.stores.usage_rows import Group, Held, Seen
 
 DAYS: Final = 7
 """That are shown unless it is said."""

@@ -14,7 +14,7 @@ from broker.cli.office import look
 from broker.cli.screen import Screen, count, line
 from broker.clock import SystemClock
 from broker.core.caller import LOCAL
-from broker.stores.usage import Group
+from broker.stores.usage_rows import Group
 
 _HOURLY: Final = 2 * 86_400
 """Seconds of a span that is still drawn hour by hour; a longer one day by day."""

@@ -19,10 +19,11 @@ from broker.core.directory import Directory, Key, KeyHash, Membership, Organizat
 from broker.core.grants import Level, key_level, organization_level, team_level
 from broker.stores import tables
 from broker.stores.engine import Database
-from broker.stores.ledger import Held, read_accounts
+from broker.stores.ledger import read_accounts
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow, terms_of
 from broker.stores.ruling import read_level
-from broker.stores.usage import Group, Row, Seen, UsageStore
+from broker.stores.usage import UsageStore
+from broker.stores.usage_rows import Group, Held, Row, Seen
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ broker has not spent is anybody's again when its lease ends: a broker that was k
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, RowMapping, Table, and_, case, delete, func, select, update
@@ -18,19 +17,12 @@ from broker.core.budget import Account
 from broker.core.purse import Standing, Telling, block_of, is_nearly_used
 from broker.stores.engine import Database
 from broker.stores.tables import budget_accounts, budget_leases
+from broker.stores.usage_rows import Held
 
 LEASE: Final = 30.0
 """Seconds that a lease is good for without a word of its holder. What one that was killed held is nobody's so long."""
 KEPT: Final = 70 * 86_400.0
 """Seconds that accounts are kept after they began: two months are seen beside each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Of an account: what is spent, as far as brokers have told, and what they may spend beside that."""
-
-    spent: int = 0
-    leased: int = 0
 
 
 class Ledger:

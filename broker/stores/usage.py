@@ -1,8 +1,8 @@
 """Usage in the database: sums by the hour, written in batches of which each counts once, and read in groups."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, false, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,8 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from broker.core.tally import Sums, Use
 from broker.stores.engine import Database
 from broker.stores.tables import usage_hours, usage_writers
+from broker.stores.usage_rows import Group, Row, Seen
 
-Group = Literal["organization", "team", "key", "tool", "server"]
 Hour = int
 """Seconds since 1970 at which it began."""
 
@@ -25,25 +25,6 @@ _COLUMNS: Final[Mapping[Group, tuple[str, ...]]] = {
 }
 MAX_ROWS: Final = 100_000
 """That one answer is made of. More is a question for the database itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Whose usage may be read: of these places (the team is "" for a whole organization), and of this principal.
-    `everything`: of everybody."""
-
-    places: Collection[tuple[str, str]] = ()
-    principal: str = ""
-    everything: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """`of`: the columns of the group, and their values. `at`: when its time began."""
-
-    of: Mapping[str, str]
-    at: int
-    sums: Sums
 
 
 class UsageStore:

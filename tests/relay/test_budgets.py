@@ -19,7 +19,7 @@ from broker.core.era import TASKS
 from broker.errors import BrokerError, BudgetReached, UpstreamTimedOut
 from broker.stores.location import Location
 from broker.stores.opening import open_usage
-from broker.stores.usage import Seen
+from broker.stores.usage_rows import Seen
 from broker.usage.pocket import TICK
 from tests.guardrails.test_calls import BLOCK, configured
 from tests.relay.fake import (

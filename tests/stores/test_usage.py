@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from broker.core.tally import Sums, Use
-from broker.stores.usage import Seen, UsageStore
+from broker.stores.usage import UsageStore
+from broker.stores.usage_rows import Seen
 from tests.stores.conftest import Open, location, opened, postgresql
 
 __all__ = ["location", "opened", "postgresql"]

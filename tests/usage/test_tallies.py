@@ -13,7 +13,8 @@ from broker.core.tally import Sums, Use
 from broker.stores.errors import StoreUnavailable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
-from broker.stores.usage import Seen, UsageStore
+from broker.stores.usage import UsageStore
+from broker.stores.usage_rows import Seen
 from broker.usage import tallies as module
 from broker.usage.tallies import OTHERS, Tallies
 
