@@ -25,6 +25,18 @@ class EmptyReading:
         """None."""
         return None
 
+    async def hashes_of(self, **where: object) -> list[Any]:
+        """None."""
+        return []
+
+    async def count_of(self, kind: type[_Row], **where: object) -> int:
+        """None."""
+        return 0
+
+    async def revision(self) -> int:
+        """It never was changed."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Nothing:
