@@ -35,7 +35,9 @@ def sections() -> tuple[dict[str, Any], list[str]]:
         teams[f"t{team}"] = {"allow": [{"servers": ["web"]}], "deny": deny, "keys": keys}
     organizations = {"acme": {"allow": [{"servers": ["*"]}], "teams": teams}}
     identity = {"key_secret": _SECRET}
-    return {"organizations": organizations, "identity": identity, "audit": {"enabled": True}}, texts
+    # Usage belongs to budgets, and is measured with them (policy.py).
+    off = {"enabled": False}
+    return {"organizations": organizations, "identity": identity, "audit": {"enabled": True}, "usage": off}, texts
 
 
 async def access_table(field: Field, eras: Mapping[str, str], effort: Effort, step: Callable[[str], None]) -> Table:

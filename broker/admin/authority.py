@@ -6,6 +6,7 @@ to one team. Who has none at a place cannot tell whether it exists.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from broker.core.caller import Caller, Role
@@ -22,13 +23,18 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The roles of an actor by place, and `limit`, the level of its own key: what it makes must be within that."""
+    """The roles of an actor by place; `limit`, the level of its own key, and `ends`, when that key expires, in seconds
+    since 1970: keys that it makes or takes over must be within both.
+    """
 
     roles: dict[Place, Role] = field(default_factory=dict[Place, Role])
     limit: Level | None = None
+    ends: float = inf
 
     @classmethod
-    def of(cls, actor: Caller, memberships: Iterable[Membership], limit: Level | None = None) -> "Authority":
+    def of(
+        cls, actor: Caller, memberships: Iterable[Membership], limit: Level | None = None, ends: float = inf
+    ) -> "Authority":
         """The roles that its credential and its memberships give."""
         roles: dict[Place, Role] = {}
         granted = [(actor.organization, actor.team, actor.role)]
@@ -39,7 +45,7 @@ class Authority:
             for place, given in _placed(organization, team, role):
                 if place not in roles or _RANK[given] > _RANK[roles[place]]:
                     roles[place] = given
-        return cls(roles, limit)
+        return cls(roles, limit, ends)
 
     def role_at(self, organization: str, team: str = "") -> Role | None:
         """The highest role that counts there; None if it may not even see the place."""

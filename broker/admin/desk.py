@@ -10,6 +10,7 @@ change. A change is recorded before it is committed; a refusal is recorded after
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.admin.authority import Authority, is_within
@@ -111,6 +112,11 @@ class Desk:
         if self.authority.limit is not None and not is_within(level, self.authority.limit):
             raise NotAllowed("your own key is limited: what it makes or changes must have its rules and limits too")
 
+    def need_ending(self, expires: float | None) -> None:
+        """Raises: NotAllowed, for a key that would outlive the actor's own. `expires`: None for never."""
+        if (inf if expires is None else expires) > self.authority.ends:
+            raise NotAllowed("your own key expires: a key that it makes or changes must not be good for longer")
+
     # What rules and rows mean.
 
     def level_of(self, terms: Terms) -> Level:
@@ -144,9 +150,9 @@ class Desk:
         if actor == LOCAL:
             self.authority = Authority.of(actor, ())
             return
-        limit: Level | None = None
+        limit, ends = None, inf
         if actor.key:
-            actor, limit = await self._current(actor)
+            actor, limit, ends = await self._current(actor)
         rows = await self.reading.all(MembershipRow, principal=actor.principal)
         members = [Membership(row.principal, row.organization, row.team, row.role) for row in rows]
         members += [one for one in self.file.memberships if one.principal == actor.principal]
@@ -154,13 +160,13 @@ class Desk:
         if not await self.is_place(actor.organization, actor.team):
             actor = replace(actor, organization="", team="", role=Role.MEMBER)
         is_limited = limit is not None and not (limit.is_silent and limit.limits == UNLIMITED)
-        self.authority = Authority.of(actor, present, limit if is_limited else None)
+        self.authority = Authority.of(actor, present, limit if is_limited else None, ends)
 
-    async def _current(self, actor: Caller) -> tuple[Caller, Level]:
-        """The actor as its key is now, and the level of that key."""
+    async def _current(self, actor: Caller) -> tuple[Caller, Level, float]:
+        """The actor as its key is now, the level of that key, and when it expires."""
         for place in self.file.places():
             if place.caller.principal == actor.principal and not place.key.revoked and self.now < place.key.expires:
-                return place.caller, place.key.level
+                return place.caller, place.key.level, place.key.expires
         row = await self.reading.one(KeyRow, id=actor.key)
         if (
             row is None
@@ -169,7 +175,8 @@ class Desk:
             or (row.expires is not None and self.now >= row.expires)
         ):
             raise NotAllowed("your key is not valid any more")
-        return replace(actor, organization=row.organization, team=row.team, role=row.role), self.level_of(terms_of(row))
+        now = replace(actor, organization=row.organization, team=row.team, role=row.role)
+        return now, self.level_of(terms_of(row)), inf if row.expires is None else row.expires
 
 
 class Changing(Desk):

@@ -5,6 +5,7 @@ whose own key is limited by rules of its own hands them on: what it makes or tak
 """
 
 from dataclasses import asdict, replace
+from math import inf
 from typing import Final
 
 from broker.admin.authority import is_role_for
@@ -40,7 +41,8 @@ async def create(
     expires: float | None = None,
     rules: Rules | None = None,
 ) -> MadeKey:
-    """Make a key. `team` is "" for one that stands directly in its organization; `expires` is wall-clock seconds.
+    """Make a key. `team` is "" for one that stands directly in its organization; `expires` is wall-clock seconds; None:
+    never, or when the actor's own key does.
 
     Raises: AdminError, StoreError, Unrecorded, NoKeySecret.
     """
@@ -48,6 +50,7 @@ async def create(
         await desk.need_place(_role_for_keys(team), organization, team)
         good_name("key", name)
         _check_role(desk, role, organization, team)
+        expires = desk.authority.ends if expires is None and desk.authority.ends < inf else expires
         _check_expiry(desk, expires)
         await _check_free(desk, organization, team, name)
         terms = _handed_on(desk, (rules or Rules()).over(), is_allow_given=_gives_allow(rules))
@@ -169,6 +172,7 @@ async def _take(desk: Changing, reference: str, *, is_taken_over: bool = True) -
     desk.need_role_within(found.role, found.organization, found.team)
     if is_taken_over:
         desk.need_within(desk.level_of(terms_of(found)))
+        desk.need_ending(found.expires)
     return found
 
 
@@ -255,6 +259,7 @@ def _check_role(desk: Desk, role: Role, organization: str, team: str) -> None:
 def _check_expiry(desk: Desk, expires: float | None) -> None:
     if expires is not None and expires <= desk.now:
         raise Invalid("that is in the past: a key needs an end that is still to come")
+    desk.need_ending(expires)
 
 
 async def _check_free(desk: Desk, organization: str, team: str, name: str) -> None:

@@ -64,12 +64,17 @@ class World:
         return KeyTable.of(SECRET, (await self.office.store.load()).directory)
 
     async def actor(
-        self, organization: str, team: str, role: Role, name: str = "", rules: Rules | None = None
+        self,
+        organization: str,
+        team: str,
+        role: Role,
+        name: str = "",
+        rules: Rules | None = None,
+        expires: float | None = None,
     ) -> Caller:
         """Somebody with a key of that role."""
-        made = await keys.create(
-            self.office, LOCAL, organization, team, name or f"{role}-{len(self.notes.deeds)}", role=role, rules=rules
-        )
+        name = name or f"{role}-{len(self.notes.deeds)}"
+        made = await keys.create(self.office, LOCAL, organization, team, name, role=role, rules=rules, expires=expires)
         return (await self.table()).verify(made.text.reveal(), self.clock.wall()).caller
 
 

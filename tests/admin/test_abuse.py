@@ -182,6 +182,22 @@ async def test_a_limited_key_hands_on_its_limits(world: World) -> None:
     assert (await keys.rotate(world.office, limited, made.id)).view.id == made.id
 
 
+async def test_no_key_that_a_key_makes_or_takes_over_outlives_it(world: World) -> None:
+    """A key can never grant more than its maker has: not more time, either."""
+    now = world.office.clock.wall()
+    brief = await world.actor("acme", "data", Role.TEAM_ADMIN, expires=now + 1000)
+    made = (await keys.create(world.office, brief, "acme", "data", "mine")).view
+    assert made.expires == now + 1000
+    await refused(world, NotAllowed, keys.create(world.office, brief, "acme", "data", "more", expires=now + 1001))
+    assert (await keys.create(world.office, brief, "acme", "data", "less", expires=now + 10)).view.expires == now + 10
+    for one in (made.id, brief.key):
+        await refused(world, NotAllowed, keys.grant(world.office, brief, one, Rules(), expires=now + 2000))
+    free = (await keys.create(world.office, LOCAL, "acme", "data", "free")).view.id
+    await refused(world, NotAllowed, keys.rotate(world.office, brief, free))
+    assert (await keys.revoke(world.office, brief, free)).state == "revoked", "to end it gives nothing"
+    assert (await keys.rotate(world.office, brief, made.id)).view.expires == now + 1000
+
+
 async def test_a_key_with_limits_hands_them_on_and_cannot_loosen_them(world: World) -> None:
     """Neither by making another key, nor by changing its own or taking over one without limits."""
     tight = {"rate": ["5/minute"], "concurrency": 2}
