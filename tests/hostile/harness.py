@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -225,6 +226,7 @@ class LoopWatch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worst = 0.0
         self.who = ""
+        gc.freeze()  # as `serve` does: what pytest holds is not ours to collect
         run = asyncio.Handle._run
 
         def timed(handle: asyncio.Handle) -> None:
