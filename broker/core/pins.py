@@ -78,8 +78,14 @@ def hash_of(definition: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def places_of(listing: Listing) -> set[Place]:
+    """Everything that a server says of itself."""
+    found = {(kind.value, str(item[LISTS[kind].name_key])) for kind, items in listing.items.items() for item in items}
+    return found | {INSTRUCTIONS} if listing.instructions else found
+
+
 def hashes_of(listing: Listing) -> dict[Place, str]:
-    """Of everything that a server says of itself."""
+    """The hashes of it. It takes long for a long list: not for the event loop."""
     found = {
         (kind.value, str(item[LISTS[kind].name_key])): hash_of(item)
         for kind, items in listing.items.items()
@@ -118,9 +124,9 @@ def without(listing: Listing, places: Collection[Place], why: str) -> Listing:
     items: dict[Kind, tuple[dict[str, Any], ...]] = {}
     dropped = list(listing.dropped)
     for kind, found in listing.items.items():
-        held = [item for item in found if (kind.value, item[LISTS[kind].name_key]) in places]
-        items[kind] = tuple(item for item in found if item not in held) if held else found
-        dropped += [Dropped(kind, item[LISTS[kind].name_key], why) for item in held]
+        held = {own for item in found if (kind.value, own := item[LISTS[kind].name_key]) in places}
+        items[kind] = tuple(item for item in found if item[LISTS[kind].name_key] not in held) if held else found
+        dropped += [Dropped(kind, own, why) for item in found if (own := item[LISTS[kind].name_key]) in held]
     if INSTRUCTIONS not in places:
         return replace(listing, items=items, dropped=tuple(dropped))
     cleaned = (*listing.cleaned, Cleaned("instructions", "", f"left out: {why}"))

@@ -14,7 +14,7 @@ import anyio.to_thread
 from broker.clock import Clock
 from broker.core import wire
 from broker.core.catalog import Listing
-from broker.core.pins import Change, Compared, Mode, Pin, Place, Was, accept, compare, hashes_of, without
+from broker.core.pins import Change, Compared, Mode, Pin, Place, Was, accept, compare, hashes_of, places_of, without
 from broker.upstream.snapshot import LIMITS, replace_file
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class Pinning:
         log.error("%s: definitions cannot be compared with what they were: %s", server, error)
         if mode == "warn":
             return listing
-        return without(listing, set(hashes_of(listing)), "nobody knows what it was: its pins cannot be used")
+        return without(listing, places_of(listing), "nobody knows what it was: its pins cannot be used")
 
 
 def _was(one: Mapping[str, Any]) -> Was:

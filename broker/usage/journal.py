@@ -5,6 +5,7 @@ death of the process, though not that of the machine. It is locked by its broker
 one, and any broker that uses the same directory tells the database what is in it.
 """
 
+import errno
 import logging
 import mmap
 import os
@@ -25,6 +26,8 @@ SLOTS: Final = 4096
 SLOT: Final = 256
 """Bytes of each. An account has 3 names of 32 characters."""
 SUFFIX: Final = ".spent"
+TRIES: Final = 5
+"""Times that a file is made which another broker removes at the same moment."""
 _SPENT = struct.Struct("<q")
 _KEY = struct.Struct("<H")
 _MAX_KEY: Final = SLOT - _SPENT.size - _KEY.size
@@ -67,11 +70,21 @@ class Journal:
         if self._memory is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-        try_lock(self._handle)
+        self._handle = self._locked()
         os.ftruncate(self._handle, SLOTS * SLOT)
         self._memory = mmap.mmap(self._handle, SLOTS * SLOT)
         self._free = [number * SLOT for number in reversed(range(SLOTS))]
+
+    def _locked(self) -> int:
+        """The file, which is ours from here on. Before it is locked another broker may take it for that of a dead one,
+        and remove it. Raises: OSError.
+        """
+        for _ in range(TRIES):
+            handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            if try_lock(handle) and _is_at(handle, self._path):
+                return handle
+            os.close(handle)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def slot(self, account: Account) -> Slot | NoSlot:
         """A place for an account."""
@@ -128,6 +141,14 @@ class LeftBehind:
     def remove(self) -> None:
         """The database knows it."""
         self.path.unlink(missing_ok=True)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _read(path: Path) -> dict[Account, int]:

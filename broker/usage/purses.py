@@ -99,20 +99,13 @@ class Purses:
         if wallet.thrown != self._thrown or not wallet.since <= wall < wallet.until:
             self._fill(wallet, wall)
         pockets = wallet.pockets
-        while True:
-            now = self._clock.now()
-            lacking = [one for one in pockets if one.room(now) < amount]
-            if not lacking:
-                for one in pockets:
-                    if one.take(amount, now):
-                        self._wake.set()
-                return pockets
-            for one in lacking:
-                if one.refuses(amount, now):
-                    raise self._refusal(one, wall)
-            if self.trouble:
+        if not self._taken(pockets, amount):
+            with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
+                await self._take_when_filled(pockets, amount, wall)
+            if patience.cancelled_caught:
+                lacking = self._lacking(pockets, amount) or pockets
                 raise BudgetUnknown(lacking[0].limit.where, TICK)
-            await self._ask(lacking, amount)
+        return pockets
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
@@ -121,21 +114,43 @@ class Purses:
             if spent:
                 one.slot.put(one.purse.spent)
 
+    def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
+        now = self._clock.now()
+        return [one for one in pockets if one.room(now) < amount]
+
+    def _taken(self, pockets: Sequence[Pocket], amount: int) -> bool:
+        """Whether all of them had room for it; if not, nothing is taken."""
+        if self._lacking(pockets, amount):
+            return False
+        now = self._clock.now()
+        for one in pockets:
+            if one.take(amount, now):
+                self._wake.set()
+        return True
+
+    async def _take_when_filled(self, pockets: Sequence[Pocket], amount: int, wall: float) -> None:
+        """Ask, and take; again where others were quicker. Who asks bounds it in time. Raises: LimitReached."""
+        while not self._taken(pockets, amount):
+            lacking, now = self._lacking(pockets, amount), self._clock.now()
+            for one in lacking:
+                if one.refuses(amount, now):
+                    raise self._refusal(one, wall)
+            if self.trouble:
+                raise BudgetUnknown(lacking[0].limit.where, TICK)
+            await self._ask(lacking, amount)
+
     async def _ask(self, lacking: Sequence[Pocket], amount: int) -> None:
-        """Wait for the answer to a question that includes this need. Raises: BudgetUnknown."""
+        """Wait for the answer to a question that includes this need."""
         answers = [one.answered for one in lacking]
         for one in lacking:
             one.needs.append(amount)
         self._wake.set()
         try:
-            with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
-                for answered in answers:
-                    await answered.wait()
+            for answered in answers:
+                await answered.wait()
         finally:
             for one in lacking:
                 one.needs.remove(amount)
-        if patience.cancelled_caught:
-            raise BudgetUnknown(lacking[0].limit.where, TICK)
 
     def _refusal(self, one: Pocket, wall: float) -> BudgetReached:
         limit, end = one.limit, one.account.end
@@ -229,9 +244,12 @@ class Purses:
         if now - self._buried < BURIED:
             return
         self._buried = now
-        for one in await anyio.to_thread.run_sync(lambda: list(self._journal.left_behind())):
-            await ledger.bury(one.holder, one.spent)
-            await anyio.to_thread.run_sync(one.remove)
+        try:
+            for one in await anyio.to_thread.run_sync(lambda: list(self._journal.left_behind())):
+                await ledger.bury(one.holder, one.spent)
+                await anyio.to_thread.run_sync(one.remove)
+        except OSError as error:  # told again at the next look: telling twice changes nothing
+            log.warning("what dead brokers have spent cannot be read or removed: %s", error.strerror)
 
     async def _forget(self, ledger: "Ledger", now: float) -> None:
         """Let the database forget periods of long ago, now and then."""

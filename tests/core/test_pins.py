@@ -1,5 +1,6 @@
 """What counts as a change of a definition, and what an operator's word makes of it."""
 
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from broker.core.pins import (
     compare,
     hash_of,
     hashes_of,
+    places_of,
     without,
 )
 from broker.core.request import Kind
@@ -87,3 +89,14 @@ def test_what_is_held_is_left_out_of_a_listing_with_the_reason() -> None:
     silent = without(listing, {INSTRUCTIONS}, "why")
     assert silent.instructions is None and silent.items == items
     assert silent.cleaned == (Cleaned("instructions", "", "left out: why"),)
+
+
+def test_a_long_list_in_which_everything_has_changed_is_left_out_in_linear_time() -> None:
+    many = tuple({"name": f"t{number}", "description": "x"} for number in range(10_000))
+    listing = Listing(items={Kind.TOOL: many, Kind.RESOURCE: ({"uri": "a:b", "name": "r"},)}, instructions="Use it.")
+    places = places_of(listing)
+    assert places == set(hashes_of(listing))
+    began = time.thread_time()
+    left = without(listing, places - {("tools", "t7")}, "held")
+    assert time.thread_time() - began < 1
+    assert left.items[Kind.TOOL] == (many[7],) and len(left.dropped) == 10_000 and left.instructions is None

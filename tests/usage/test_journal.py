@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from broker.core.budget import Account
 from broker.core.period import Period
 from broker.usage import journal as module
@@ -80,3 +82,29 @@ def test_a_file_that_is_no_journal_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "short.spent").write_bytes(b"x")
     (tmp_path / "other.txt").write_bytes(b"\x01" * SLOT)
     assert [(one.holder, dict(one.spent)) for one in left(tmp_path)] == [("odd", {}), ("short", {})]
+
+
+def test_a_file_that_another_broker_takes_for_a_dead_ones_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, path, locks = Journal(tmp_path, "me"), tmp_path / "me.spent", [0]
+    try_lock = module.try_lock
+
+    def late(handle: int) -> bool:
+        locks[0] += 1
+        if locks[0] == 1:
+            path.unlink()  # so quick was the other one
+        return try_lock(handle)
+
+    monkeypatch.setattr(module, "try_lock", late)
+    journal.open()
+    journal.slot(DAY).put(5)
+    assert locks == [2] and path.stat().st_size > 0
+    assert module._read(path) == {DAY: 5}
+    journal.close(is_told=True)
+
+
+def test_a_file_that_is_never_ours_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "try_lock", lambda handle: False)
+    with pytest.raises(OSError, match="busy"):
+        Journal(tmp_path, "me").open()

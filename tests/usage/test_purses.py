@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from broker.clock import FakeClock
@@ -18,6 +19,7 @@ from broker.stores.errors import StoreUnavailable
 from broker.stores.ledger import KEPT, LEASE, Ledger
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.usage import journal as journal_module
 from broker.usage import purses as module
 from broker.usage.journal import Journal
 from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket, Wallet
@@ -374,3 +376,40 @@ async def test_F93_a_store_that_another_process_has_locked_refuses_what_is_not_l
     assert pocket.purse.reserved == 0
     await world.until(lambda: not pocket.purse.is_dirty)
     await purses.reserve(Wallet([KEY, TEAM]), 3 * UNIT)
+
+
+async def test_a_call_before_which_others_are_always_quicker_is_refused_in_bounded_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purses = await world.broker()
+    await purses.reserve(Wallet([TEAM]), UNIT)
+    monkeypatch.setattr(module, "WITHIN", 0.05)
+
+    async def others_took_it(*_: object) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(purses, "_ask", others_took_it)
+    with anyio.fail_after(10), pytest.raises(BudgetUnknown):
+        await purses.reserve(Wallet([TEAM]), 9 * UNIT)
+
+
+@pytest.mark.parametrize("what", ["remove", "read"])
+async def test_a_dead_brokers_file_that_cannot_be_cleared_away_stops_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    directory = world.location.directory / "budgets"
+    directory.mkdir()
+    (directory / "dead.spent").write_bytes(b"")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    if what == "remove":
+        monkeypatch.setattr(journal_module.LeftBehind, "remove", refused)
+    else:
+        monkeypatch.setattr(journal_module, "_read", refused)
+    purses = await world.broker()
+    await purses.reserve(Wallet([TEAM]), UNIT)
+    await world.later(BURIED)
+    (team,) = await purses.reserve(Wallet([TEAM]), 2 * UNIT)
+    assert team.purse.reserved == 3 * UNIT
