@@ -40,7 +40,7 @@ from broker.guardrails.guards import Guards, NoGuards
 from broker.relay.home import OPENS_WITHIN, StreamHome
 from broker.relay.listing import Scope, Views
 from broker.relay.notify import Concerns, Hub, concerns_all
-from broker.secrecy import scrubbed_json
+from broker.secrecy import scrubbed_report
 from broker.upstream.handshake import Declare
 from broker.upstream.isolated import Isolated, Owner
 from broker.upstream.link import Link
@@ -321,7 +321,7 @@ class Generation:
             # No guardrail sees a notification, so nothing passes here that one would judge in a result.
             more = {} if self.guards.judges_results(key) else passing_params(params)
             if self.config.servers[key].redact == "results":
-                more = {name: scrubbed_json(one) for name, one in more.items()}
+                more = scrubbed_report(dict(more))
             self._hub.updated(self.policy, entry, more, concerns)
 
     def _home_of(self, key: str, owner: Owner, may_open: bool) -> StreamHome:
@@ -364,7 +364,10 @@ class Generation:
         if shelf is not None:
             passing = passing_params(params)
             if self.config.servers[key].redact == "results":
-                passing = {name: one if name == "taskId" else scrubbed_json(one) for name, one in passing.items()}
+                passing = {
+                    **scrubbed_report(passing),
+                    **{name: passing[name] for name in ("taskId",) if name in passing},
+                }
             if is_foreign(method):
                 self._hub.extended(self.policy, shelf, method, passing, self._clock.now(), concerns)
             else:

@@ -7,7 +7,7 @@ looked at, passes here on its way out: log lines, errors, states of servers, tra
 from typing import Any, Final
 
 from broker.core import wire
-from broker.core.redaction import KnownSecrets, in_json
+from broker.core.redaction import KnownSecrets
 from broker.errors import (
     MAX_FOREIGN_TEXT,
     URL_ELICITATION_REQUIRED,
@@ -24,6 +24,16 @@ MAX_ERROR_DATA: Final = 64 * 1024
 """Bytes of its data, encoded. Without a bound an error would carry what a result may not."""
 MAX_QUOTED: Final = 4096
 """Bytes of an upstream's output that are looked at for the few that are quoted: a secret in them must be whole."""
+REACH: Final = 4096
+"""Characters before the end of what is looked at of a long text: they are not told, since a secret that begins in them
+may end behind it, and half a secret has no shape."""
+MAX_REPORT: Final = 256 * 1024
+"""Bytes of a report (a log message, progress, a status), encoded, that is looked through: nobody waits for reports, so
+nothing may be held by one. Of a larger one only what the protocol needs is told."""
+LEFT_OUT: Final = f"left out: this report is larger than {MAX_REPORT} bytes"
+_SAID_IN_SHORT: Final = frozenset({"data", "message", "statusMessage"})
+"""Members of reports that hold what is said: that there was something is told."""
+_IDS: Final = frozenset({"taskId"})
 TOO_LARGE: Final = f"the data of this error is larger than {MAX_ERROR_DATA} bytes"
 
 _known: Final = KnownSecrets()
@@ -40,13 +50,28 @@ def scrubbed(text: str) -> str:
 
 
 def scrubbed_json(value: Any) -> Any:
-    """A JSON value likewise."""
-    return in_json(value, _known.scrubbed)
+    """A JSON value likewise. It takes about 10 ms for a MiB."""
+    return _known.scrubbed_in(value)
+
+
+def scrubbed_report(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a notification likewise, but for the id of its task. Of what is larger than `MAX_REPORT` only
+    its numbers and short words are told.
+    """
+    if len(wire.encode(params)) > MAX_REPORT:
+        params = {name: one for name, one in params.items() if name in _SAID_IN_SHORT or _is_short(one)}
+        params |= {name: LEFT_OUT for name in _SAID_IN_SHORT & params.keys() if not _is_short(params[name])}
+    kept = {name: params[name] for name in _IDS & params.keys()}
+    return {**_known.scrubbed_in(params), **kept}
+
+
+def _is_short(value: Any) -> bool:
+    return len(value) <= MAX_FOREIGN_TEXT if isinstance(value, str) else value is None or isinstance(value, int | float)
 
 
 def foreign(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     """Text of an upstream (a page, a line of stderr, an exception) as it may be quoted: scrubbed, escaped, then cut."""
-    return printable(_known.scrubbed(text), limit)
+    return printable(_beginning(text, limit), limit)
 
 
 def of_upstream(error: BrokerError) -> BrokerError:
@@ -57,11 +82,21 @@ def of_upstream(error: BrokerError) -> BrokerError:
     """
     if isinstance(error, UpstreamAnsweredError):
         is_for_use = error.code == URL_ELICITATION_REQUIRED
-        data = in_json(error.data, _known.without if is_for_use else _known.scrubbed)
-        return UpstreamAnsweredError(_cut(_known.scrubbed(error.message)), _capped(data), code=error.code)
+        data = _capped(error.data)  # first: what is looked through must be bounded
+        data = _known.without_in(data) if is_for_use else _known.scrubbed_in(data)
+        return UpstreamAnsweredError(_cut(_beginning(error.message, MAX_ERROR_TEXT)), data, code=error.code)
     if isinstance(error, UpstreamUnavailable | MalformedAnswer):
         return BrokerError(_known.scrubbed(error.message), scrubbed_json(error.data), code=error.code)
     return error
+
+
+def _beginning(text: str, limit: int) -> str:
+    """The scrubbed text, or, of a long one, so much of its beginning as is surely scrubbed: more than `limit`
+    characters, unless secrets took their place.
+    """
+    looked_at = text[: limit + 2 * REACH]
+    found = _known.scrubbed(looked_at)
+    return found if len(looked_at) == len(text) else found[: max(0, len(found) - REACH)] + "…"
 
 
 def _cut(text: str) -> str:

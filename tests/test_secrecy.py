@@ -1,5 +1,6 @@
 """What is revealed once is not said again: in foreign texts, and in the errors of upstreams."""
 
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,17 @@ from broker.errors import (
     UpstreamAnsweredError,
     UpstreamUnavailable,
 )
-from broker.secrecy import MAX_ERROR_DATA, MAX_ERROR_TEXT, foreign, of_upstream, scrubbed
+from broker.secrecy import (
+    LEFT_OUT,
+    MAX_ERROR_DATA,
+    MAX_ERROR_TEXT,
+    MAX_REPORT,
+    REACH,
+    foreign,
+    of_upstream,
+    scrubbed,
+    scrubbed_report,
+)
 
 CANARY = "canary-7f3a9c"
 TOKEN = "ghp_" + "a1B2" * 9
@@ -79,3 +90,37 @@ def test_what_a_caller_said_itself_is_told_back_as_it_was() -> None:
     Secret(CANARY).reveal()
     error = InvalidParams(f"no {CANARY}")
     assert of_upstream(error) is error
+
+
+LARGE = 12 * 1024 * 1024
+
+
+def test_I40_whatever_its_size_an_upstreams_error_holds_nobody() -> None:
+    for number in range(100):
+        Secret(f"secret-of-somebody-{number:03}").reveal()
+    began = time.thread_time()
+    found = of_upstream(UpstreamAnsweredError("m" * LARGE, ["d"] * (LARGE // 4), code=1))
+    assert len(found.message) == MAX_ERROR_TEXT and "omitted" in found.data
+    assert len(foreign("secret " * (LARGE // 7))) == MAX_FOREIGN_TEXT
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("before", [MAX_ERROR_TEXT, MAX_ERROR_TEXT + 2 * REACH - 10, MAX_ERROR_TEXT + 2 * REACH - 40])
+def test_of_a_long_message_no_half_of_a_secret_is_told_even_where_others_made_it_short(before: int) -> None:
+    Secret(CANARY).reveal()
+    filled = f"{TOKEN} " * (before // (len(TOKEN) + 1) + 1)
+    said = of_upstream(UpstreamAnsweredError(f"{filled[:before]} {CANARY} {TOKEN} " + "x" * LARGE)).message
+    assert "canary" not in said and "a1B2" not in said and len(said) <= MAX_ERROR_TEXT
+
+
+def test_a_large_report_is_told_in_short() -> None:
+    Secret(CANARY).reveal()
+    said = {"level": "info", "logger": CANARY, "data": ["x" * MAX_REPORT], "_meta": {"a": 1}, "progress": 0.5}
+    found = scrubbed_report(said)
+    assert found == {"level": "info", "logger": MASK, "data": LEFT_OUT, "progress": 0.5}
+    assert scrubbed_report({"data": "x" * 9, "message": CANARY, "taskId": CANARY}) == {
+        "data": "x" * 9,
+        "message": MASK,
+        "taskId": CANARY,
+    }
+    assert scrubbed_report({"message": "short", "other": "x" * MAX_REPORT}) == {"message": "short"}

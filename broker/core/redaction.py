@@ -22,16 +22,23 @@ MIN_KNOWN: Final = 8
 """Characters. A shorter value (`true`, `8080`) would be found in half of all lines, and guards nothing."""
 MAX_KNOWN: Final = 4096
 """Texts that are looked for, spellings included: each costs every scrubbed text a search. The oldest are forgotten."""
+LONG: Final = 2048
+"""Characters of a text in which all known secrets are looked for at once: a search for each would make the time that an
+upstream's words take grow with the number of secrets."""
+MAX_PROGRAM: Final = 64 * 1024 * 1024
+"""Bytes that RE2 may take for that."""
 MAX_DEPTH: Final = 64
 """Nested values that are walked, as deep as the wire lets messages be; what is deeper is masked."""
 
 _OPAQUE: Final = frozenset({"blob"})
 """Members that hold bytes in base64: a mask in them would break what it does not understand."""
+_OPAQUE_OF_MEDIA: Final = _OPAQUE | {"data"}
 _OPAQUE_TYPES: Final = frozenset({"image", "audio"})
 
 _TOKENS: Final = (
     # PEM: to its end, or, where somebody has cut it off, to the end of the text
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[^\x00]*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|[^\x00]*)",
     r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",  # AWS
     r"\bgh[pousr]_[A-Za-z0-9]{20,}",  # GitHub
     r"\bgithub_pat_[A-Za-z0-9_]{20,}",
@@ -63,20 +70,26 @@ _LABELLED: Final = (
 )
 _VALUES: Final = (
     r"[A-Za-z0-9_\-]{43}",
-    r"[^\s\"',;&<>\\]+",
+    r"[^\x00\s\"',;&<>\\]+",
     r"[A-Za-z0-9._~+/=\-]{16,}",
-    r"[^\s\"',;&<>\\)\]}]{4,}",
-    r"[^\s\"',;&<>\\)\]}]{4,}",
-    r"[^\s\"',;&<>\\]{4,}",
+    r"[^\x00\s\"',;&<>\\)\]}]{4,}",
+    r"[^\x00\s\"',;&<>\\)\]}]{4,}",
+    r"[^\x00\s\"',;&<>\\]{4,}",
 )
 """Of each label, its value; the label is kept."""
-_USERINFO: Final = r"(://)[^\s/@\"'<>]+:[^\s/@\"'<>]+@"
+_USERINFO: Final = r"(://)[^\x00\s/@\"'<>]+:[^\x00\s/@\"'<>]+@"
+
+_SEPARATOR: Final = "\0"
+"""Between texts that are looked at together: no shape goes beyond it, and no text has one (`_REPLACED`)."""
+_REPLACED: Final = "\ufffd"
 
 _re2: Any = importlib.import_module("re2")
 
 
-def _options() -> Any:
+def _options(most: int = 0) -> Any:
     options = _re2.Options()
+    if most:
+        options.max_mem = most
     options.encoding = _re2.Options.Encoding.LATIN1  # bytes as they are: texts may hold what is no UTF-8
     options.log_errors = False
     return options
@@ -89,10 +102,20 @@ _PAIR: Final = _re2.compile(
 )
 _LOGIN: Final = _re2.compile(_USERINFO.encode(), _OPTIONS)
 _MASK: Final = MASK.encode()
+_MANY: Final = _options(MAX_PROGRAM)
 
 
 def without_shapes(text: str) -> str:
-    """`text` without what looks like a secret."""
+    """`text` without what looks like a secret. If anything is hidden in it, U+FFFD stands for each NUL."""
+    if _SEPARATOR not in text:
+        return _without_shapes(text)
+    replaced = text.replace(_SEPARATOR, _REPLACED)
+    found = _without_shapes(replaced)
+    return text if found == replaced else found
+
+
+def _without_shapes(text: str) -> str:
+    """See `without_shapes`; the NULs of `text` separate texts that are looked at apart."""
     raw = text.encode("utf-8", "surrogatepass")
     found = _LOGIN.sub(_without_login, raw)
     found = _TOKEN.sub(_MASK, found)
@@ -145,6 +168,8 @@ class KnownSecrets:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known: dict[str, None] = {}
         self._searched: tuple[str, ...] = ()
+        self._pattern: tuple[tuple[str, ...], Any] = (), None
+        """Those that it was made of, and RE2's; None, if they are too many for it."""
         for secret in secrets:
             self.learn(secret)
 
@@ -155,7 +180,7 @@ class KnownSecrets:
         """Look for this one too; not for one that its shape gives away."""
         if without_shapes(secret) == MASK:
             return
-        for spelling in spellings(secret):
+        for spelling in (one.replace(_SEPARATOR, _REPLACED) for one in spellings(secret)):
             self._known.pop(spelling, None)
             self._known[spelling] = None
         while len(self._known) > MAX_KNOWN:
@@ -165,38 +190,110 @@ class KnownSecrets:
 
     def without(self, text: str) -> str:
         """`text` without known secrets."""
-        for secret in self._searched:
+        return _each(text, self._without)
+
+    def scrubbed(self, text: str) -> str:
+        """`text` without known secrets, and without what looks like one."""
+        return _each(text, self._scrubbed)
+
+    def without_in(self, value: Any) -> Any:
+        """A JSON value without known secrets. See `in_json`."""
+        return in_json(value, self._without)
+
+    def scrubbed_in(self, value: Any) -> Any:
+        """A JSON value without known secrets, and without what looks like one. See `in_json`."""
+        return in_json(value, self._scrubbed)
+
+    def _scrubbed(self, text: str) -> str:
+        return _without_shapes(self._without(text))
+
+    def _without(self, text: str) -> str:
+        searched = self._searched
+        if len(text) >= LONG and (pattern := self._compiled(searched)) is not None:
+            raw = text.encode("utf-8", "surrogatepass")
+            found = pattern.sub(_MASK, raw)
+            return text if found == raw else found.decode("utf-8", "surrogatepass")
+        for secret in searched:
             if secret in text:
                 text = text.replace(secret, MASK)
         return text
 
-    def scrubbed(self, text: str) -> str:
-        """`text` without known secrets, and without what looks like one."""
-        return without_shapes(self.without(text))
+    def _compiled(self, searched: tuple[str, ...]) -> Any:
+        made_of, pattern = self._pattern
+        if made_of is not searched:
+            texts = [_re2.escape(one.encode("utf-8", "surrogatepass")) for one in searched]
+            try:
+                pattern = _re2.compile(b"|".join(texts), _MANY) if texts else None
+            except _re2.error:
+                pattern = None
+            self._pattern = searched, pattern
+        return pattern
 
 
-def in_json(value: Any, scrub: Callable[[str], str], depth: int = 0) -> Any:
+def _each(text: str, scrub: Callable[[str], str]) -> str:
+    """`scrub` on one text, which may have NULs in it."""
+    if _SEPARATOR not in text:
+        return scrub(text)
+    replaced = text.replace(_SEPARATOR, _REPLACED)
+    found = scrub(replaced)
+    return text if found == replaced else found
+
+
+def in_json(value: Any, scrub: Callable[[str], str]) -> Any:
     """A JSON value with every text in it scrubbed, names of members included; what changes nothing is the same object.
 
-    Bytes in base64 (`blob`, and `data` of pictures and sounds) are left as they are.
+    All texts are looked at together, so that many small ones take no longer than a long one. `scrub` is given them with
+    NULs between them, and leaves those as they are. Bytes in base64 (`blob`, and `data` of pictures and sounds) are
+    not looked at.
     """
+    texts: list[str] = []
+    is_whole = _gather(value, texts, 0)
+    together = _SEPARATOR.join(texts)
+    found = scrub(together)
+    if is_whole and found == together:
+        return value
+    return _rebuilt(value, iter(found.split(_SEPARATOR)), 0)
+
+
+def _gather(value: Any, texts: list[str], depth: int) -> bool:
+    """Every text to look at, in the order in which `_rebuilt` takes them; whether nothing is too deep for that."""
     if isinstance(value, str):
-        return scrub(value)
-    if depth >= MAX_DEPTH:
-        return value if value is None or isinstance(value, int | float) else MASK
+        texts.append(value.replace(_SEPARATOR, _REPLACED))
+    elif is_array(value):
+        if depth >= MAX_DEPTH:
+            return False
+        is_whole = True
+        for one in value:
+            is_whole = _gather(one, texts, depth + 1) and is_whole
+        return is_whole
+    elif is_object(value):
+        if depth >= MAX_DEPTH:
+            return False
+        opaque, is_whole = _opaque(value), True
+        for name, one in value.items():
+            texts.append(name.replace(_SEPARATOR, _REPLACED))
+            if not (name in opaque and isinstance(one, str)):
+                is_whole = _gather(one, texts, depth + 1) and is_whole
+        return is_whole
+    return True
+
+
+def _rebuilt(value: Any, texts: Iterator[str], depth: int) -> Any:
+    if isinstance(value, str):
+        return next(texts)
     if is_array(value):
-        items = [in_json(one, scrub, depth + 1) for one in value]
-        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+        return [_rebuilt(one, texts, depth + 1) for one in value] if depth < MAX_DEPTH else MASK
     if is_object(value):
-        return _object(value, scrub, depth)
+        if depth >= MAX_DEPTH:
+            return MASK
+        opaque = _opaque(value)
+        return {
+            next(texts): one if name in opaque and isinstance(one, str) else _rebuilt(one, texts, depth + 1)
+            for name, one in value.items()
+        }
     return value
 
 
-def _object(value: Mapping[str, Any], scrub: Callable[[str], str], depth: int) -> Mapping[str, Any]:
-    opaque = _OPAQUE | {"data"} if value.get("type") in _OPAQUE_TYPES else _OPAQUE
-    members = {
-        scrub(name): one if name in opaque and isinstance(one, str) else in_json(one, scrub, depth + 1)
-        for name, one in value.items()
-    }
-    is_same = all(name in members and members[name] is one for name, one in value.items())
-    return value if is_same else members
+def _opaque(value: Mapping[str, Any]) -> frozenset[str]:
+    """Members that hold bytes in base64."""
+    return _OPAQUE_OF_MEDIA if value.get("type") in _OPAQUE_TYPES else _OPAQUE

@@ -17,7 +17,7 @@ from broker.core.progress import ProgressGate
 from broker.core.questions import ASKABLE, Question, unanswerable
 from broker.errors import CannotAsk
 from broker.relay.backchannel import BackChannel, NoBackChannel
-from broker.secrecy import scrubbed_json
+from broker.secrecy import scrubbed_report
 from broker.usage.trail import NO_TRAIL, Trail
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -162,7 +162,7 @@ class Exchange:
         level = params.get("level")
         if self.log_level is not None and is_at_least(level, self.log_level) and self._admits():
             # Spec: 2026-07-28 server/utilities/logging: "MUST NOT contain: Credentials or secrets" (SP-37).
-            self._emit("notifications/message", scrubbed_json(params))
+            self._emit("notifications/message", scrubbed_report(params))
 
     def _admits(self) -> bool:
         """Whether one more message may pass now."""

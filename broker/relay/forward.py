@@ -41,9 +41,10 @@ from broker.errors import (
 from broker.relay.agreed import Agreed
 from broker.relay.call import Call, claims_of
 from broker.relay.exchange import Exchange
+from broker.relay.hiding import scrubbed_result
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Tasks
-from broker.secrecy import scrubbed_json
+from broker.secrecy import scrubbed_report
 from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
 from broker.upstream.pool import Pool
@@ -54,8 +55,6 @@ COMPLETE: Final = (None, "complete")
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
 UNTRACED: Final = nullcontext()
-MACHINERY: Final = frozenset({"resultType", "task", "taskId", "inputRequests", "nextCursor", "ttlMs", "cacheScope"})
-"""Members of results that are no text for anybody: with a mask in them they would mean something else."""
 
 
 class Forwarder:
@@ -189,7 +188,7 @@ class _Way:
         def notice(method: str, params: dict[str, Any]) -> None:
             params = publish_related(params, self.call.server)
             if self.hides:
-                params = scrubbed_json(params)
+                params = scrubbed_report(params)
             if not is_foreign(method):
                 exchange.notice(method, params)
             elif self.agreed.extends(exchange):
@@ -301,7 +300,7 @@ class _Way:
             method = "tools/call" if self.call.method == "tasks/result" else self.call.method
             rewrite_result(method, result, self.agreed.publish)
         if self.hides:
-            result = {name: one if name in MACHINERY else scrubbed_json(one) for name, one in result.items()}
+            result = await scrubbed_result(result)
         if self.call.is_foreign:
             result = self.agreed.foreign(result)
         if self.call.method in TASK_METHODS:

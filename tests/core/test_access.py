@@ -3,6 +3,7 @@ has a rule with a name.
 """
 
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -471,12 +472,17 @@ def test_a_template_that_fits_in_endless_ways_is_compared_in_bounded_time() -> N
 
 
 def test_a_call_behind_two_hundred_rules_costs_what_it_costs_behind_one() -> None:
-    def cost(policy: Policy) -> float:
+    def cost(policy: Policy) -> int:
+        """Functions that a call goes through, once it is known what the rules say."""
         decide(policy, CI, "", TOOL, {"db": "test"})
-        begun = time.process_time()
-        for _ in range(5000):
+        called: list[str] = []
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, _: called.append(event) if event.endswith("call") else None)
+        try:
             decide(policy, CI, "", TOOL, {"db": "test"})
-        return time.process_time() - begun
+        finally:
+            sys.setprofile(before)
+        return len(called)
 
     def with_rules(count: int) -> Policy:
         many = tuple(rule("one", tools=[f"one__x{n}*"]) for n in range(count - 1))
@@ -484,7 +490,7 @@ def test_a_call_behind_two_hundred_rules_costs_what_it_costs_behind_one() -> Non
         return policy_of(ALL, team_level("acme", "data", allow, many))
 
     one, many = with_rules(1), with_rules(200)
-    assert min(cost(many) for _ in range(5)) < 1.5 * min(cost(one) for _ in range(5))
+    assert 0 < cost(many) == cost(one)
 
 
 def test_callers_at_places_that_say_nothing_share_what_was_computed() -> None:

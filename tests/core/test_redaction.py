@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from broker.core import redaction
 from broker.core.redaction import (
+    LONG,
     MASK,
     MAX_DEPTH,
     MAX_KNOWN,
@@ -191,7 +193,68 @@ def test_a_value_without_secrets_is_the_same_object_and_one_that_is_too_deep_is_
     for _ in range(MAX_DEPTH):
         (found,) = found
     assert found == MASK
-    assert in_json({"a": 1.5}, scrub, MAX_DEPTH - 1) == {"a": 1.5}
+    deep = {"a": "canary"}
+    for _ in range(MAX_DEPTH):
+        deep = {"b": deep}
+    found = in_json(deep, scrub)
+    for _ in range(MAX_DEPTH):
+        found = found["b"]
+    assert found == MASK
+
+
+ENDS = ["password=", "Bearer ", "://a:", "b@c", PEM[:40], "\0", "word"]
+PIECES = st.sampled_from([*SHAPES.values(), *(given for given, _ in LABELLED), *ENDS])
+WORDS = st.lists(PIECES, max_size=4).map(" ".join) | st.lists(PIECES, max_size=3).map("".join)
+
+
+@given(st.lists(WORDS, max_size=6), st.sampled_from(["", "word", "known-secret-1"]))
+def test_texts_that_are_looked_at_together_become_what_each_becomes_alone(texts: list[str], known: str) -> None:
+    secrets = KnownSecrets([known] if known else [])
+    together = secrets.scrubbed_in([*texts, known])
+    alone = [secrets.scrubbed(text) for text in [*texts, known]]
+    # A NUL stays where nothing is hidden; else U+FFFD stands for it.
+    assert [one.replace("\0", "\ufffd") for one in together] == [one.replace("\0", "\ufffd") for one in alone]
+
+
+def test_a_secret_with_a_NUL_in_it_is_hidden_whichever_texts_are_around() -> None:
+    secrets = KnownSecrets(["begin\0middle\0end"])
+    assert secrets.scrubbed("x begin\0middle\0end y") == f"x {MASK} y"
+    assert secrets.scrubbed_in(["begin", "begin\0middle\0end"]) == ["begin", MASK]
+    assert secrets.without_in({"a": "password=begin\0middle\0end"}) == {"a": f"password={MASK}"}
+    assert without_shapes("a\0b") == "a\0b" and without_shapes("\0password=hunter2\0x") == f"\ufffdpassword={MASK}"
+
+
+@pytest.mark.parametrize("known", [0, 1, 200])
+def test_known_secrets_are_found_in_long_texts_as_in_short_ones(known: int) -> None:
+    texts = [f"secret-number-{number:04}" for number in range(known)]
+    secrets = KnownSecrets(texts)
+    for text in texts:
+        assert secrets.without(text) == MASK
+        assert secrets.without("x" * LONG + text + "ä") == "x" * LONG + MASK + "ä"
+    assert secrets.without("y" * LONG) == "y" * LONG
+
+
+def test_of_two_secrets_that_begin_alike_the_longer_one_is_hidden_whole() -> None:
+    secrets = KnownSecrets(["abcdefgh", "abcdefghijkl"])
+    for around in ("", "x" * LONG):
+        assert secrets.without(f"{around} abcdefghijkl") == f"{around} {MASK}"
+
+
+def test_more_secrets_than_fit_together_are_looked_for_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_MANY", redaction._options(20_000))
+    texts = [f"{number:04}-" + "z" * 200 for number in range(100)]
+    secrets = KnownSecrets(texts)
+    assert secrets.without("x" * LONG + texts[7]) == "x" * LONG + MASK
+
+
+@pytest.mark.parametrize("text", ["x", "password", "word word"])
+def test_many_small_texts_take_no_longer_than_one_large_one(text: str) -> None:
+    secrets = KnownSecrets(f"secret-number-{number:04}" for number in range(400))
+    value = [text] * 50_000
+    began = time.thread_time()
+    assert secrets.scrubbed_in(value) is value
+    assert secrets.scrubbed_in([*value, "secret-number-0007"])[-1] == MASK
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize("piece", ["-----BEGIN PRIVATE KEY-----", "password", "eyJ", "://a:", "bearer ", "SG.a", "a"])
