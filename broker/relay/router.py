@@ -133,11 +133,12 @@ class Router:
             permit.caller, permit.entry, request.method, exchange.trail.judged, is_foreign=is_foreign
         )
         exchange.trail.decided(permit, permit.entry, now.policy)
-        hold = NO_HOLD
+        hold, policy = NO_HOLD, now.policy
 
         async def send(judged: Mapping[str, Any]) -> dict[str, Any]:
-            if judged is not params:
-                _decide_again(now, permit, request, judged)
+            # What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
+            if judged is not params or self.served.policy is not policy:
+                self._decide_again(permit, request, judged, exchange.trail)
             call = Call(
                 permit,
                 request.method,
@@ -170,6 +171,19 @@ class Router:
             return _as_result(refusal, request, now)
         finally:
             hold.release()
+
+    def _decide_again(self, permit: Permit, request: Request, params: Mapping[str, Any], trail: Trail) -> None:
+        """The decision on a call that is about to be sent, as if it came now. Raises: Refused, UnknownName or
+        UnknownResource.
+        """
+        now, entry = self.served, permit.entry
+        arguments = params.get("arguments", _NO_ARGUMENTS) if request.method == "tools/call" else ANY
+        decision = decide(now.policy, permit.caller, request.view, entry, arguments)
+        if isinstance(decision, Denied):
+            trail.decided(decision, entry, now.policy)
+            raise (
+                _unknown(entry.kind, entry.public, request) if decision.is_hidden else _refused(entry.public, decision)
+            )
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
@@ -420,14 +434,6 @@ def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:
     if kind is not Kind.RESOURCE or request.method not in NAMED:
         return UnknownName(_WORD[kind], public)
     return UnknownResource(public, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
-
-
-def _decide_again(now: Served, permit: Permit, request: Request, params: Mapping[str, Any]) -> None:
-    """A guardrail has rewritten the arguments: that is another call, which the rules have not seen. Raises: Refused."""
-    arguments = params.get("arguments", _NO_ARGUMENTS) if permit.entry.kind is Kind.TOOL else ANY
-    decision = decide(now.policy, permit.caller, request.view, permit.entry, arguments)
-    if isinstance(decision, Denied):
-        raise _refused(permit.entry.public, decision)
 
 
 def _refused(public: str, decision: Denied) -> Refused:

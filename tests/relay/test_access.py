@@ -24,7 +24,7 @@ from broker.relay import listing as listing_module
 from broker.relay.notify import LIST_CHANGED, UPDATED, Subscriber, Watches
 from broker.upstream.isolated import Asker
 from tests.core.access import ARGUMENTS, CALLERS, OWN, directories
-from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, House, Json, answering, house, tool
+from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, answering, house, tool
 from tests.relay.test_parking import Person, answers, parked
 from tests.relay.test_router import ASKS, filled, refusal, whole
 
@@ -346,3 +346,39 @@ async def test_the_retry_of_a_parked_call_is_decided_again(tmp_path: Path) -> No
         generation.adopt(stored_directory({}))
         assert (await person.call(**retry))["resultType"] == "complete", "the state was not spent"
         assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_call_that_waited_for_a_place_meets_the_rules_of_the_moment_it_is_sent(
+    tmp_path: Path, version: Version
+) -> None:
+    gate = Gate()
+    fake = Fake(tools=[tool("a"), tool("b")], answers={"a": gate})
+    limits = {"one": {"limits": {"concurrency": 1}}}
+    async with house(tmp_path, {"one": fake}, servers=limits) as place, anyio.create_task_group() as tasks:
+
+        def adopt(*denied: str) -> None:
+            settings: Json = {"allow": [{"servers": ["*"]}], "deny": [{"tools": [one]} for one in denied]}
+            place.broker.generation.adopt(directory_of({"acme": OrganizationSettings.model_validate(settings)}, ()))
+
+        said: list[str] = []
+
+        async def call(own: str) -> None:
+            try:
+                params = {"name": f"one__{own}", "arguments": {}}
+                await place.ask("tools/call", params, version=version, caller=Caller("key:x", "acme"))
+                said.append(own)
+            except BrokerError as error:
+                said.append(error.message)
+
+        adopt()
+        tasks.start_soon(call, "a")
+        await fake.until(lambda: len(fake.asked) == 1)
+        tasks.start_soon(call, "b")
+        await anyio.wait_all_tasks_blocked()
+        adopt("one__b")
+        gate.opened.set()
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(BrokerError) as unknown:
+            await place.ask("tools/call", {"name": "one__c"}, version=version, caller=Caller("key:x", "acme"))
+        assert said == ["a", unknown.value.message.replace("one__c", "one__b")] and len(fake.asked) == 1
