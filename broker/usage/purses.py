@@ -221,15 +221,20 @@ class Purses:
                     pocket.slot.put(pocket.purse.spent)
             self._say("")
         except StoreError as error:
-            self._say(str(error))
-            await self._leave()
-            return
+            return await self._lost(str(error))
+        except Exception as fault:  # whoever needs a budget is refused meanwhile; nobody else notices
+            log.error("internal error", exc_info=fault)
+            return await self._lost("the budgets cannot be kept: a fault of the broker")
         finally:
             for answered in answers:
                 answered.set()
         for one in standings:
             if one.is_warning:
                 await self._on_warning(told[one.account].limit, one.used)
+
+    async def _lost(self, why: str) -> None:
+        self._say(why)
+        await self._leave()
 
     def _open_journal(self) -> None:
         try:

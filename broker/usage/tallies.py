@@ -90,8 +90,10 @@ class Tallies:
                 await self._store.forget(self._clock.wall() - self._keep)
             self._say("")
         except StoreError as error:
-            self._say(str(error))
-            await self._leave()
+            await self._lost(str(error))
+        except Exception as fault:  # what is counted is kept, and nobody's call ends with it
+            log.error("internal error", exc_info=fault)
+            await self._lost("usage cannot be written: a fault of the broker")
 
     async def _write(self) -> None:
         """One batch. Raises: StoreError; then it is still the one under way."""
@@ -105,6 +107,10 @@ class Tallies:
         batch = {key: self._batch[key] for key in sorted(self._batch, key=repr)}
         await self._store.add(self._number, batch, self._clock.wall())
         self._batch = {}
+
+    async def _lost(self, why: str) -> None:
+        self._say(why)
+        await self._leave()
 
     async def _leave(self) -> None:
         store, self._store = self._store, None

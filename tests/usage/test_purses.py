@@ -413,3 +413,22 @@ async def test_a_dead_brokers_file_that_cannot_be_cleared_away_stops_nobody(
     await world.later(BURIED)
     (team,) = await purses.reserve(Wallet([TEAM]), 2 * UNIT)
     assert team.purse.reserved == 3 * UNIT
+
+
+async def test_F104_a_fault_of_ours_refuses_who_needs_a_budget_and_is_over_with_its_cause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purses, tell = await world.broker(), Told.tell
+
+    async def faulty(*_: object) -> list[object]:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Told, "tell", faulty)
+    with pytest.raises(BudgetUnknown):
+        await purses.reserve(Wallet([TEAM]), UNIT)
+    assert "a fault of the broker" in purses.trouble
+    monkeypatch.setattr(Told, "tell", tell)
+    await world.later(TICK)
+    await world.until(lambda: not purses.trouble)
+    (team,) = await purses.reserve(Wallet([TEAM]), UNIT)
+    assert team.purse.reserved == UNIT

@@ -31,6 +31,8 @@ class Store(UsageStore):
     async def add(self, *batch: object) -> bool:  # type: ignore[override]
         if Store.fails == "before":
             raise StoreUnavailable("the database is down")
+        if Store.fails == "fault":
+            raise RuntimeError("a fault of ours")
         is_new = await super().add(*batch)  # type: ignore[arg-type]
         if Store.fails == "after":
             raise StoreUnavailable("the database is gone")
@@ -104,3 +106,15 @@ async def test_what_is_too_old_is_forgotten(world: World) -> None:
     world.clock.advance(2 * 86_400)
     await world.tallies.flush()
     assert await world.calls() == {}
+
+
+async def test_F104_a_fault_of_ours_ends_nobodys_call_and_loses_no_count(world: World) -> None:
+    async with world.tallies.running():
+        world.tallies.of(QUERY).calls += 2
+        Store.fails = "fault"
+        await world.tallies.flush()
+        assert "a fault of the broker" in world.tallies.trouble
+        Store.fails = ""
+        await world.tallies.flush()
+        assert not world.tallies.trouble
+    assert await world.calls() == {("sql", "tools", "query"): 2}
