@@ -19,6 +19,7 @@ from broker.stores.errors import StoreError
 from broker.usage.files import DAY, paths
 from broker.usage.index_rows import batch_of
 from broker.usage.origin import make_origin
+from broker.usage.trouble import Trouble
 
 if TYPE_CHECKING:
     from broker.stores.audit_index import AuditIndex
@@ -47,8 +48,16 @@ class Indexer:
         self._seen: dict[str, int] = {}
         self.behind = 0
         """Bytes that are not in the index yet, as of the last look."""
-        self.trouble = ""
+        self._trouble = Trouble(
+            log,
+            "the index of the audit is not written: %s; records are, and are found without it",
+            "the index of the audit is written again",
+        )
+
+    @property
+    def trouble(self) -> str:
         """Why the index cannot be written; "" while it can."""
+        return self._trouble.why
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -68,11 +77,10 @@ class Indexer:
             try:
                 await self.look()
             except (StoreError, OSError) as error:
-                self._say(
-                    f"{error.strerror or error} ({self._directory})" if isinstance(error, OSError) else str(error)
-                )
+                why = f"{error.strerror or error} ({self._directory})" if isinstance(error, OSError) else str(error)
+                self._trouble.begin(why)
             else:
-                self._say("")
+                self._trouble.end()
 
     async def look(self, pace: float = PACE) -> int:
         """Index what is new, and forget what is gone; how many records it were. A database is opened only if there is
@@ -143,13 +151,6 @@ class Indexer:
             self.behind -= batch.end - batch.begin
             if pace:
                 await self._clock.sleep(pace * (self._clock.now() - began))
-
-    def _say(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            log.error("the index of the audit is not written: %s; records are, and are found without it", trouble)
-        if self.trouble and not trouble:
-            log.warning("the index of the audit is written again")
-        self.trouble = trouble
 
 
 def _say_fault(task: "asyncio.Task[None]") -> None:

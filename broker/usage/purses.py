@@ -22,6 +22,7 @@ from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
 from broker.usage.journal import NO_SLOT, Journal
 from broker.usage.pocket import IDLE, TICK, Pocket, Wallet
+from broker.usage.trouble import Trouble
 
 if TYPE_CHECKING:
     from broker.stores.ledger import Ledger
@@ -63,8 +64,16 @@ class Purses:
         self._is_wanted = False
         self._thrown = 0
         """Purses that were thrown away: whoever knows one looks again."""
-        self.trouble = ""
+        self._trouble = Trouble(
+            log,
+            "%s; calls go on as far as the leased part of their budgets reaches",
+            "the database of the budgets answers again",
+        )
+
+    @property
+    def trouble(self) -> str:
         """Why the database cannot be asked; "" while it can."""
+        return self._trouble.why
 
     def __len__(self) -> int:
         return len(self._pockets)
@@ -219,7 +228,7 @@ class Purses:
                 if pocket.slot is NO_SLOT:
                     pocket.slot = self._journal.slot(one.account)
                     pocket.slot.put(pocket.purse.spent)
-            self._say("")
+            self._trouble.end()
         except StoreError as error:
             return await self._lost(str(error))
         except Exception as fault:  # whoever needs a budget is refused meanwhile; nobody else notices
@@ -233,7 +242,7 @@ class Purses:
                 await self._on_warning(told[one.account].limit, one.used)
 
     async def _lost(self, why: str) -> None:
-        self._say(why)
+        self._trouble.begin(why)
         await self._leave()
 
     def _open_journal(self) -> None:
@@ -275,10 +284,3 @@ class Purses:
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             await ledger.database.aclose()
-
-    def _say(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            log.error("%s; calls go on as far as the leased part of their budgets reaches", trouble)
-        if self.trouble and not trouble:
-            log.info("the database of the budgets answers again")
-        self.trouble = trouble

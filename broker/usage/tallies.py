@@ -15,6 +15,7 @@ from broker.clock import Clock
 from broker.core.period import Period, begin_of
 from broker.core.tally import Sums, Use
 from broker.stores.errors import StoreError
+from broker.usage.trouble import Trouble
 
 if TYPE_CHECKING:
     from broker.stores.usage import UsageStore
@@ -50,8 +51,12 @@ class Tallies:
         """What is under way."""
         self._number = 0
         self._forgotten = -FORGETS_EVERY
-        self.trouble = ""
+        self._trouble = Trouble(log, "%s; what is used is kept in memory", "what was used is written again")
+
+    @property
+    def trouble(self) -> str:
         """Why nothing can be written; "" while it can."""
+        return self._trouble.why
 
     def of(self, use: Use) -> Sums:
         """What is counted of it in this hour, to be added to at once: the next batch takes it away."""
@@ -88,7 +93,7 @@ class Tallies:
             if self._store is not None and self._clock.now() - self._forgotten >= FORGETS_EVERY:
                 self._forgotten = self._clock.now()
                 await self._store.forget(self._clock.wall() - self._keep)
-            self._say("")
+            self._trouble.end()
         except StoreError as error:
             await self._lost(str(error))
         except Exception as fault:  # what is counted is kept, and nobody's call ends with it
@@ -109,17 +114,10 @@ class Tallies:
         self._batch = {}
 
     async def _lost(self, why: str) -> None:
-        self._say(why)
+        self._trouble.begin(why)
         await self._leave()
 
     async def _leave(self) -> None:
         store, self._store = self._store, None
         if store is not None:
             await store.database.aclose()
-
-    def _say(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            log.error("%s; what is used is kept in memory", trouble)
-        if self.trouble and not trouble:
-            log.info("what was used is written again")
-        self.trouble = trouble

@@ -40,8 +40,10 @@ def puppet(tmp_path: Path) -> Puppet:
 
 
 @pytest.fixture
-def loop_watch(monkeypatch: pytest.MonkeyPatch) -> LoopWatch:
-    return LoopWatch(monkeypatch)
+def loop_watch() -> Generator[LoopWatch, None, None]:
+    watch = LoopWatch()
+    with watch.watching():
+        yield watch
 
 
 @pytest.fixture(autouse=True)

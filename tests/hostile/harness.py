@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -221,19 +222,38 @@ def memory_below(growth: int) -> Generator[None, None, None]:
 
 
 class LoopWatch:
-    """The most CPU that one callback of the loop took, in seconds. `thread_time`: a busy machine is no fault."""
+    """The most CPU that one callback of the loop took, in seconds. `thread_time`: a busy machine is no fault.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    Without what the collector of garbage took: it walks through all that pytest holds, which is not ours.
+    """
+
+    def __init__(self) -> None:
         self.worst = 0.0
         self.who = ""
-        gc.freeze()  # as `serve` does: what pytest holds is not ours to collect
-        run = asyncio.Handle._run
+        self._collecting = 0.0
+        self._thread = threading.get_ident()
 
+    @contextmanager
+    def watching(self) -> Generator[None, None, None]:
+        """Watch whatever loop of this thread runs inside."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio.Handle, "_run", self._timed(asyncio.Handle._run))
+            gc.callbacks.append(self._collected)
+            try:
+                yield
+            finally:
+                gc.callbacks.remove(self._collected)
+
+    def _timed(self, run: Callable[[asyncio.Handle], None]) -> Callable[[asyncio.Handle], None]:
         def timed(handle: asyncio.Handle) -> None:
-            before = time.thread_time()
+            self._collecting, before = 0.0, time.thread_time()
             run(handle)
-            taken = time.thread_time() - before
+            taken = time.thread_time() - before - self._collecting
             if taken > self.worst:
                 self.worst, self.who = taken, repr(handle)[:300]
 
-        monkeypatch.setattr(asyncio.Handle, "_run", timed)
+        return timed
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if threading.get_ident() == self._thread:
+            self._collecting += time.thread_time() * (-1 if phase == "start" else 1)

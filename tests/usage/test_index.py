@@ -1,5 +1,6 @@
 """The index of the audit: it answers what the lines answer, whatever of them it has, and is made anew if it is lost."""
 
+import logging
 import os
 import shutil
 from collections.abc import AsyncGenerator
@@ -278,6 +279,7 @@ async def test_what_other_machines_have_left_goes_when_it_is_too_old(
 async def test_a_database_that_cannot_be_written_is_said_once_and_so_is_its_return(
     kept: Path, at_file: Location, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     is_down = True
 
     async def open_it() -> AuditIndex:
