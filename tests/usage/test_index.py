@@ -279,7 +279,7 @@ async def test_what_other_machines_have_left_goes_when_it_is_too_old(
 async def test_a_database_that_cannot_be_written_is_said_once_and_so_is_its_return(
     kept: Path, at_file: Location, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "broker")
     is_down = True
 
     async def open_it() -> AuditIndex:
