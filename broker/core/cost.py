@@ -17,11 +17,11 @@ class Cost:
     flat: int = 0
     path: tuple[str, ...] = ()
     most: int = 0
+    reserved: int = field(init=False)
+    """Before the call."""
 
-    @property
-    def reserved(self) -> int:
-        """Before the call."""
-        return self.flat + self.most
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reserved", self.flat + self.most)
 
     def of(self, result: Mapping[str, Any]) -> "Charge":
         """After the call. When in doubt it costs what was reserved: an upstream that names no amount, a negative one,

@@ -158,9 +158,8 @@ class Router:
 
         try:
             with upstream.in_use, now.guards.in_use:  # a reload waits for it
-                if self._quotas.is_on:
-                    is_retry = self._forwarder.is_continued(permit, request, params)
-                    hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
+                is_retry = self._forwarder.is_continued(permit, request, params)
+                hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
                 if exchange.trail.must_wait:
                     await exchange.trail.recorded()
                 return await guarded.call(params, send)

@@ -1,7 +1,6 @@
 """Usage in the database: sums by the hour, written in batches of which each counts once, and read in groups."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, false, func, literal, or_, select
@@ -86,8 +85,9 @@ class UsageStore:
     def _added(self, hour: Hour, use: Use, sums: Sums) -> Any:
         table = usage_hours.c
         key = {"hour": hour, **use._asdict()}
-        upsert = self._insert(usage_hours).values({**key, **asdict(sums)})
-        grown: dict[str, Any] = {name: table[name] + getattr(sums, name) for name in _SUMS}
+        added: dict[str, int] = {name: getattr(sums, name) for name in _SUMS}
+        upsert = self._insert(usage_hours).values({**key, **added, "slowest": sums.slowest})
+        grown: dict[str, Any] = {name: table[name] + number for name, number in added.items()}
         greatest = func.max if self.database.is_sqlite else func.greatest
         grown["slowest"] = greatest(table.slowest, sums.slowest)
         return upsert.on_conflict_do_update(index_elements=list(key), set_=grown)

@@ -9,29 +9,30 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from broker.clock import Clock
 from broker.core.caller import Caller
 from broker.core.catalog import Entry
 from broker.core.cost import Charge, Cost, Prices
-from broker.core.directory import Directory
-from broker.core.limits import all_budgets, budgets_of
+from broker.core.limits import LimitRules, all_budgets, budgets_of
 from broker.core.policy import Permit
-from broker.core.tally import MAX_NAME, Sums, Use
+from broker.core.request import Kind
+from broker.core.tally import MAX_NAME, Use
 from broker.errors import BudgetReached, LimitReached
 from broker.logs import escaped
 from broker.usage.gauges import Gauge
 from broker.usage.pocket import Pocket, Wallet
 from broker.usage.purses import Purses
 from broker.usage.quotas import NO_RESERVATION, Reservation
-from broker.usage.tallies import Tallies
+from broker.usage.tallies import NO_TALLY, Tallies, Tally
 
 log = logging.getLogger(__name__)
 
-MAX_PLACES: Final = 10_000
-"""Places of which it is known which budgets they have; then it is looked up anew."""
+MAX_TABS: Final = 10_000
+"""Callers and entries of which it is kept what a call costs, and to whom; then it is looked up anew."""
+_NAMED: Final = (Kind.TOOL, Kind.PROMPT)
 MAX_DOUBTS: Final = 1000
 """Tools of which it is said in the log, once each, that their results name no good cost."""
 
@@ -45,19 +46,33 @@ class Terms(Protocol):
         ...
 
     @property
-    def directory(self) -> Directory:
-        """The budgets of places."""
+    def limits(self) -> LimitRules:
+        """With the budgets of places."""
         ...
+
+
+@dataclass(slots=True, eq=False)
+class Tab:
+    """What calls of one caller of one entry cost, of which budgets that is paid, and where it is counted. Good as long
+    as the terms are.
+    """
+
+    use: Use
+    cost: Cost
+    retry: Cost
+    """Of a call that takes up another one."""
+    wallet: Wallet
+    tally: Tally
 
 
 class Spending:
     """What one call may cost and has reserved. See `Reservation`."""
 
-    __slots__ = ("_began", "_budgets", "_cost", "_is_retry", "_pockets", "_use")
+    __slots__ = ("_began", "_budgets", "_cost", "_is_retry", "_pockets", "_tab")
 
-    def __init__(self, budgets: "Budgets", use: Use, cost: Cost, pockets: tuple[Pocket, ...], is_retry: bool) -> None:
+    def __init__(self, budgets: "Budgets", tab: Tab, cost: Cost, pockets: tuple[Pocket, ...], is_retry: bool) -> None:
         self._budgets = budgets
-        self._use = use
+        self._tab = tab
         self._cost = cost
         self._pockets = pockets
         self._is_retry = is_retry
@@ -65,28 +80,32 @@ class Spending:
 
     def settle(self, result: Mapping[str, Any]) -> None:
         """See `Reservation`. Questions are no result yet: they cost what does not depend on it."""
-        is_question = result.get("resultType") == "input_required"
-        charge = Charge(self._cost.flat) if is_question else self._cost.of(result)
-        if charge.doubt:
-            self._budgets.doubted(self._use, charge)
-        self._end(charge.amount, is_failed=result.get("isError") is True)
+        amount = self._cost.flat
+        if self._cost.path and result.get("resultType") != "input_required":
+            charge = self._cost.of(result)
+            amount = charge.amount
+            if charge.doubt:
+                self._budgets.doubted(self._tab.use, charge)
+        self._end(amount, is_failed=result.get("isError") is True)
 
     def release(self) -> None:
         """See `Reservation`."""
         self._end(0, is_failed=True)
 
     def _end(self, amount: int, *, is_failed: bool) -> None:
-        budgets = self._budgets
+        budgets, tab = self._budgets, self._tab
         if self._pockets:
             budgets.purses.settle(self._pockets, self._cost.reserved, amount)
-        sums = budgets.sums_of(self._use)
+        tally = tab.tally
+        if not tally.since <= budgets.clock.wall() < tally.until:
+            tally = tab.tally = budgets.tally_of(tab.use)
         micros = int((budgets.clock.now() - self._began) * 1_000_000)
-        sums.calls += not self._is_retry
-        sums.failed += is_failed
-        sums.cost += amount
-        sums.micros += micros
-        if micros > sums.slowest:
-            sums.slowest = micros
+        tally.calls += not self._is_retry
+        tally.failed += is_failed
+        tally.cost += amount
+        tally.micros += micros
+        if micros > tally.slowest:
+            tally.slowest = micros
 
 
 class Budgets:
@@ -110,10 +129,11 @@ class Budgets:
         self.tallies = tallies
         self._terms = terms
         self._counts_local = counts_local
-        self._prices: Mapping[str, Prices] | None = None
-        self._has_prices = False
-        self._directory: Directory | None = None
+        self._limits: LimitRules | None = None
+        self._prices: Mapping[str, Prices] = {}
+        self._is_on = False
         self._wallets: dict[tuple[str, str, str], Wallet] = {}
+        self._tabs: dict[tuple[str | bool, ...], Tab] = {}
         self._told: set[tuple[str, str]] = set()
         self._refusals: Counter[tuple[str, str]] = Counter()
         self.doubts = 0
@@ -121,46 +141,42 @@ class Budgets:
         self.warnings = 0
         """Budgets that have come to `WARN_AT` per cent."""
 
-    @property
-    def is_on(self) -> bool:
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
         """See `quotas.Budgets`."""
-        prices = self._terms().prices
-        if prices is not self._prices:
-            self._prices = prices
-            self._has_prices = any(one != FREE_SERVER for one in prices.values())
-        return self._has_prices or self.tallies is not None
+        tab = self._tab(permit, method)
+        if tab is None:
+            return NO_RESERVATION
+        cost, pockets = tab.retry if is_retry else tab.cost, ()
+        if cost.reserved and tab.wallet.limits:
+            pockets = self.purses.take(tab.wallet, cost.reserved)
+            if pockets is None:
+                return None
+        return Spending(self, tab, cost, pockets, is_retry)
 
     async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
         """See `quotas.Budgets`. Raises: BudgetReached, BudgetUnknown."""
-        if method == "completion/complete" or method.startswith("tasks/"):
-            return NO_RESERVATION
-        terms, caller, entry = self._terms(), permit.caller, permit.entry
-        cost = _cost(terms.prices.get(entry.server, FREE_SERVER), method, entry)
-        if is_retry and cost.flat:
-            cost = replace(cost, flat=0)
-        use, pockets = Use.of(caller, entry), ()
-        if cost.reserved:
-            wallet = self._wallet_of(caller, terms.directory)
-            if wallet.limits:
-                try:
-                    pockets = await self.purses.reserve(wallet, cost.reserved)
-                except LimitReached as refusal:
-                    self._refused(use, refusal)
-                    raise
-        return Spending(self, use, cost, pockets, is_retry)
+        tab = self._tab(permit, method)
+        assert tab is not None  # else it was at hand
+        cost = tab.retry if is_retry else tab.cost
+        try:
+            pockets = await self.purses.reserve(tab.wallet, cost.reserved)
+        except LimitReached as refusal:
+            self._refused(tab.use, refusal)
+            raise
+        return Spending(self, tab, cost, pockets, is_retry)
 
     def prepare(self) -> None:
         """Callers are expected: what the first of them needs of the database is made ready now, if anybody has a budget
         to spend."""
         terms = self._terms()
-        if self.is_on and all_budgets(terms.directory):
+        if (has_prices(terms.prices) or self.tallies is not None) and all_budgets(terms.limits.directory):
             self.purses.prepare()
 
-    def sums_of(self, use: Use) -> Sums:
+    def tally_of(self, use: Use) -> Tally:
         """Where it is counted now."""
         if self.tallies is not None and (use.organization or self._counts_local):
             return self.tallies.of(use)
-        return Sums()
+        return Tally()
 
     def doubted(self, use: Use, charge: Charge) -> None:
         """A result was not believed. It is said in the log once for each tool."""
@@ -202,24 +218,60 @@ class Budgets:
             await stack.enter_async_context(self.purses.running())
             yield
 
-    def _wallet_of(self, caller: Caller, directory: Directory) -> Wallet:
-        if directory is not self._directory or len(self._wallets) >= MAX_PLACES:
-            self._directory = directory
-            self._wallets.clear()
-        place = (caller.organization, caller.team, caller.key)
-        found = self._wallets.get(place)
+    def _tab(self, permit: Permit, method: str) -> Tab | None:
+        """None: nothing of it is counted."""
+        terms = self._terms()
+        if terms.limits is not self._limits or terms.prices is not self._prices:
+            self._adopt(terms)
+        is_call = method == "tools/call"
+        if not self._is_on or (not is_call and is_free(method)):
+            return None
+        caller, entry = permit.caller, permit.entry
+        # All that budgets, price and use depend on. There is no end of URIs, and they cost the same.
+        name = entry.own if is_call or entry.kind in _NAMED else ""
+        key = (
+            *(caller.principal, caller.organization, caller.team, caller.key),
+            *(entry.server, entry.kind, name, is_call),
+        )
+        found = self._tabs.get(key)
         if found is None:
-            found = self._wallets[place] = Wallet(budgets_of(directory, caller))
+            if len(self._tabs) >= MAX_TABS:
+                self._tabs.clear()
+            found = self._tabs[key] = self._open(terms, caller, entry, method)
         return found
+
+    def _adopt(self, terms: Terms) -> None:
+        """Other terms are in force. What was taken under those before is settled as it was taken."""
+        self._limits, self._prices = terms.limits, terms.prices
+        self._is_on = self.tallies is not None or has_prices(terms.prices)
+        self._wallets.clear()
+        self._tabs.clear()
+
+    def _open(self, terms: Terms, caller: Caller, entry: Entry, method: str) -> Tab:
+        prices = terms.prices.get(entry.server, FREE_SERVER)
+        cost = prices.of_tool(entry.own) if method == "tools/call" else prices.usual
+        place = (caller.organization, caller.team, caller.key)
+        wallet = self._wallets.get(place)
+        if wallet is None:
+            if len(self._wallets) >= MAX_TABS:
+                self._wallets.clear()
+            wallet = self._wallets[place] = Wallet(budgets_of(terms.limits.directory, caller))
+        return Tab(Use.of(caller, entry), cost, replace(cost, flat=0), wallet, NO_TALLY)
 
     def _refused(self, use: Use, refusal: LimitReached) -> None:
         reason = "spent" if isinstance(refusal, BudgetReached) else "unknown"
         self._refusals[refusal.level.partition(":")[0], reason] += 1
-        self.sums_of(use).refused += 1
+        self.tally_of(use).refused += 1
 
 
 FREE_SERVER: Final = Prices()
 
 
-def _cost(prices: Prices, method: str, entry: Entry) -> Cost:
-    return prices.of_tool(entry.own) if method == "tools/call" else prices.usual
+def has_prices(prices: Mapping[str, Prices]) -> bool:
+    """Whether anything costs anything."""
+    return any(one != FREE_SERVER for one in prices.values())
+
+
+def is_free(method: str) -> bool:
+    """Whether it uses no entry. Questions about a task are part of the call that made it."""
+    return method == "completion/complete" or method.startswith("tasks/")

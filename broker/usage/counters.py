@@ -13,7 +13,7 @@ from broker.core.quota import NO_LIMITS, Limits
 from broker.errors import LimitReached
 from broker.usage.gate import Gate
 from broker.usage.gauges import Gauge
-from broker.usage.window import Window
+from broker.usage.window import Window, full_one, take
 
 MAX_COUNTERS: Final = 100_000
 """Levels, and callers of servers, that are counted at a time. Without a bound, an issuer with any number of users would
@@ -53,7 +53,7 @@ class Counter:
         return self.gate.is_idle and all(window.is_empty(now) for window in self.windows)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Applying:
     """The counters of one caller's calls at one server. Never changed."""
 
@@ -61,6 +61,10 @@ class Applying:
     levels: tuple[str, ...]
     """Of each window."""
     gates: tuple[Gate, ...]
+
+
+NOTHING: Final = Applying((), (), ())
+"""Where nobody has limits."""
 
 
 class Counters:
@@ -79,14 +83,11 @@ class Counters:
     def __len__(self) -> int:
         return len(self._counters)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to count."""
-        return self._rules().is_empty
-
     def applying(self, caller: Caller, server: str) -> Applying:
         """What a call of a caller at a server is counted with. Raises: LimitReached, if too many are counted."""
         rules = self._rules()
+        if rules.is_empty:
+            return NOTHING
         if rules is not self._known:
             self._known = rules
             self._kept.clear()
@@ -109,16 +110,14 @@ class Counters:
     def take(self, applying: Applying) -> None:
         """One more call in all windows. Raises: LimitReached, with none taken."""
         now = self._clock.now()
-        for window in applying.windows:
-            if not window.has_room(now):
-                raise _over(applying, now)
-        for window in applying.windows:
-            window.take(now)
+        if full_one(applying.windows, now) is not None:
+            raise _over(applying, now)
+        take(applying.windows, now)
 
     def refuse_if_over(self, applying: Applying) -> None:
         """Raises: LimitReached, if one call more is too much for any window."""
         now = self._clock.now()
-        if not all(window.has_room(now) for window in applying.windows):
+        if full_one(applying.windows, now) is not None:
             raise _over(applying, now)
 
     def gauges(self) -> list[Gauge]:

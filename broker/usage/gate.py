@@ -121,11 +121,10 @@ class Gate:
             self.remove(waiter)
             if lane:  # its caller's turn comes again after all others
                 self._lanes[principal] = self._lanes.pop(principal)
-            full = first_full(waiter.gates)
+            full = enter(waiter.gates)
             if full is not None:
                 full.add(waiter)
             else:
-                enter(waiter.gates)
                 waiter.has_passed = True
                 waiter.ready.set()
 
@@ -141,15 +140,14 @@ class Gate:
         last.ready.set()
 
 
-def first_full(gates: Iterable[Gate]) -> Gate | None:
-    """The first that cannot be passed now."""
-    return next((gate for gate in gates if gate.is_full), None)
-
-
-def enter(gates: Iterable[Gate]) -> None:
-    """Pass all of them; none is full."""
+def enter(gates: Iterable[Gate]) -> Gate | None:
+    """Pass all of them; or none, if one is full: the first that is."""
+    for gate in gates:
+        if gate.running >= gate.cap:
+            return gate
     for gate in gates:
         gate.running += 1
+    return None
 
 
 def leave(gates: Iterable[Gate]) -> None:
@@ -157,4 +155,5 @@ def leave(gates: Iterable[Gate]) -> None:
     for gate in gates:
         gate.running -= 1
     for gate in gates:
-        gate.pump()
+        if gate.waiting:
+            gate.pump()

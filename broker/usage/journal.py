@@ -28,31 +28,21 @@ SLOT: Final = 256
 SUFFIX: Final = ".spent"
 TRIES: Final = 5
 """Times that a file is made which another broker removes at the same moment."""
-_SPENT = struct.Struct("<q")
+_SPENT = struct.Struct("=q")
 _KEY = struct.Struct("<H")
 _MAX_KEY: Final = SLOT - _SPENT.size - _KEY.size
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
-    """Of one account. `put`: what was spent in all."""
+    """Of one account: `cells[cell] = spent` keeps what was spent in all, eight bytes at once."""
 
-    memory: mmap.mmap
-    at: int
-
-    def put(self, spent: int) -> None:
-        """Eight bytes, at once."""
-        _SPENT.pack_into(self.memory, self.at, spent)
+    cells: "memoryview[int]"
+    cell: int
 
 
-class NoSlot:
-    """Nothing is kept."""
-
-    def put(self, spent: int) -> None:
-        """See `Slot`."""
-
-
-NO_SLOT: Final = NoSlot()
+NO_SLOT: Final = Slot(memoryview(bytearray(_SPENT.size)).cast("q"), 0)
+"""Nothing is kept."""
 
 
 class Journal:
@@ -63,6 +53,7 @@ class Journal:
         self._path = directory / f"{holder}{SUFFIX}"
         self._handle = -1
         self._memory: mmap.mmap | None = None
+        self._cells = NO_SLOT.cells
         self._free: list[int] = []
 
     def open(self) -> None:
@@ -73,6 +64,7 @@ class Journal:
         self._handle = self._locked()
         os.ftruncate(self._handle, SLOTS * SLOT)
         self._memory = mmap.mmap(self._handle, SLOTS * SLOT)
+        self._cells = memoryview(self._memory).cast("q")
         self._free = [number * SLOT for number in reversed(range(SLOTS))]
 
     def _locked(self) -> int:
@@ -86,8 +78,8 @@ class Journal:
             os.close(handle)
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
-    def slot(self, account: Account) -> Slot | NoSlot:
-        """A place for an account."""
+    def slot(self, account: Account) -> Slot:
+        """A place for an account; `NO_SLOT`, if there is none."""
         key = "\n".join((account.where, account.period, str(account.begin))).encode()
         if self._memory is None or not self._free or len(key) > _MAX_KEY:
             return NO_SLOT
@@ -96,18 +88,20 @@ class Journal:
         start = at + _SPENT.size
         self._memory[start + _KEY.size : start + _KEY.size + len(key)] = key
         _KEY.pack_into(self._memory, start, len(key))
-        return Slot(self._memory, at)
+        return Slot(self._cells, at // _SPENT.size)
 
-    def leave(self, slot: Slot | NoSlot) -> None:
+    def leave(self, slot: Slot) -> None:
         """The database knows all of it."""
-        if isinstance(slot, Slot):
-            slot.memory[slot.at : slot.at + SLOT] = bytes(SLOT)
-            self._free.append(slot.at)
+        if slot is not NO_SLOT and self._memory is not None:
+            at = slot.cell * _SPENT.size
+            self._memory[at : at + SLOT] = bytes(SLOT)
+            self._free.append(at)
 
     def close(self, *, is_told: bool) -> None:
         """The broker ends. `is_told`: the database knows everything, and the file is of no use any more."""
         if self._memory is None:
             return
+        self._cells.release()
         self._memory.close()
         self._memory = None
         if is_told:

@@ -9,7 +9,7 @@ import anyio
 
 from broker.core.budget import Account, Limit
 from broker.core.purse import Purse, Standing, Telling
-from broker.usage.journal import NO_SLOT, NoSlot, Slot
+from broker.usage.journal import NO_SLOT, Slot
 
 IDLE: Final = 5.0
 """Seconds without a call after which a block is given back: other brokers may need it."""
@@ -59,7 +59,7 @@ class Pocket:
     """What other brokers hold and have not spent."""
     answered: anyio.Event = field(default_factory=anyio.Event)
     """Set by the answer to the next question that is put."""
-    slot: Slot | NoSlot = NO_SLOT
+    slot: Slot = NO_SLOT
     """Where it is kept what was spent, until the database knows."""
 
     @property
@@ -74,13 +74,6 @@ class Pocket:
     def refuses(self, amount: int, now: float) -> bool:
         """Whether it is known that the amount cannot be had."""
         return now < self.asks_again and amount - self.room(now) >= self.refused
-
-    def take(self, amount: int, now: float) -> bool:
-        """Take what it has room for. Whether it should be filled up before anybody has to wait."""
-        self.purse.reserve(amount)
-        self.used = now
-        self.is_low = self.purse.free * LOW < self.block and now >= self.asks_again
-        return self.is_low
 
     def is_due(self, now: float) -> bool:
         """Whether the database must be told something."""

@@ -21,7 +21,7 @@ from broker.core.period import moment_of
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
 from broker.usage.journal import NO_SLOT, Journal
-from broker.usage.pocket import IDLE, TICK, Pocket, Wallet
+from broker.usage.pocket import IDLE, LOW, TICK, Pocket, Wallet
 from broker.usage.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -99,21 +99,28 @@ class Purses:
         self._is_wanted = True
         self._wake.set()
 
+    def take(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...] | None:
+        """Take the amount from every one of them, if all have room for it; None, with nothing taken, if not."""
+        wall = self._clock.wall()
+        if wallet.thrown != self._thrown or not wallet.since <= wall < wallet.until:
+            self._fill(wallet, wall)
+        return wallet.pockets if self._taken(wallet.pockets, amount) else None
+
     async def reserve(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...]:
-        """Take the amount from every one of them, or from none.
+        """The same, once all have room for it.
 
         Raises: BudgetReached, naming the one that has too little; BudgetUnknown.
         """
         wall = self._clock.wall()
-        if wallet.thrown != self._thrown or not wallet.since <= wall < wallet.until:
-            self._fill(wallet, wall)
+        taken = self.take(wallet, amount)
+        if taken is not None:
+            return taken
         pockets = wallet.pockets
-        if not self._taken(pockets, amount):
-            with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
-                await self._take_when_filled(pockets, amount, wall)
-            if patience.cancelled_caught:
-                lacking = self._lacking(pockets, amount) or pockets
-                raise BudgetUnknown(lacking[0].limit.where, TICK)
+        with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
+            await self._take_when_filled(pockets, amount, wall)
+        if patience.cancelled_caught:
+            lacking = self._lacking(pockets, amount) or pockets
+            raise BudgetUnknown(lacking[0].limit.where, TICK)
         return pockets
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
@@ -121,7 +128,7 @@ class Purses:
         for one in pockets:
             one.purse.settle(reserved, spent)
             if spent:
-                one.slot.put(one.purse.spent)
+                one.slot.cells[one.slot.cell] = one.purse.spent
 
     def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
         now = self._clock.now()
@@ -129,11 +136,15 @@ class Purses:
 
     def _taken(self, pockets: Sequence[Pocket], amount: int) -> bool:
         """Whether all of them had room for it; if not, nothing is taken."""
-        if self._lacking(pockets, amount):
-            return False
         now = self._clock.now()
         for one in pockets:
-            if one.take(amount, now):
+            if one.purse.free < amount or now >= one.trusted_until:
+                return False
+        for one in pockets:
+            one.purse.reserve(amount)
+            one.used = now
+            one.is_low = one.purse.free * LOW < one.block and now >= one.asks_again
+            if one.is_low:  # it is filled up before anybody has to wait
                 self._wake.set()
         return True
 
@@ -227,7 +238,7 @@ class Purses:
                 pocket.hear(one, tellings[one.account], now)
                 if pocket.slot is NO_SLOT:
                     pocket.slot = self._journal.slot(one.account)
-                    pocket.slot.put(pocket.purse.spent)
+                    pocket.slot.cells[pocket.slot.cell] = pocket.purse.spent
             self._trouble.end()
         except StoreError as error:
             return await self._lost(str(error))

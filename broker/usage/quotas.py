@@ -18,7 +18,7 @@ from broker.clock import Clock
 from broker.core.limits import LimitRules
 from broker.core.policy import Permit
 from broker.usage.counters import Counters
-from broker.usage.gate import Gate, enter, first_full, leave
+from broker.usage.gate import Gate, enter, leave
 
 TASKS: Final = "tasks/"
 UNCOUNTED: Final = frozenset({"tasks/cancel"})
@@ -43,16 +43,14 @@ class Reservation(Protocol):
 class Budgets(Protocol):
     """What calls may cost."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether any budget is configured. While there is none, calls do not even ask."""
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
+        """Set aside what the call may cost, of what is at hand; None: that is not enough, and `reserve` asks for more.
+        `is_retry`: it takes up a call that was answered with questions.
+        """
         ...
 
     async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
-        """Set aside what the call may cost. `is_retry`: it takes up a call that was answered with questions.
-
-        Raises: LimitReached, with nothing set aside.
-        """
+        """The same, once there is enough. Raises: LimitReached, with nothing set aside."""
         ...
 
 
@@ -72,7 +70,9 @@ NO_RESERVATION: Final = NoReservation()
 class NoBudgets:
     """Nothing has a price."""
 
-    is_on: bool = False
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
+        """See `Budgets`."""
+        return NO_RESERVATION
 
     async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
         """See `Budgets`."""
@@ -100,7 +100,8 @@ class Hold:
         """The call has ended, whichever way. The second time does nothing."""
         gates, self._gates = self._gates, ()
         reservation, self._reservation = self._reservation, NO_RESERVATION
-        reservation.release()
+        if reservation is not NO_RESERVATION:
+            reservation.release()
         leave(gates)
 
 
@@ -119,48 +120,43 @@ class Quotas:
         self.budgets = budgets
         """What calls may cost."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether any limit is configured. While there is none, a call passes by without a wait or an object."""
-        return not self.counters.is_empty or self.budgets.is_on
-
     async def admit(self, permit: Permit, method: str, *, is_retry: bool = False) -> Hold:
         """Let a permitted call begin. `is_retry`: it takes up a call that was admitted before, and counts with it.
 
         Requests about tasks wait for no place and hold none: their work was admitted with the call that made the task.
-        To give a task up is always allowed.
+        To give a task up is always allowed. Where nothing is full, and enough is at hand, nothing waits.
 
         Raises: LimitReached, naming the limit and when to come back, with nothing taken from any other.
         """
-        caller, server = permit.caller, permit.entry.server
+        counters, caller, server = self.counters, permit.caller, permit.entry.server
         is_counted = not is_retry and method not in UNCOUNTED
-        applying = self.counters.applying(caller, server)
+        applying = counters.applying(caller, server)
         gates = () if method.startswith(TASKS) else applying.gates
-        if gates:
-            full = first_full(gates)
-            if full is None:
-                enter(gates)
-            else:
-                if is_counted:  # who will be refused need not wait for it
-                    self.counters.refuse_if_over(applying)
-                await full.wait(gates, caller.principal)
-                applying = self.counters.applying(caller, server)  # a reload may have come
-        hold = Hold(gates) if gates else NO_HOLD
+        full = enter(gates)
+        if full is not None:
+            if is_counted:  # who will be refused need not wait for it
+                counters.refuse_if_over(applying)
+            await full.wait(gates, caller.principal)
+            applying = counters.applying(caller, server)  # a reload may have come
+        reservation: Reservation = NO_RESERVATION
         try:
-            if self.budgets.is_on:
-                if is_counted:  # who has called too often has not called, and nothing is set aside
-                    self.counters.refuse_if_over(applying)
-                hold = Hold(gates, await self.budgets.reserve(permit, method, is_retry=is_retry))
-                applying = self.counters.applying(caller, server)
+            if is_counted:  # who has called too often has not called, and nothing is set aside
+                counters.refuse_if_over(applying)
+            at_hand = self.budgets.take(permit, method, is_retry=is_retry)
+            if at_hand is not None:
+                reservation = at_hand
+            else:
+                reservation = await self.budgets.reserve(permit, method, is_retry=is_retry)
+                applying = counters.applying(caller, server)
             if is_counted:
                 # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.
-                self.counters.take(applying)
+                counters.take(applying)
         except BaseException:
-            hold.release()
+            reservation.release()
+            leave(gates)
             raise
-        return hold
+        return Hold(gates, reservation) if gates or reservation is not NO_RESERVATION else NO_HOLD
 
     def count(self, permit: Permit) -> None:
         """Of what goes to a server, and holds no place and costs nothing: a subscription. Raises: LimitReached."""
-        if not self.counters.is_empty:
-            self.counters.take(self.counters.applying(permit.caller, permit.entry.server))
+        self.counters.take(self.counters.applying(permit.caller, permit.entry.server))

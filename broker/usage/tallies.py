@@ -7,12 +7,14 @@ database counts it once. What a broker that is killed had not written is lost: `
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from broker.clock import Clock
-from broker.core.period import Period, begin_of
+from broker.core.period import Period, begin_of, end_of
 from broker.core.tally import Sums, Use
 from broker.stores.errors import StoreError
 from broker.usage.trouble import Trouble
@@ -35,7 +37,20 @@ FORGETS_EVERY: Final = 3600.0
 CLOSES_WITHIN: Final = 3.0
 """Seconds for the last batch."""
 
-Batch = dict[tuple[int, Use], Sums]
+
+@dataclass(slots=True)
+class Tally(Sums):
+    """What is counted from `since` until `until`, in seconds since 1970, or until it is taken away to be written:
+    whoever adds to it looks at the time first.
+    """
+
+    since: float = -inf
+    until: float = inf
+
+
+NO_TALLY: Final = Tally(until=-inf)
+"""To which nothing is ever added."""
+Batch = dict[tuple[int, Use], Tally]
 
 
 class Tallies:
@@ -58,13 +73,13 @@ class Tallies:
         """Why nothing can be written; "" while it can."""
         return self._trouble.why
 
-    def of(self, use: Use) -> Sums:
-        """What is counted of it in this hour, to be added to at once: the next batch takes it away."""
-        key = (begin_of(Period.HOUR, self._clock.wall()), use)
-        found = self._counted.get(key)
+    def of(self, use: Use) -> Tally:
+        """Where it is counted now."""
+        begin = begin_of(Period.HOUR, self._clock.wall())
+        found = self._counted.get((begin, use))
         if found is None:
-            is_one_of_many = len(self._counted) >= MAX_USES
-            found = self._counted.setdefault((key[0], OTHERS) if is_one_of_many else key, Sums())
+            kept = OTHERS if len(self._counted) >= MAX_USES else use
+            found = self._counted.setdefault((begin, kept), Tally(since=begin, until=end_of(Period.HOUR, begin)))
         return found
 
     @asynccontextmanager
@@ -105,6 +120,8 @@ class Tallies:
         if not self._batch:
             keys = list(self._counted)[:MAX_BATCH]
             self._batch = {key: self._counted.pop(key) for key in keys}
+            for tally in self._batch.values():
+                tally.until = -inf
             self._number += 1
         if self._store is None:
             self._store = await self._open()

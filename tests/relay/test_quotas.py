@@ -40,11 +40,12 @@ class Reserved:
 class Ledger:
     """Budgets that keep all that happens; `is_spent` refuses."""
 
-    is_on = True
-
     def __init__(self) -> None:
         self.made: list[Reserved] = []
         self.is_spent = False
+
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved | None:
+        return None  # nothing is ever at hand
 
     async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved:
         if self.is_spent:

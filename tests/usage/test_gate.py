@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.core.quota import Limits
 from broker.errors import LimitReached
-from broker.usage.gate import Gate, enter, first_full, leave
+from broker.usage.gate import Gate, enter, leave
 
 TIMEOUT = 10.0
 
@@ -53,10 +53,8 @@ class Crowd:
         with anyio.CancelScope() as scope:
             self.scopes[call] = scope
             try:
-                full = first_full(gates)
-                if full is None:
-                    enter(gates)
-                else:
+                full = enter(gates)
+                if full is not None:
                     await full.wait(gates, call[0])
             except LimitReached:
                 self.refused.append(call)

@@ -9,7 +9,7 @@ import pytest
 from broker.core.budget import Account
 from broker.core.period import Period
 from broker.usage import journal as module
-from broker.usage.journal import NO_SLOT, SLOT, Journal, LeftBehind
+from broker.usage.journal import NO_SLOT, SLOT, Journal, LeftBehind, Slot
 from tests.peers import ROOT
 
 DAY = Account("key:acme/data/ci", Period.DAY, 86_400)
@@ -25,10 +25,14 @@ journal = Journal(Path(sys.argv[1]), "killed")
 journal.open()
 day, month = journal.slot(DAY), journal.slot(MONTH)
 for spent in range(1, 1001):
-    day.put(spent)
-month.put(7)
+    day.cells[day.cell] = spent
+month.cells[month.cell] = 7
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def put(slot: Slot, spent: int) -> None:
+    slot.cells[slot.cell] = spent
 
 
 def left(directory: Path, holder: str = "me") -> list[LeftBehind]:
@@ -47,7 +51,7 @@ def test_what_a_process_has_spent_survives_that_it_is_killed(tmp_path: Path) -> 
 def test_a_journal_that_is_in_use_is_nobody_elses(tmp_path: Path) -> None:
     mine = Journal(tmp_path, "me")
     mine.open()
-    mine.slot(DAY).put(5)
+    put(mine.slot(DAY), 5)
     assert left(tmp_path, "other") == left(tmp_path, "me") == []
     mine.close(is_told=False)
     assert [one.holder for one in left(tmp_path, "other")] == ["me"]
@@ -57,9 +61,9 @@ def test_a_slot_that_was_left_says_nothing_of_whoever_had_it(tmp_path: Path) -> 
     mine = Journal(tmp_path, "me")
     mine.open()
     slot = mine.slot(DAY)
-    slot.put(5)
+    put(slot, 5)
     mine.leave(slot)
-    mine.slot(MONTH).put(3)
+    put(mine.slot(MONTH), 3)
     mine.close(is_told=False)
     (found,) = left(tmp_path, "other")
     assert found.spent == {MONTH: 3}
@@ -98,7 +102,7 @@ def test_a_file_that_another_broker_takes_for_a_dead_ones_before_it_is_locked_is
 
     monkeypatch.setattr(module, "try_lock", late)
     journal.open()
-    journal.slot(DAY).put(5)
+    put(journal.slot(DAY), 5)
     assert locks == [2] and path.stat().st_size > 0
     assert module._read(path) == {DAY: 5}
     journal.close(is_told=True)

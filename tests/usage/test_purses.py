@@ -301,7 +301,7 @@ async def test_what_a_dead_broker_had_spent_is_counted_and_what_it_held_is_free_
     account = KEY.account(NOON)
     await ledger.tell([Telling(account, KEY.amount, 0, 0, 4 * UNIT)], NOON)
     slot = journal.slot(account)
-    slot.put(3 * UNIT)  # of two calls, and the database has not heard of any
+    slot.cells[slot.cell] = 3 * UNIT  # of two calls, and the database has not heard of any
     await ledger.database.aclose()
     alive = await world.broker()
     with pytest.raises(BudgetReached):

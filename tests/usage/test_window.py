@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.quota import Rate
-from broker.usage.window import MAX_ENTRIES, Window
+from broker.usage.window import MAX_ENTRIES, Window, full_one, take
 
 GAPS = st.lists(st.integers(0, 40), max_size=120)
 """Seconds between calls."""
@@ -13,8 +13,8 @@ GAPS = st.lists(st.integers(0, 40), max_size=120)
 def passed(window: Window, times: list[float]) -> list[float]:
     taken: list[float] = []
     for now in times:
-        if window.has_room(now):
-            window.take(now)
+        if full_one([window], now) is None:
+            take([window], now)
             taken.append(now)
     return taken
 
@@ -48,14 +48,14 @@ def test_it_says_exactly_when_the_next_call_passes(gaps: list[int], count: int, 
             assert window.missing(now + missing - 0.5) == 0.5
             now += missing
             assert window.has_room(now)
-        window.take(now)
+        take([window], now)
 
 
 def test_a_large_limit_is_never_passed_and_costs_bounded_memory() -> None:
     seconds, count = 1000, MAX_ENTRIES * 3
     window = Window(Rate(count, seconds))
     taken = passed(window, [step / 8 for step in range(8 * 3000)])
-    assert len(window._entries) <= MAX_ENTRIES + 2  # pyright: ignore[reportPrivateUsage]
+    assert len(window._runs) <= MAX_ENTRIES + 2  # pyright: ignore[reportPrivateUsage]
     start = 0
     for index, now in enumerate(taken):
         while taken[start] <= now - seconds:
@@ -68,7 +68,7 @@ def test_a_large_limit_is_never_passed_and_costs_bounded_memory() -> None:
 def test_a_lower_limit_that_comes_later_counts_what_has_been() -> None:
     window = Window(Rate(5, 60))
     for now in (1.0, 2.0, 3.0, 4.0):
-        window.take(now)
+        take([window], now)
     assert window.missing(5.0) == 0.0
     window.limit(Rate(2, 60))
     assert window.missing(5.0) == 58.0  # all but one must be over
@@ -77,5 +77,5 @@ def test_a_lower_limit_that_comes_later_counts_what_has_been() -> None:
 def test_it_is_empty_when_its_calls_are_over() -> None:
     window = Window(Rate(1, 60))
     assert window.is_empty(0.0)
-    window.take(5.0)
+    take([window], 5.0)
     assert not window.is_empty(64.9) and window.is_empty(65.0)
