@@ -16,6 +16,7 @@ from typing import Final, Protocol, cast
 import httptools
 
 from broker.clock import SystemClock
+from broker.downstream.head import Head, KnownHeads
 from broker.downstream.message import error_bytes
 from broker.downstream.room import Place, Room
 from broker.downstream.web import JSON_HEADERS, Http, HttpError
@@ -27,6 +28,8 @@ HEAD_TIMEOUT: Final = 10.0
 """Seconds that the head of a request may take to arrive (F-70)."""
 KEEP_ALIVE: Final = 65.0
 """Seconds for which an idle connection is kept: longer than the 60 s of common proxies, so that they close first."""
+RESTS_AFTER: Final = 10.0
+"""Seconds after which an idle connection keeps nothing of what its caller has sent before."""
 WRITE_TIMEOUT: Final = 30.0
 """Seconds in which a caller that has something to read must read some of it; else it is dropped (F-74)."""
 LINGER: Final = 5.0
@@ -78,6 +81,9 @@ class Connection(asyncio.Protocol):
         self._is_shared = False
         """Whether a request has ended in them."""
         self._is_in_head = False
+        self._known = KnownHeads()
+        self._complete: Head | None = None
+        """Of the request that ended last, in the piece that came last."""
         self._arriving: Http | None = None
         """The request whose body comes in."""
         self._current: Http | None = None
@@ -125,6 +131,11 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         if self._is_deaf:
             return
+        if self._is_between:
+            known = self._known.find(data)
+            if known is not None:
+                return self._begin(Http(self, known[0], self._peer, known[1]))
+        may_learn, self._complete = self._is_between, None
         self._piece = len(data)
         self._is_shared = False
         try:
@@ -137,6 +148,19 @@ class Connection(asyncio.Protocol):
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
                 self._refuse(431)
+        elif may_learn and self._complete is not None:
+            self._known.learn(data, self._complete)
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether what comes now can only be the first bytes of a request."""
+        return (
+            self._current is None
+            and self._arriving is None
+            and not self._is_in_head
+            and not self._queue
+            and self._drain is None
+        )
 
     def _decline(self, rest: bytes) -> None:
         """An upgrade to another protocol is not taken up: the request is read again as one of this (RFC 9110 7.8)."""
@@ -196,16 +220,15 @@ class Connection(asyncio.Protocol):
             return  # `data_received` is told too
         version = self._parser.get_http_version()
         path, query = _COMMON.get(self._url) or _split(self._url)
-        http = Http(
-            self,
+        head = Head(
             self._parser.get_method().decode("ascii"),
             path,
             query,
             self._fields,
-            peer=self._peer,
-            may_go_on=self._parser.should_keep_alive() and not self._server.is_closing,
+            may_go_on=self._parser.should_keep_alive(),
             is_old=version == "1.0",
         )
+        http = Http(self, head, self._peer)
         encoding = http.headers.get("transfer-encoding")
         if version != "1.1" and (version != "1.0" or encoding is not None):
             raise HttpError(400)  # RFC 9112 6.1: such a request may have been read in another way before
@@ -232,11 +255,14 @@ class Connection(asyncio.Protocol):
         http, self._arriving = self._arriving, None
         if http is not None:
             http.complete()
+            self._complete = http.head
 
     # -- one request after the other ------------------------------------------------------------------------------
 
     def _begin(self, http: Http) -> None:
         self._current = http
+        if self._server.is_closing:
+            http.be_last()
         self._deadline = float("inf")
         http.task = self._task = self._loop.create_task(self._run(http))
 
@@ -341,6 +367,8 @@ class Connection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Close it, if its time is up."""
         if now < self._deadline:
+            if self._current is None and now > self._deadline - KEEP_ALIVE + RESTS_AFTER:
+                self._known.forget()
             return
         if self._drain is not None:
             unread = self._transport.get_write_buffer_size()

@@ -46,7 +46,7 @@ class Door:
         """Who asks. Raises: HttpError."""
         self.check_site(http)
         try:
-            admission = self._identity.known(http) or await self._identity.admit(http)
+            admission = self._identity.known(http.head) or await self._identity.admit(http.head, http.peer)
             if not http.settle(admission.caller.principal):
                 raise Crowded(RETRY_AFTER)
             return admission

@@ -26,8 +26,8 @@ from broker.core.request import Kind
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS
 from broker.core.tracecontext import PARENT, context_of
+from broker.downstream.head import Headers
 from broker.downstream.message import Envelope, Incoming, envelope_of
-from broker.downstream.web import Headers
 from broker.errors import BrokerError, HeaderMismatch
 from broker.relay.served import Served
 

@@ -4,12 +4,12 @@ A request that is there whole when its task begins, and a response that is sent 
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from broker.downstream.head import Head, RawHeaders
 from broker.downstream.message import error_bytes
 from broker.errors import BrokerError
 
@@ -23,20 +23,6 @@ _FRAMING: Final = frozenset({b"connection", b"transfer-encoding"})
 """Said here, and by nobody else."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
-
-_COMMON: Final = (
-    *("accept", "accept-encoding", "accept-language", "authorization", "connection", "content-length", "content-type"),
-    *("host", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "origin", "traceparent"),
-    *("user-agent", "x-api-key"),
-)
-_NAMES: Final = {
-    spelling.encode(): name
-    for name in _COMMON
-    for spelling in (name, name.title(), name.title().replace("Mcp-P", "MCP-P"))
-}
-"""Names that nearly every request has, in the spellings of most clients."""
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
 class Disconnected(Exception):
@@ -64,28 +50,6 @@ class HttpError(Exception):
     def not_allowed(cls, allow: str) -> "HttpError":
         """405, with the methods that are."""
         return cls(405, headers=((b"allow", allow.encode()),))
-
-
-class Headers(dict[str, str]):
-    """Request headers by lower-case name, the first of several. A name that comes twice where one value counts is
-    `duplicated`; `lines` are all of them, as they came.
-
-    White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
-    """
-
-    __slots__ = ("duplicated", "lines")
-
-    def __init__(self, raw: RawHeaders) -> None:
-        self.lines = [
-            (_NAMES.get(name) or name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1"))
-            for name, value in raw
-        ]
-        super().__init__(self.lines)
-        self.duplicated: frozenset[str] = frozenset()
-        if len(self) < len(self.lines):
-            self.update(reversed(self.lines))
-            counts = Counter(name for name, _ in self.lines)
-            self.duplicated = frozenset(name for name, count in counts.items() if count > 1)
 
 
 class Wire(Protocol):
@@ -116,31 +80,19 @@ class Http:
     """One request: the connection feeds it, a front answers it."""
 
     __slots__ = (
-        *("method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size", "task"),
-        *("_gone", "_is_chunked", "_is_old", "_is_whole", "_may_go_on", "_more", "_parts", "_wire"),
+        *("head", "method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size"),
+        *("task", "_gone", "_is_chunked", "_is_whole", "_may_go_on", "_more", "_parts", "_wire"),
     )
 
-    def __init__(
-        self,
-        wire: Wire,
-        method: str,
-        path: str,
-        query: bytes = b"",
-        headers: RawHeaders = (),
-        *,
-        peer: str = "",
-        may_go_on: bool = True,
-        is_old: bool = False,
-    ) -> None:
-        """`may_go_on`: the caller keeps the connection; `is_old`: it speaks HTTP/1.0."""
+    def __init__(self, wire: Wire, head: Head, peer: str = "", whole: bytes | None = None) -> None:
+        """`peer`: the address at the other end of the connection; `whole`: the body, if it is there already."""
         self._wire = wire
-        self.method = method
-        self.path = path
-        """As it was sent, never decoded."""
-        self.query = query
-        self.headers = Headers(headers)
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.headers = head.headers
         self.peer = peer
-        """The address at the other end of the connection."""
         self.is_gone = False
         """Whether the caller has closed the connection."""
         self.has_begun = False
@@ -151,14 +103,13 @@ class Http:
         """Called when the caller closes the connection before the response is complete."""
         self.task: asyncio.Task[None] | None = None
         """What answers it."""
-        self.size = 0
+        self._is_whole = whole is not None
+        self._parts: list[bytes] = [] if whole is None else [whole]
+        self.size = 0 if whole is None else len(whole)
         """Bytes of the body that wait here."""
-        self._parts: list[bytes] = []
-        self._is_whole = False
         self._more: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
-        self._is_old = is_old
-        self._may_go_on = may_go_on
+        self._may_go_on = head.may_go_on
         self._is_chunked = False
 
     @property
@@ -263,7 +214,7 @@ class Http:
         if self.is_over:
             return
         has_length = status in _BODILESS or any(name.lower() == b"content-length" for name, _ in headers)
-        self._is_chunked = not has_length and not self._is_old
+        self._is_chunked = not has_length and not self.head.is_old
         self._may_go_on = self._may_go_on and (has_length or self._is_chunked)
         head = _head(status, headers, self._is_last())
         self.has_begun = True

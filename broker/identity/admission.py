@@ -21,7 +21,7 @@ class Fields(Protocol):
 
 
 class Asking(Protocol):
-    """What identity reads of a request: never its body, its path or its `Host`."""
+    """What identity reads of a request, which is of its head: never its path or its `Host`."""
 
     @property
     def headers(self) -> Fields:
@@ -33,10 +33,8 @@ class Asking(Protocol):
         """Without its `?`, as it was sent."""
         ...
 
-    @property
-    def peer(self) -> str:
-        """The address at the other end of the connection; "" if there is none."""
-        ...
+    mark: bytes | None
+    """What `credential.mark_of` has made of these same fields before; None: not yet."""
 
 
 def always() -> bool:

@@ -47,12 +47,15 @@ def mark_of(asking: Asking) -> bytes | None:
 
     Raises: Ambiguous, for more than one, or for one in the query string.
     """
+    if asking.mark is not None:
+        return asking.mark
     found = _field_of(asking)
     if found is None:
         return None
     value, is_bearer = found
     # No field has a line break in it: what came in one is never what came in the other.
-    return hashlib.sha256((value if is_bearer else f"\n{value}").encode("latin-1", "replace")).digest()
+    asking.mark = hashlib.sha256((value if is_bearer else f"\n{value}").encode("latin-1", "replace")).digest()
+    return asking.mark
 
 
 def credential_of(asking: Asking) -> Credential | None:

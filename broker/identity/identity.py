@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import inf
 from typing import Final, Protocol
 
 from broker.clock import Clock
@@ -93,11 +94,11 @@ class Identity:
     def known(self, asking: Asking) -> Admission | None:
         """Who asks, if that is known without waiting; None: `admit` finds out. Raises: Refusal, and nothing else."""
         try:
-            if not self.has_source:
+            if not (self._had_source or self.has_source):
                 # Whatever a host was told to send: there is nobody who could verify it.
                 check_query(asking)
                 return self._local
-            mark = mark_of(asking)
+            mark = asking.mark or mark_of(asking)
             if mark is None:
                 raise Unauthorized(has_credential=False)
             return self._remembered(mark)
@@ -106,21 +107,21 @@ class Identity:
         except Exception as fault:
             raise self._unverifiable(fault) from None
 
-    async def admit(self, asking: Asking) -> Admission:
-        """Who asks. Raises: Refusal, and nothing else."""
+    async def admit(self, asking: Asking, peer: str) -> Admission:
+        """Who asks, from the address `peer`, "" if there is none. Raises: Refusal, and nothing else."""
         known = self.known(asking)
         if known is not None:
             return known
         mark, credential = mark_of(asking), credential_of(asking)
         assert mark is not None and credential is not None, "without one, it was known or refused"
-        if wait := self._failures.wait(asking.peer):
+        if wait := self._failures.wait(peer):
             raise TooManyFailures(wait)
         try:
             async with asyncio.timeout(VERIFY_TIMEOUT):
                 admission, seconds = await self._verify(credential)
         except Refusal as refusal:
             if isinstance(refusal, Unauthorized) and refusal.is_guess:
-                self._failures.note(asking.peer)
+                self._failures.note(peer)
             raise
         except Exception as fault:
             raise self._unverifiable(fault) from None
@@ -147,7 +148,7 @@ class Identity:
         if found is None:
             return None
         admission, until = found
-        if self._clock.now() >= until or not admission.is_in_force():
+        if (until != inf and self._clock.now() >= until) or not admission.is_in_force():
             del self._verified[mark]
             return None
         self._verified.move_to_end(mark)

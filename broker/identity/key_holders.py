@@ -18,6 +18,22 @@ from broker.identity.supplies import Supplies
 log = logging.getLogger(__name__)
 
 
+class _Admitted:
+    """One key that was admitted."""
+
+    __slots__ = ("_holder", "_keys", "_seen_in")
+
+    def __init__(self, keys: "KeyAuthenticator", holder: Holder) -> None:
+        self._keys = keys
+        self._holder = holder
+        self._seen_in: Directory | None = None
+
+    def is_in_force(self) -> bool:
+        """See `Admission`."""
+        self._seen_in = self._keys.is_in_force(self._holder, self._seen_in)
+        return self._seen_in is not None
+
+
 class KeyAuthenticator:
     """See the module. The key secret is asked for until there is one: the first key is made beside a running broker."""
 
@@ -53,16 +69,22 @@ class KeyAuthenticator:
             raise Unauthorized(has_credential=True) from None
         if not self._is_trusted(holder):
             raise Unverifiable
-        return Admission(holder.caller, lambda: self._is_in_force(holder), lambda: self._may_return(holder)), inf
+        return Admission(holder.caller, _Admitted(self, holder).is_in_force, lambda: self._may_return(holder)), inf
 
     def retire(self) -> None:
         """See `Authenticator`."""
         self._is_retired = True
 
-    def _is_in_force(self, holder: Holder) -> bool:
-        return (
-            not self._is_retired and self._table().is_in_force(holder, self._clock.wall()) and self._is_trusted(holder)
-        )
+    def is_in_force(self, holder: Holder, seen_in: Directory | None) -> Directory | None:
+        """The directory that has the key, if whoever was admitted with it would still be; `seen_in`: the one that had
+        it when this was asked last. Asked for every request: a directory never changes, so one is looked into once.
+        """
+        directory = self._directory()
+        if self._is_retired or (holder.caller.expires != inf and self._clock.wall() >= holder.caller.expires):
+            return None
+        if directory is not seen_in and not self._table().is_in_force(holder, self._clock.wall()):
+            return None
+        return directory if self._is_trusted(holder) else None
 
     def _may_return(self, holder: Holder) -> bool:
         return self._table().is_anyone(holder.caller.principal, self._clock.wall())

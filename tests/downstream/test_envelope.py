@@ -8,8 +8,8 @@ from mcp.shared.inbound import InboundModernRoute, classify_inbound_request, fin
 
 from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS
 from broker.downstream.envelope import is_plain
+from broker.downstream.head import Headers
 from broker.downstream.message import Incoming
-from broker.downstream.web import Headers
 from tests.downstream.raw_http import modern, modern_headers
 
 VERSIONS: st.SearchStrategy[Any] = st.sampled_from([*MODERN_VERSIONS, "2025-11-25", "", None, 1, ["2026-07-28"]])

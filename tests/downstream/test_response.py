@@ -9,9 +9,10 @@ import pytest
 
 from broker.downstream import stream as stream_module
 from broker.downstream.engine import Answer
+from broker.downstream.head import Head, Headers
 from broker.downstream.replay import Replay
 from broker.downstream.stream import Response
-from broker.downstream.web import Disconnected, Headers, Http
+from broker.downstream.web import Disconnected, Http
 from broker.relay.exchange import Emit
 
 ANSWER = Answer(b"{}")
@@ -25,7 +26,7 @@ class Caller:
         self.reads = asyncio.Event()
         self.reads.set()
         self.fault = fault
-        self.http = Http(self, "POST", "/mcp")
+        self.http = Http(self, Head("POST", "/mcp"))
         self.http.complete()
 
     def send(self, data: bytes) -> None:

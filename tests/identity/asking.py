@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.downstream.web import Headers
+from broker.downstream.head import Headers
 
 
 @dataclass
@@ -13,6 +13,7 @@ class Ask:
     headers: Headers
     query: bytes = b""
     peer: str = "192.0.2.7"
+    mark: bytes | None = None
 
     @classmethod
     def of(cls, *headers: tuple[str, str], query: bytes = b"", peer: str = "192.0.2.7") -> "Ask":

@@ -55,7 +55,7 @@ class Place:
 
 
 async def admitted(identity: Identity, text: str) -> Admission:
-    return await identity.admit(Ask.bearer(text))
+    return await identity.admit(Ask.bearer(text), "192.0.2.7")
 
 
 async def test_nothing_ends_where_nothing_has_changed() -> None:

@@ -59,7 +59,7 @@ def identity(*answers: Answer, clock: FakeClock | None = None) -> Identity:
 
 
 async def admitted(identity: Identity, ask: Ask) -> Admission:
-    return identity.known(ask) or await identity.admit(ask)
+    return identity.known(ask) or await identity.admit(ask, ask.peer)
 
 
 def fails(error: BaseException) -> Answer:

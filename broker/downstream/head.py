@@ -1,0 +1,155 @@
+"""The head of a request: read once, and known again when the same bytes come a second time.
+
+A caller that keeps its connection sends the same head with every request, or one of a few. What is found out from a
+head alone stands with it, and is found out once.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+_COMMON: Final = (
+    *("accept", "accept-encoding", "accept-language", "authorization", "connection", "content-length", "content-type"),
+    *("host", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "origin", "traceparent"),
+    *("user-agent", "x-api-key"),
+)
+_NAMES: Final = {
+    spelling.encode(): name
+    for name in _COMMON
+    for spelling in (name, name.title(), name.title().replace("Mcp-P", "MCP-P"))
+}
+"""Names that nearly every request has, in the spellings of most clients."""
+_NOT_AT_A_GLANCE: Final = ("transfer-encoding", "expect", "upgrade")
+"""Fields that say something about the bytes after them."""
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+class Headers(dict[str, str]):
+    """Request headers by lower-case name, the first of several. A name that comes twice where one value counts is
+    `duplicated`; `lines` are all of them, as they came.
+
+    White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
+    """
+
+    __slots__ = ("duplicated", "lines")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.lines = [
+            (_NAMES.get(name) or name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1"))
+            for name, value in raw
+        ]
+        super().__init__(self.lines)
+        self.duplicated: frozenset[str] = frozenset()
+        if len(self) < len(self.lines):
+            self.update(reversed(self.lines))
+            counts = Counter(name for name, _ in self.lines)
+            self.duplicated = frozenset(name for name, count in counts.items() if count > 1)
+
+
+class Head:
+    """One head. Never changed, but for what is noted of it.
+
+    method, path, query: as they were sent, never decoded. may_go_on: the caller keeps the connection; is_old: it speaks
+    HTTP/1.0. The length of the body is not part of it: the same head may come with another one.
+    """
+
+    __slots__ = ("headers", "is_fit", "is_old", "mark", "may_go_on", "method", "path", "query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes = b"",
+        headers: RawHeaders = (),
+        *,
+        may_go_on: bool = True,
+        is_old: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = Headers(headers)
+        self.may_go_on = may_go_on
+        self.is_old = is_old
+        self.mark: bytes | None = None
+        """Of its credential (`identity.credential.mark_of`), once that was asked for."""
+        self.is_fit = False
+        """Whether it was seen to promise JSON, and to take what answers come in."""
+
+    @property
+    def says_only_length(self) -> bool:
+        """Whether nothing but one `content-length` says where its body ends, and the connection goes on after it."""
+        headers = self.headers
+        return (
+            self.may_go_on
+            and not self.is_old
+            and not headers.duplicated
+            and "content-length" in headers
+            and not any(name in headers for name in _NOT_AT_A_GLANCE)
+            and headers.get("connection", "keep-alive").lower() == "keep-alive"
+        )
+
+
+class KnownHeads:
+    """The last few heads of one connection, by their bytes. What is not the same to the last byte, but for the digits
+    of its length, is not known.
+
+    The body's length is taken from the bytes at hand, at the place where the parser has found it in the same ones.
+    """
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, if `data` is one whole request, with nothing after it, whose head is known."""
+        if not self._heads:
+            return None
+        key, length, end = _cut(data)
+        head = self._heads.get(key)
+        return None if head is None or len(data) - end != length else (head, data[end:])
+
+    def learn(self, data: bytes, head: Head) -> None:
+        """The parser has read `data`: it begins with `head`, and has nothing after the body of that."""
+        key, length, end = _cut(data)
+        if not key or len(data) - end != length or len(key) > MAX_KNOWN_HEAD or not head.says_only_length:
+            return
+        if len(self._heads) >= MAX_KNOWN:
+            del self._heads[next(iter(self._heads))]
+        self._heads[key] = head
+
+    def forget(self) -> None:
+        """The connection rests: they hold its credential, and memory."""
+        self._heads.clear()
+
+
+def _cut(data: bytes) -> tuple[bytes, int, int]:
+    """Of a request: its head less the digits of its length, that length, and where the body begins.
+
+    The first is empty where there is nothing of the kind, so that it is no key of anything.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    start = data.find(b"\r\ncontent-length: ", 0, end)
+    if start < 0:
+        start = data.find(b"\r\nContent-Length: ", 0, end)
+        if start < 0:
+            return b"", 0, 0
+    start += 18
+    stop = data.find(b"\r", start)
+    digits = data[start:stop]
+    if not digits.isdigit() or len(digits) > MAX_DIGITS:
+        return b"", 0, 0
+    return data[:start] + data[stop:end], int(digits), end
+
+
+MAX_KNOWN: Final = 8
+"""Heads that a connection keeps, until it rests: a caller has about one for each tool that it calls."""
+MAX_KNOWN_HEAD: Final = 4096
+"""Bytes of a head that is kept."""
+MAX_DIGITS: Final = 9
+"""Of a length that is read at a glance."""
