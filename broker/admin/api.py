@@ -81,7 +81,7 @@ class Api:
         except (AdminError, StoreError, NoKeySecret, Unrecorded) as error:
             status, code = next(found for kind, found in _CODES.items() if isinstance(error, kind))
             answer = _error(code, printable(str(error), 2000))
-        await http.respond(status, wire.encode(answer), (*_HEADERS, *headers))
+        http.respond(status, wire.encode(answer), (*_HEADERS, *headers))
 
     async def _answer(self, http: Http, admission: Admission, front: Front) -> tuple[int, Any]:
         if not _PLAIN.fullmatch(http.path):

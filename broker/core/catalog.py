@@ -189,6 +189,8 @@ class Catalog:
     shelves: Mapping[str, Shelf]
     _tables: Mapping[Kind, Mapping[str, Entry]] = field(init=False, repr=False, compare=False)
     _apps: Mapping[str, tuple[Entry, ...]] = field(init=False, repr=False, compare=False)
+    has_mirrors: bool = field(init=False, repr=False, compare=False)
+    """Whether there is any tool whose callers mirror arguments into headers."""
 
     def __post_init__(self) -> None:
         tables: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
@@ -201,6 +203,7 @@ class Catalog:
                 apps[tool.own] = (*apps.get(tool.own, ()), tool)
         object.__setattr__(self, "_tables", tables)
         object.__setattr__(self, "_apps", apps)
+        object.__setattr__(self, "has_mirrors", any(tool.mirrors_arguments for tool in tables[Kind.TOOL].values()))
 
     @classmethod
     def empty(cls, naming: Naming) -> "Catalog":

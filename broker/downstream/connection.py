@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
         except Exception as fault:
             error = internal_error(log, SystemClock().token(), fault)
             if not http.has_begun:
-                await http.respond(500, error_bytes(None, error), JSON_HEADERS)
+                http.respond(500, error_bytes(None, error), JSON_HEADERS)
         finally:
             self._task = None
             if not http.is_over and (http.has_begun or not self._refusal):
@@ -336,7 +336,7 @@ class Connection(asyncio.Protocol):
 
     def settle(self, principal: str) -> bool:
         """See `Wire`."""
-        return self._server.room.settle(self.place, principal)
+        return self.place.principal == principal or self._server.room.settle(self.place, principal)
 
     def ended(self, *, may_go_on: bool) -> None:
         """See `Wire`."""

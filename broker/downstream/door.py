@@ -36,23 +36,41 @@ class Door:
 
     def check_site(self, http: Http) -> None:
         """Where a request was sent to, and which page sent it. Raises: HttpError."""
+        if http.head.site is self._guard:
+            return  # as it was before
         if "host" in http.headers.duplicated or not self._guard.allows_host(http.headers.get("host")):
             host = printable(http.headers.get("host") or "", 100)
             raise HttpError(421, InvalidRequest(f"Host {host!r} is not served here: see server.allowed_hosts"))
         if "origin" in http.headers.duplicated or not self._guard.allows_origin(http.headers.get("origin")):
             raise HttpError(403, InvalidRequest("this Origin is not allowed: see server.allowed_origins"))
+        http.head.site = self._guard
+
+    def known(self, http: Http, path: str) -> Admission | None:
+        """Who asks, if that is known without waiting; None: `admit` finds out. Raises: HttpError."""
+        self.check_site(http)
+        try:
+            admission = self._identity.known(http.head)
+            return None if admission is None else self._settled(admission, http)
+        except Refusal as refusal:
+            raise self._refused(refusal, http, path) from None
 
     async def admit(self, http: Http, path: str) -> Admission:
         """Who asks. Raises: HttpError."""
         self.check_site(http)
         try:
-            admission = self._identity.known(http.head) or await self._identity.admit(http.head, http.peer)
-            if not http.settle(admission.caller.principal):
-                raise Crowded(RETRY_AFTER)
-            return admission
+            return self._settled(await self._identity.admit(http.head, http.peer), http)
         except Refusal as refusal:
-            self._audit.admitted_not(http.peer, refusal.status, type(refusal).__name__)
-            raise self._answer(refusal, path) from None
+            raise self._refused(refusal, http, path) from None
+
+    def _settled(self, admission: Admission, http: Http) -> Admission:
+        """Raises: Crowded, if its caller may not have this connection too."""
+        if not http.settle(admission.caller.principal):
+            raise Crowded(RETRY_AFTER)
+        return admission
+
+    def _refused(self, refusal: Refusal, http: Http, path: str) -> HttpError:
+        self._audit.admitted_not(http.peer, refusal.status, type(refusal).__name__)
+        return self._answer(refusal, path)
 
     def expired(self, path: str) -> HttpError:
         """The answer to somebody who was admitted, and is not any more."""
@@ -66,7 +84,7 @@ class Door:
         self.check_site(http)
         if http.method not in ("GET", "HEAD"):
             raise HttpError.not_allowed("GET")
-        await http.respond(200, wire.encode(document), JSON_HEADERS)
+        http.respond(200, wire.encode(document), JSON_HEADERS)
 
     def _answer(self, refusal: Refusal, path: str) -> HttpError:
         headers: list[tuple[bytes, bytes]] = []

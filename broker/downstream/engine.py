@@ -162,14 +162,15 @@ class Engine:
         """A legacy session is over: what was kept for it alone ends with it."""
         self.router.served.pool.end_session(session)
 
-    async def _result(
+    def _result(
         self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None, trail: Trail
-    ) -> dict[str, Any]:
-        if incoming.method == "subscriptions/listen" and is_modern(who.version):
-            return await self._listen(incoming, who, emit)
+    ) -> Awaitable[dict[str, Any]]:
+        is_from_modern = is_modern(who.version)
+        if incoming.method == "subscriptions/listen" and is_from_modern:
+            return self._listen(incoming, who, emit)
         request = Request(incoming.method, incoming.params, who.version, who.view)
-        if incoming.method in ("resources/subscribe", "resources/unsubscribe") and who.watches is not None:
-            return await self._watch(request, who, who.watches, trail)
+        if who.watches is not None and incoming.method in ("resources/subscribe", "resources/unsubscribe"):
+            return self._watch(request, who, who.watches, trail)
         exchange = Exchange(
             self.clock,
             emit,
@@ -178,11 +179,11 @@ class Engine:
             channel=channel,
             log_level=who.log_level,
             owner=who.session,
-            is_legacy=not is_modern(who.version),
+            is_legacy=not is_from_modern,
             trail=trail,
             is_gone=who.is_gone,
         )
-        return await self.router.answer(request, who.caller, exchange)
+        return self.router.answer(request, who.caller, exchange)
 
     async def _watch(self, request: Request, who: Who, watches: Watches, trail: Trail) -> dict[str, Any]:
         """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""

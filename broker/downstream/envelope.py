@@ -4,7 +4,6 @@ Nearly every request is as it should be, and that is seen at a glance; what is w
 own ladder to say, rung by rung.
 """
 
-from dataclasses import replace
 from typing import Any, Final
 
 from mcp.shared.inbound import (
@@ -49,7 +48,8 @@ def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: s
         if isinstance(verdict, InboundLadderRejection):
             raise BrokerError(verdict.message, verdict.data, code=verdict.code)
     if incoming.method == "tools/call":
-        _check_param_headers(headers, incoming, caller, view, served)
+        if served.catalog.has_mirrors:
+            _check_param_headers(headers, incoming, caller, view, served)
     elif incoming.method in MODERN_METHODS:
         _check_task_header(headers, incoming.params.get("taskId"))
     return envelope_of(incoming)
@@ -59,8 +59,8 @@ def is_plain(headers: Headers, incoming: Incoming) -> bool:
     """Whether nothing can be wrong with a message: no header came twice, its envelope is whole, its version is ours,
     and the headers repeat version, method and name letter by letter.
     """
-    meta = incoming.params.get("_meta")
-    if headers.duplicated or not is_object(meta) or META_CLIENT_CAPABILITIES not in meta:
+    meta = incoming.meta
+    if headers.duplicated or META_CLIENT_CAPABILITIES not in meta:
         return False
     version = meta.get(META_VERSION)
     if version not in MODERN_VERSIONS or headers.get(MCP_PROTOCOL_VERSION_HEADER) != version:
@@ -112,4 +112,4 @@ def traced(incoming: Incoming, headers: Headers) -> Incoming:
     context = context_of(headers.get)
     if context is None or not incoming.is_request or (meta is not None and (not is_object(meta) or PARENT in meta)):
         return incoming
-    return replace(incoming, params=context.on(incoming.params))
+    return Incoming(incoming.id, incoming.method, context.on(incoming.params), None, incoming.size)

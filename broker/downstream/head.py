@@ -54,7 +54,7 @@ class Head:
     HTTP/1.0. The length of the body is not part of it: the same head may come with another one.
     """
 
-    __slots__ = ("headers", "is_fit", "is_old", "mark", "may_go_on", "method", "path", "query")
+    __slots__ = ("headers", "is_fit", "is_old", "mark", "may_go_on", "method", "path", "query", "site")
 
     def __init__(
         self,
@@ -74,6 +74,8 @@ class Head:
         self.is_old = is_old
         self.mark: bytes | None = None
         """Of its credential (`identity.credential.mark_of`), once that was asked for."""
+        self.site: object = None
+        """The guard that has found nothing wrong with where it was sent to, and from which page."""
         self.is_fit = False
         """Whether it was seen to promise JSON, and to take what answers come in."""
 

@@ -12,11 +12,10 @@ from functools import lru_cache, partial
 from typing import Final, Protocol
 
 import anyio
-import anyio.abc
 
 from broker.clock import SystemClock
 from broker.core import wire
-from broker.core.era import ALL_VERSIONS, MODERN_VERSIONS, is_modern
+from broker.core.era import ALL_VERSIONS, META_VERSION, MODERN_VERSIONS, is_modern
 from broker.core.shape import is_object
 from broker.downstream import metrics
 from broker.downstream.door import Door
@@ -28,7 +27,7 @@ from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
-from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, pump, resume, while_connected
+from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Stage, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil, is_gone
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
@@ -62,6 +61,7 @@ SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
 _API: Final = "/api/"
+_MAX_BODY: Final = wire.FROM_CALLER.size
 _RETRY_LATER: Final = ((b"retry-after", str(RETRY_AFTER).encode()),)
 
 
@@ -96,19 +96,19 @@ class HttpFront:
         self._sessions = Sessions(engine.session_ended)
         self._vigil = Vigil()
         self._sse = SseFront(engine, self._vigil)
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._stage: Stage | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """Owns what outlives a connection: calls of legacy sessions, and the look at who may go on."""
         async with self._vitals.pulse.running(), anyio.create_task_group() as tasks:
-            self._tasks = tasks
+            self._stage = Stage(tasks, self._vigil, self._door.expired)
             tasks.start_soon(self._sweep)
             tasks.start_soon(self._watch_memory)
             try:
                 yield
             finally:
-                self._tasks = None
+                self._stage = None
                 tasks.cancel_scope.cancel()
 
     def sessions(self) -> Iterator[LegacySession]:
@@ -133,23 +133,25 @@ class HttpFront:
             pass  # there is nobody to answer
 
     async def _route(self, path: str, http: Http) -> None:
-        if path in ("/healthz", "/readyz"):
-            return await self._health(path, http)
-        if path == metrics.PATH and self._metrics is not None:
-            return await self._metrics.serve(http, self._door, self._gauges())
-        if self._api is not None and path.startswith(_API):
-            return await self._api.serve(http, await self._door.admit(http, ENDPOINT), self)
-        is_sse = path in ("/sse", "/messages")
-        if path != ENDPOINT and not is_sse and not _VIEW.fullmatch(path):
-            return await self._door.describe(http, path)
-        admission = await self._door.admit(http, path)
+        is_sse = False
+        if path != ENDPOINT:
+            if path in ("/healthz", "/readyz"):
+                return await self._health(path, http)
+            if path == metrics.PATH and self._metrics is not None:
+                return await self._metrics.serve(http, self._door, self._gauges())
+            if self._api is not None and path.startswith(_API):
+                return await self._api.serve(http, await self._door.admit(http, ENDPOINT), self)
+            is_sse = path in ("/sse", "/messages")
+            if not is_sse and not _VIEW.fullmatch(path):
+                return await self._door.describe(http, path)
+        admission = self._door.known(http, path) or await self._door.admit(http, path)
         if self._vitals.memory.is_high and http.method != "DELETE":
             raise HttpError(503, InvalidRequest("memory is short: try again later"), _RETRY_LATER)
         if is_sse:
             return await self._sse.serve(path, admission, http)
         view = path[len(ENDPOINT) + 1 :]
         # After the credential was seen: which views exist is not everybody's business.
-        if not self._engine.router.has_view(view, admission.caller):
+        if view and not self._engine.router.has_view(view, admission.caller):
             raise HttpError(404)
         match http.method:
             case "POST":
@@ -159,7 +161,7 @@ class HttpFront:
             case "DELETE":
                 session = self._session(http, admission, view)
                 self._sessions.close(session)
-                await http.respond(200)
+                http.respond(200)
             case _:
                 raise HttpError.not_allowed("GET, POST, DELETE")
 
@@ -184,16 +186,17 @@ class HttpFront:
             status, body = self._state.page(is_closing=self._engine.closing.is_set())
         else:
             status, body = 200, b"ok\n"
-        await http.respond(status, body, ((b"content-type", b"text/plain"),))
+        http.respond(status, body, ((b"content-type", b"text/plain"),))
 
     async def _post(self, http: Http, admission: Admission, view: str) -> None:
-        self._check_media(http)
+        if not http.head.is_fit:
+            self._check_media(http)
         try:
-            incoming = parse(await http.body(wire.FROM_CALLER.size))
+            incoming = parse(http.whole(_MAX_BODY) or await http.body(_MAX_BODY))
         except Rejected as rejected:
-            return await _respond(http, 400, refused(rejected.id, rejected.error))
+            return _respond(http, 400, refused(rejected.id, rejected.error))
         incoming = traced(incoming, http.headers)
-        if incoming.has_envelope or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
+        if META_VERSION in incoming.meta or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
             await self._post_modern(http, admission, view, incoming)
         else:
             await self._post_legacy(http, admission, view, incoming)
@@ -203,18 +206,19 @@ class HttpFront:
             raise HttpError(415, InvalidRequest(f"Content-Type must be {JSON_MEDIA}"))
         if not _accepts(http.headers.get("accept"), JSON_MEDIA, "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list application/json and text/event-stream"))
+        http.head.is_fit = True
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
 
     async def _post_modern(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
         if incoming.is_response:
-            return await _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
+            return _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
             envelope = check_envelope(http.headers, incoming, admission.caller, view, self._engine.router.served)
         except BrokerError as error:
-            return await _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
+            return _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if not incoming.is_request:
-            return await http.respond(202)
+            return http.respond(202)
         who = Who(
             admission.caller,
             envelope.version,
@@ -223,14 +227,12 @@ class HttpFront:
             envelope.log_level,
             is_gone=partial(is_gone, admission),
         )
-        assert self._tasks is not None
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
-        assert http.task is not None
+        assert self._stage is not None and http.task is not None
         http.on_gone = http.task.cancel
-        response = Response(http, self._tasks, _modern_status)
         only_waits = incoming.method == "subscriptions/listen"
-        with self._vigil.over(admission, lambda: response.cut(self._expired(view)), only_waits=only_waits):
-            await response.send(lambda emit: self._engine.answer(incoming, who, emit))
+        response = Response(http, self._stage, admission, _modern_status, only_waits=only_waits)
+        await response.send(self._engine.answer(incoming, who, response.emit))
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
@@ -241,18 +243,14 @@ class HttpFront:
         if not incoming.is_request:
             session.note(incoming)
             self._engine.note(incoming, session.who)
-            return await http.respond(202)
-        assert self._tasks is not None
+            return http.respond(202)
+        assert self._stage is not None
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody
         # looks whether the caller is there, and the server lets this task run to its end.
         new_log = session.replay.open if session.can_resume else None
-        response = Response(http, self._tasks, lambda _: 200, new_log=new_log)
+        response = Response(http, self._stage, admission, _legacy_status, new_log)
         channel = session.asking.channel(response.put)
-        with self._vigil.over(admission, lambda: response.cut(self._expired(view))):
-            await response.send(lambda emit: self._run_in_session(session, incoming, emit, channel))
-
-    def _expired(self, view: str) -> HttpError:
-        return self._door.expired(f"{ENDPOINT}/{view}" if view else ENDPOINT)
+        await response.send(self._run_in_session(session, incoming, response.emit, channel))
 
     async def _run_in_session(
         self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel
@@ -286,11 +284,11 @@ class HttpFront:
         try:
             result = await self._engine.initialize(incoming.params, session.who)
         except BrokerError as error:
-            return await _respond(http, 200, refused(incoming.id, error))
+            return _respond(http, 200, refused(incoming.id, error))
         if not self._sessions.open(session):
             raise HttpError(503, InvalidRequest("too many sessions are open and busy"))
         headers = (*JSON_HEADERS, (SESSION_HEADER.encode(), session.id.encode()))
-        await http.respond(200, result_bytes(incoming.id, result), headers)
+        http.respond(200, result_bytes(incoming.id, result), headers)
 
     def _session(self, http: Http, admission: Admission, view: str) -> LegacySession:
         """Raises: HttpError: 400 without a session or for a version we do not serve, 404 for one that is not theirs."""
@@ -369,8 +367,12 @@ def _check_version(http: Http) -> None:
         raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
 
 
-async def _respond(http: Http, status: int, answer: Answer) -> None:
-    await http.respond(status, answer.body, JSON_HEADERS)
+def _respond(http: Http, status: int, answer: Answer) -> None:
+    http.respond(status, answer.body, JSON_HEADERS)
+
+
+def _legacy_status(answer: Answer) -> int:
+    return 200
 
 
 def _modern_status(answer: Answer) -> int:

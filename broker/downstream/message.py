@@ -4,7 +4,7 @@ Only what `judge` returns is dispatched, and it is what is sent on: there is no 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.core import wire
@@ -24,23 +24,35 @@ _MESSAGE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result",
 _PARAM_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "_meta", "ref", "argument", "cursor", "task", "inputResponses", "requestState"}
 )
+_MODERN: Final = {str(version): version for version in MODERN_VERSIONS}
 _REFERENCE_KEYS: Final = frozenset({"type", "name", "uri"})
 
 
-@dataclass(slots=True)
 class Incoming:
-    """One message of a caller, never changed once it is read (a frozen one takes three times as long to make).
+    """One message of a caller, never changed once it is read (a frozen dataclass takes three times as long to make).
 
-    `id` is None for a notification; a posted response has an `answer` and no method.
+    `id` is None for a notification; a posted response has an `answer` (the message, with its `result` or `error`) and
+    no method. `size`: bytes that it came in.
     """
 
-    id: str | int | None
-    method: str
-    params: dict[str, Any] = field(default_factory=dict[str, Any])
-    answer: Mapping[str, Any] | None = None
-    """Of a posted response: the message, with its `result` or `error`."""
-    size: int = 0
-    """Bytes that it came in."""
+    __slots__ = ("answer", "id", "meta", "method", "params", "size")
+
+    def __init__(
+        self,
+        id: str | int | None,
+        method: str,
+        params: dict[str, Any] | None = None,
+        answer: Mapping[str, Any] | None = None,
+        size: int = 0,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.params: dict[str, Any] = {} if params is None else params
+        self.answer = answer
+        self.size = size
+        meta = self.params.get("_meta")
+        self.meta: dict[str, Any] = meta if is_object(meta) else {}
+        """What is said beside the parameters; empty if that is no object."""
 
     @property
     def is_request(self) -> bool:
@@ -55,15 +67,13 @@ class Incoming:
     @property
     def progress_token(self) -> str | int | None:
         """The token under which its caller wants progress."""
-        meta = self.params.get("_meta")
-        token = meta.get(META_PROGRESS) if is_object(meta) else None
-        return token if wire.is_request_id(token) else None
+        token = self.meta.get(META_PROGRESS)
+        return token if token is not None and wire.is_request_id(token) else None
 
     @property
     def has_envelope(self) -> bool:
         """Whether it speaks the modern era: each message decides for itself."""
-        meta = self.params.get("_meta")
-        return is_object(meta) and META_VERSION in meta
+        return META_VERSION in self.meta
 
 
 class Rejected(Exception):
@@ -87,35 +97,35 @@ def parse(data: bytes) -> Incoming:
     if not is_object(value):
         what = "batches are not served" if is_array(value) else "not an object"
         raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
-    incoming = judge(value)
-    incoming.size = len(data)
-    return incoming
+    return judge(value, len(data))
 
 
-def judge(message: Mapping[str, Any]) -> Incoming:
-    """The one reading of a message.
+def judge(message: Mapping[str, Any], size: int = 0) -> Incoming:
+    """The one reading of a message, which came in `size` bytes.
 
     Raises: Rejected.
     """
     request_id = message.get("id")
     readable = request_id if wire.is_request_id(request_id) else None
-    _refuse_lookalikes(message, _MESSAGE_KEYS, readable)
+    if not message.keys() <= _MESSAGE_KEYS:
+        _refuse_lookalikes(message, _MESSAGE_KEYS, readable)
     if message.get("jsonrpc") != "2.0":
         raise Rejected(InvalidRequest('jsonrpc must be "2.0"'), readable)
     if "id" in message and readable is None:
         raise Rejected(InvalidRequest("id must be a string or an integer"))
     method = message.get("method")
     if "method" not in message and readable is not None and ("result" in message) != ("error" in message):
-        return Incoming(readable, "", answer=message)
+        return Incoming(readable, "", answer=message, size=size)
     if not isinstance(method, str) or not method:
         raise Rejected(InvalidRequest("method must be a string"), readable)
     params = message.get("params", {})
     if not is_object(params):
         raise Rejected(InvalidRequest("params must be an object"), readable)
-    _refuse_lookalikes(params, _PARAM_KEYS, readable)
-    if is_object(params.get("ref")):
+    if not params.keys() <= _PARAM_KEYS:
+        _refuse_lookalikes(params, _PARAM_KEYS, readable)
+    if "ref" in params and is_object(params["ref"]):
         _refuse_lookalikes(params["ref"], _REFERENCE_KEYS, readable)
-    return Incoming(readable, method, params)
+    return Incoming(readable, method, params, None, size)
 
 
 @dataclass(slots=True)
@@ -132,12 +142,12 @@ def envelope_of(incoming: Incoming) -> Envelope:
 
     Raises: InvalidParams, if it is not whole; UnsupportedVersion.
     """
-    meta = incoming.params["_meta"]
+    meta = incoming.meta
     requested, capabilities = meta.get(META_VERSION), meta.get(META_CLIENT_CAPABILITIES)
     level = meta.get(META_LOG_LEVEL)
     if not isinstance(requested, str):
         raise InvalidParams(f"params._meta[{META_VERSION!r}] must be a string")
-    version = next((known for known in MODERN_VERSIONS if known == requested), None)
+    version = _MODERN.get(requested)
     if version is None:
         raise UnsupportedVersion(requested, MODERN_VERSIONS)
     if not is_object(capabilities):
@@ -175,8 +185,6 @@ def notification_bytes(method: str, params: Mapping[str, Any] | None = None) -> 
 
 def _refuse_lookalikes(holder: Mapping[str, Any], known: frozenset[str], request_id: str | int | None) -> None:
     """Some readers fold case: what we judged as `name` they would take from `Name` (I-11)."""
-    if holder.keys() <= known:
-        return
     for key in holder:
         if key not in known and (key.casefold() in known or key.lower() in known):
             raise Rejected(InvalidRequest("a key differs from a protocol key only by case"), request_id)

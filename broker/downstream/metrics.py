@@ -35,4 +35,4 @@ class Metrics:
             raise HttpError.not_allowed("GET")
         exposition: Any = importlib.import_module("broker.usage.exposition")
         body: bytes = exposition.page(self.counts, lambda: (*self.gauges(), *more))
-        await http.respond(200, body, ((b"content-type", exposition.CONTENT_TYPE),))
+        http.respond(200, body, ((b"content-type", exposition.CONTENT_TYPE),))

@@ -63,6 +63,7 @@ class LegacySession:
         """Whether its version knows streams that begin with an id and can be taken up again."""
         return self.version >= RESUMABLE_SINCE
 
+    _who: Who | None = None
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, InFlight] = field(default_factory=dict[str | int, InFlight])
@@ -70,16 +71,25 @@ class LegacySession:
     @property
     def who(self) -> Who:
         """Who asks in it."""
-        return Who(
-            self.caller,
-            self.version,
-            self.view,
-            self.capabilities,
-            self.log_level,
-            self.watches,
-            self.id,
-            self.front,
-        )
+        who = self._who
+        if (
+            who is None
+            or who.caller is not self.caller
+            or who.log_level is not self.log_level
+            or who.version is not self.version
+            or who.capabilities is not self.capabilities
+        ):
+            who = self._who = Who(
+                self.caller,
+                self.version,
+                self.view,
+                self.capabilities,
+                self.log_level,
+                self.watches,
+                self.id,
+                self.front,
+            )
+        return who
 
     def is_of(self, admission: Admission) -> bool:
         """Whether the session belongs to whoever was admitted, who then is the one that asks in it (SP-80)."""

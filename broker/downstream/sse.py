@@ -111,13 +111,13 @@ class SseFront:
             incoming = traced(parse(await http.body(wire.FROM_CALLER.size)), http.headers)
         except Rejected as rejected:
             body = refused(rejected.id, rejected.error).body
-            return await http.respond(400, body, JSON_HEADERS)
+            return http.respond(400, body, JSON_HEADERS)
         if incoming.is_request:
             stream.tasks.start_soon(self._run, stream, incoming)
         else:
             stream.session.note(incoming)
             self._engine.note(incoming, stream.session.who)
-        await http.respond(202, b"Accepted", ((b"content-type", b"text/plain"),))
+        http.respond(202, b"Accepted", ((b"content-type", b"text/plain"),))
 
     async def _run(self, stream: _Stream, incoming: Incoming) -> None:
         assert incoming.id is not None
@@ -144,4 +144,4 @@ class SseFront:
 
 
 async def _refuse(http: Http, status: int, why: str) -> None:
-    await http.respond(status, refused(None, InvalidRequest(why)).body, JSON_HEADERS)
+    http.respond(status, refused(None, InvalidRequest(why)).body, JSON_HEADERS)

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -17,8 +18,9 @@ from broker.core.eventstream import KEEPALIVE, frame
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 from broker.downstream.replay import EventLog
+from broker.downstream.vigil import Vigil
 from broker.downstream.web import JSON_HEADERS, Disconnected, Http, HttpError
-from broker.relay.exchange import Emit
+from broker.identity.admission import Admission
 
 log = logging.getLogger(__name__)
 
@@ -114,29 +116,49 @@ class Outbox:
         return self._wake.is_set()
 
 
-class Response:
-    """The response to one request, whose work runs in the task that received it.
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What all responses of a front share: the tasks that outlive a request, who looks whether a caller may go on, and
+    what is answered at a path to one that may not.
+    """
 
-    Work that says nothing before its answer costs no task. Any other gets an attendant: a task of `tasks` that sends
+    tasks: anyio.abc.TaskGroup
+    vigil: Vigil
+    expired: Callable[[str], HttpError]
+
+
+class Response:
+    """The response to one request, whose work runs in the task that received it; it is `Held` as long as that takes.
+
+    Work that says nothing before its answer costs no task. Any other gets an attendant: a task of the stage that sends
     what there is to send. `new_log` opens the log of a stream that can be taken up again.
     """
+
+    __slots__ = ("_attendant", "_http", "_new_log", "_stage", "_status_of", "admission", "only_waits")
 
     def __init__(
         self,
         http: Http,
-        tasks: anyio.abc.TaskGroup,
+        stage: "Stage",
+        admission: Admission,
         status_of: Callable[[Answer], int],
         new_log: Callable[[], EventLog] | None = None,
+        *,
+        only_waits: bool = False,
     ) -> None:
         self._http = http
-        self._tasks = tasks
+        self._stage = stage
+        self.admission = admission
+        """See `Held`."""
         self._status_of = status_of
         self._new_log = new_log
+        self.only_waits = only_waits
+        """See `Held`."""
         self._attendant: _Attendant | None = None
 
-    def cut(self, refusal: HttpError) -> None:
-        """The caller is not admitted any more: the response ends here, whatever the work comes to."""
-        self._tasks.start_soon(self._cut, refusal)
+    def end(self) -> None:
+        """See `Held`: the response ends here, whatever the work comes to."""
+        self._stage.tasks.start_soon(self._cut, self._stage.expired(self._http.path))
 
     async def _cut(self, refusal: HttpError) -> None:
         await self._http.cut(refusal)
@@ -147,30 +169,33 @@ class Response:
         """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
         self._attended().outbox.put_answer(message)
 
-    async def send(self, work: Callable[[Emit], Awaitable[Answer | None]]) -> None:
-        """Run `work`, and send the notifications that it emits and its answer, or end without one."""
+    async def send(self, work: Awaitable[Answer | None]) -> None:
+        """Wait for `work`, and send the notifications that it emits and its answer, or end without one."""
         silence = asyncio.get_running_loop().call_later(PATIENCE, self._attended)
+        self._stage.vigil.hold(self)
         try:
-            answer = await work(self._emit)
+            answer = await work
             if self._attendant is None and answer is not None:
-                return await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+                return self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             # No answer at all is a stream that ends without one.
             self._attended().outbox.finish(answer)
             await self._attended().ended.wait()
         finally:
+            self._stage.vigil.release(self)
             silence.cancel()
             if self._attendant is not None:
                 self._attendant.scope.cancel()
                 self._attendant.outbox.close()
 
-    def _emit(self, method: str, params: dict[str, Any]) -> None:
+    def emit(self, method: str, params: dict[str, Any]) -> None:
+        """A notification that belongs to the request, ahead of the answer. Never blocks."""
         self._attended().outbox.emit(method, params)
 
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
             outbox = Outbox(self._new_log() if self._new_log is not None else None)
             self._attendant = _Attendant(self._http, self._status_of, outbox)
-            self._tasks.start_soon(self._attendant.run)
+            self._stage.tasks.start_soon(self._attendant.run)
         return self._attendant
 
 
@@ -199,7 +224,7 @@ class _Attendant:
     async def _send(self) -> None:
         answer = self.outbox.answer
         if answer is not None and not len(self.outbox):
-            await self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+            self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
             return
         await self._http.start(200, STREAM_HEADERS)
         if opening := self.outbox.opening():

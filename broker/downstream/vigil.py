@@ -6,7 +6,7 @@ every `RECHECK` seconds whether he would still be admitted.
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from broker.identity.admission import Admission
 
@@ -38,13 +38,24 @@ def is_gone(admission: Admission) -> bool:
     return not is_in_force(admission) and not may_return(admission)
 
 
-class _Held:
-    """One thing that is open. A class, since every call is held, and a generator would cost four times as much."""
+class Held(Protocol):
+    """One thing that is open."""
 
-    __slots__ = ("_held", "admission", "end", "only_waits")
+    admission: Admission
+    """As it was admitted."""
+    only_waits: bool
+    """Whether it waits for news, and does no work for its caller."""
+
+    def end(self) -> None:
+        """Its caller is not admitted any more, or there is no room: it ends."""
+        ...
+
+
+class _Stream:
+    """A stream that is open while it is entered."""
 
     def __init__(
-        self, held: "dict[_Held, None]", admission: Admission, end: Callable[[], None], *, only_waits: bool
+        self, held: dict[Held, None], admission: Admission, end: Callable[[], None], *, only_waits: bool
     ) -> None:
         self._held = held
         self.admission = admission
@@ -62,17 +73,25 @@ class Vigil:
     """See the module."""
 
     def __init__(self) -> None:
-        self._held: dict[_Held, None] = {}
+        self._held: dict[Held, None] = {}
         """In the order in which they were opened."""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def over(self, admission: Admission, end: Callable[[], None], *, only_waits: bool = False) -> "_Held":
-        """While this is entered, `end` is called as soon as the credential is not in force any more; and where it
-        `only_waits` for news, when there is no room for that either.
+    def hold(self, held: Held) -> None:
+        """From now on it ends as soon as the credential is not in force any more; and where it `only_waits`, when there
+        is no room for that either.
         """
-        return _Held(self._held, admission, end, only_waits=only_waits)
+        self._held[held] = None
+
+    def release(self, held: Held) -> None:
+        """It has ended. Safe to say twice."""
+        self._held.pop(held, None)
+
+    def over(self, admission: Admission, end: Callable[[], None], *, only_waits: bool = False) -> _Stream:
+        """While this is entered, `end` stands for something that is held."""
+        return _Stream(self._held, admission, end, only_waits=only_waits)
 
     def look(self) -> int:
         """Look at everybody once; how many have been ended."""
@@ -89,6 +108,6 @@ class Vigil:
             self._end(held)
         return (len(waiting) + 1) // 2
 
-    def _end(self, held: _Held) -> None:
+    def _end(self, held: Held) -> None:
         del self._held[held]
         held.end()

@@ -138,6 +138,12 @@ class Http:
         if self.on_gone is not None and not self.is_over:
             self.on_gone()
 
+    def whole(self, limit: int) -> bytes | None:
+        """The whole body, if it has come in one piece, and is no longer than it may be; None: `body` waits for it."""
+        if not self._is_whole or self.size > limit or len(self._parts) != 1:
+            return None
+        return self._parts.pop()
+
     async def body(self, limit: int) -> bytes:
         """The whole body.
 
@@ -187,8 +193,8 @@ class Http:
 
     # -- the response ---------------------------------------------------------------------------------------------
 
-    async def respond(self, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """A whole response."""
+    def respond(self, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """A whole response. Never blocks."""
         if self.is_over:
             return
         if status in (408, 413):
@@ -202,7 +208,7 @@ class Http:
     async def refuse(self, refusal: HttpError) -> None:
         """The response that is a refusal."""
         body = b"" if refusal.error is None else error_bytes(None, refusal.error)
-        await self.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
+        self.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
 
     async def cut(self, refusal: HttpError) -> None:
         """The response ends here, with `refusal` if nothing was sent yet. What else is said is dropped."""

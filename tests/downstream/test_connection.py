@@ -54,9 +54,9 @@ async def echo(http: Http) -> None:
     try:
         body = await http.body(1000)
     except BodyRefused as refused:
-        return await http.respond(refused.status)
+        return http.respond(refused.status)
     text = f"{http.method} {http.path} {http.query.decode()} {body.decode()}"
-    await http.respond(200, text.encode(), ((b"content-type", b"text/plain"),))
+    http.respond(200, text.encode(), ((b"content-type", b"text/plain"),))
 
 
 async def stream(http: Http) -> None:
@@ -107,7 +107,7 @@ async def test_many_requests_in_one_breath_wait_their_turn() -> None:
         assert running == 1
         await anyio.lowlevel.checkpoint()
         running -= 1
-        await http.respond(200, http.path.encode())
+        http.respond(200, http.path.encode())
 
     async with site(one_at_a_time) as served, served.client.connection() as connection:
         await connection.send(b"".join(GET % n for n in range(1000)))
@@ -316,7 +316,7 @@ async def test_F70_a_body_that_does_not_come_is_408() -> None:
 async def test_F70_a_request_that_takes_long_is_no_idle_connection() -> None:
     async def slow(http: Http) -> None:
         await anyio.sleep(0.3)
-        await http.respond(200)
+        http.respond(200)
 
     async with site(slow) as served, served.client.connection() as connection:
         await connection.send(GET % 1)
@@ -328,7 +328,7 @@ async def test_F74_who_never_reads_is_dropped_and_who_reads_slowly_is_not() -> N
     size = 32 * 1024 * 1024
 
     async def big(http: Http) -> None:
-        await http.respond(200, b"x" * size)
+        http.respond(200, b"x" * size)
 
     async with site(big) as served:
         async with served.client.connection() as deaf:
@@ -347,7 +347,7 @@ async def test_F74_who_never_reads_is_dropped_and_who_reads_slowly_is_not() -> N
 
 async def test_F74_no_request_is_taken_while_the_answer_to_the_last_one_is_unread() -> None:
     async def big(http: Http) -> None:
-        await http.respond(200, b"x" * 32 * 1024 * 1024)
+        http.respond(200, b"x" * 32 * 1024 * 1024)
 
     async with site(big) as served, served.client.connection() as connection:
         transport_of(connection).pause_reading()
@@ -373,7 +373,7 @@ async def test_F71_a_body_that_nobody_asks_for_stays_with_its_caller() -> None:
 
     async def late(http: Http) -> None:
         await asked.wait()
-        await http.respond(200, b"%d" % len(await http.body(1 << 30)))
+        http.respond(200, b"%d" % len(await http.body(1 << 30)))
 
     async with site(late) as served, served.client.connection() as connection:
         size = 64 * 1024 * 1024
@@ -394,7 +394,7 @@ async def test_who_goes_is_noticed_at_once(sent: bytes) -> None:
         await http.gone()
         with suppress(Disconnected):
             await http.body(10)
-        await http.respond(200)  # to nobody
+        http.respond(200)  # to nobody
 
     async with site(wait) as served:
         connection = await served.client.connect()
@@ -412,7 +412,7 @@ async def test_a_fault_is_500_or_a_cut_stream_and_the_server_lives(caplog: pytes
             await http.write(b"one", more=True)
         if http.path != "/ok":
             raise RuntimeError("a fault of ours")
-        await http.respond(200)
+        http.respond(200)
 
     async with site(faulty) as served:
         async with served.client.connection() as connection:
@@ -430,7 +430,7 @@ async def test_F90_at_the_end_idle_connections_close_and_what_is_in_flight_is_fi
 
     async def slow(http: Http) -> None:
         await go_on.wait()
-        await http.respond(200)
+        http.respond(200)
 
     async with site(slow) as served, served.client.connection() as idle, served.client.connection() as busy:
         await busy.send(GET % 1 + GET % 2)
@@ -472,7 +472,7 @@ async def test_F90_what_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_response_header_is_one_line() -> None:
     async def split(http: Http) -> None:
-        await http.respond(200, b"", ((b"x", b"a\r\nSet-Cookie: b"),))
+        http.respond(200, b"", ((b"x", b"a\r\nSet-Cookie: b"),))
 
     async with site(split) as served, served.client.connection() as connection:
         await connection.send(GET % 1)

@@ -1,19 +1,26 @@
 """What a response costs, and what becomes of the task that looks after a slow one."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import TaskGroup
 
+from broker.core.caller import LOCAL
 from broker.downstream import stream as stream_module
 from broker.downstream.engine import Answer
 from broker.downstream.head import Head, Headers
-from broker.downstream.replay import Replay
-from broker.downstream.stream import Response
-from broker.downstream.web import Disconnected, Http
+from broker.downstream.replay import EventLog, Replay
+from broker.downstream.stream import Response, Stage
+from broker.downstream.vigil import Vigil
+from broker.downstream.web import Disconnected, Http, HttpError
+from broker.identity.admission import Admission, always
 from broker.relay.exchange import Emit
+
+Work = Callable[[Emit], Awaitable[Answer]]
 
 ANSWER = Answer(b"{}")
 
@@ -46,6 +53,12 @@ class Caller:
     def ended(self, *, may_go_on: bool) -> None:
         pass
 
+    async def answer(self, tasks: TaskGroup, work: Work, new_log: Callable[[], EventLog] | None = None) -> None:
+        stage = Stage(tasks, Vigil(), lambda path: HttpError(401))
+        response = Response(self.http, stage, Admission(LOCAL, always), lambda _: 200, new_log)
+        await response.send(work(response.emit))
+        assert not len(stage.vigil)
+
     @property
     def body(self) -> bytes:
         return b"".join(self.sent).partition(b"\r\n\r\n")[2]
@@ -65,7 +78,7 @@ async def test_an_answer_that_comes_at_once_costs_no_task() -> None:
             assert tasks() == before
             return ANSWER
 
-        await Response(caller.http, group, lambda _: 200).send(work)
+        await caller.answer(group, work)
         assert tasks() == before and caller.body == b"{}"
 
 
@@ -79,7 +92,7 @@ async def test_a_fault_while_a_stream_is_sent_is_one_of_its_request_only(caplog:
             await anyio.lowlevel.checkpoint()
             return ANSWER
 
-        await Response(caller.http, group, lambda _: 200).send(work)
+        await caller.answer(group, work)
         assert not group.cancel_scope.cancel_called
     assert "a fault of the server's" in caplog.text
 
@@ -94,7 +107,7 @@ async def test_a_silence_begins_the_stream(monkeypatch: pytest.MonkeyPatch) -> N
                 await anyio.lowlevel.checkpoint()
             return ANSWER
 
-        await Response(caller.http, group, lambda _: 200).send(work)
+        await caller.answer(group, work)
     assert b"text/event-stream" in caller.sent[0] and b": " in caller.sent[1]
     assert caller.sent[-1].endswith(b"0\r\n\r\n") and caller.http.is_over
 
@@ -115,7 +128,7 @@ async def test_who_has_its_answer_is_not_told() -> None:
     caller = Caller()
     gone: list[int] = []
     caller.http.on_gone = lambda: gone.append(1)
-    await caller.http.respond(200)
+    caller.http.respond(200)
     caller.http.lose()
     assert gone == []
 
@@ -133,7 +146,7 @@ async def test_work_that_outlives_its_caller_runs_to_its_end() -> None:
             ended = True
             return ANSWER
 
-        await Response(caller.http, group, lambda _: 200).send(work)
+        await caller.answer(group, work)
         assert ended
 
 
@@ -148,7 +161,7 @@ async def test_a_request_that_is_cancelled_leaves_no_attendant() -> None:
             raise AssertionError
 
         with anyio.move_on_after(0.05):
-            await Response(caller.http, group, lambda _: 200).send(work)
+            await caller.answer(group, work)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         assert tasks() == before
@@ -170,7 +183,7 @@ async def test_a_request_that_is_cancelled_while_its_answer_is_sent_harms_no_oth
         return ANSWER
 
     async with anyio.create_task_group() as group:
-        request = asyncio.ensure_future(Response(caller.http, group, lambda _: 200, Replay().open).send(work))
+        request = asyncio.ensure_future(caller.answer(group, work, Replay().open))
         while not caller.sent:
             await anyio.lowlevel.checkpoint()
         request.cancel()  # as the server does when it goes down
