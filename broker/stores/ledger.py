@@ -6,14 +6,15 @@ broker has not spent is anybody's again when its lease ends: a broker that was k
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.amount import UNIT
 from broker.core.budget import Account
+from broker.core.period import Period
 from broker.core.purse import Standing, Telling, block_of, is_nearly_used
 from broker.stores.engine import Database
 from broker.stores.tables import budget_accounts, budget_leases
@@ -21,6 +22,8 @@ from broker.stores.usage_rows import Held
 
 LEASE: Final = 30.0
 """Seconds that a lease is good for without a word of its holder. What one that was killed held is nobody's so long."""
+BATCH: Final = 300
+"""Accounts in one statement: with three parameters for each, as many as every SQLite takes."""
 KEPT: Final = 70 * 86_400.0
 """Seconds that accounts are kept after they began: two months are seen beside each other."""
 
@@ -34,11 +37,16 @@ class Ledger:
         self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def tell(self, tellings: Sequence[Telling], now: float) -> list[Standing]:
-        """One transaction for all. `now`: seconds since 1970. Raises: StoreError."""
+        """One transaction for all, and a few statements for each `BATCH` of them. `now`: seconds since 1970. Raises:
+        StoreError.
+        """
+        # In one order everywhere: on PostgreSQL the accounts are locked one after the other.
+        ordered = sorted(tellings, key=lambda telling: telling.account)
         async with self.database.writing() as connection:
-            # In one order everywhere: on PostgreSQL the accounts are locked one after the other.
             return [
-                await self._told(connection, one, now) for one in sorted(tellings, key=lambda telling: telling.account)
+                standing
+                for begin in range(0, len(ordered), BATCH)
+                for standing in await self._told(connection, ordered[begin : begin + BATCH], now)
             ]
 
     async def bury(self, holder: str, spent: Mapping[Account, int]) -> None:
@@ -48,8 +56,8 @@ class Ledger:
         leases = budget_leases.c
         async with self.database.writing() as connection:
             for account, amount in sorted(spent.items()):
-                await self._lock(connection, account)
-                mine = and_(_is_of(budget_leases, account), leases.holder == holder, leases.spent < amount)
+                await self._lock(connection, [account])
+                mine = and_(_are(budget_leases, [account]), leases.holder == holder, leases.spent < amount)
                 await connection.execute(update(budget_leases).where(mine).values(spent=amount))
             dead = update(budget_leases).where(leases.holder == holder).values(amount=leases.spent)
             await connection.execute(dead)
@@ -60,54 +68,80 @@ class Ledger:
             for table in (budget_leases, budget_accounts):
                 await connection.execute(delete(table).where(table.c.began < now - KEPT))
 
-    async def _told(self, connection: AsyncConnection, one: Telling, now: float) -> Standing:
-        has_warned = await self._lock(connection, one.account)
-        await self._end_leases(connection, one.account, now)
-        lease = await self._lease(connection, one.account)
-        kept = 0 if lease is None or one.gives_back else int(lease["amount"])
-        amount = max(one.spent + one.reserved, kept)
-        others, theirs = await self._others(connection, one.account)
-        block = block_of(one.limit - others - amount, one.need, UNIT) if one.need else 0
-        amount += block
-        values = {"amount": amount, "spent": one.spent, "expires": now + LEASE}
-        key = {"holder": self.holder, **_columns(one.account)}
-        upsert = self._insert(budget_leases).values({**key, **values})
-        await connection.execute(upsert.on_conflict_do_update(index_elements=list(key), set_=values))
-        used = theirs + one.spent
-        is_warning = not has_warned and is_nearly_used(used, one.limit)
-        if is_warning:
-            mine = _is_of(budget_accounts, one.account)
-            await connection.execute(update(budget_accounts).where(mine).values(warned=now))
-        return Standing(one.account, amount, block, used, others - theirs, is_warning)
+    async def _told(self, connection: AsyncConnection, tellings: Sequence[Telling], now: float) -> list[Standing]:
+        accounts = [one.account for one in tellings]
+        warned = await self._lock(connection, accounts)
+        await self._end_leases(connection, accounts, now)
+        leased = await self._leased(connection, accounts)
+        standings = [_standing(one, leased.get(one.account, NOTHING), one.account in warned) for one in tellings]
+        upsert = self._insert(budget_leases)
+        set_ = {name: upsert.excluded[name] for name in ("amount", "spent", "expires")}
+        key = ("holder", "place", "period", "began")
+        await connection.execute(
+            upsert.on_conflict_do_update(index_elements=key, set_=set_),
+            [
+                {"holder": self.holder, **_columns(one.account)}
+                | {"amount": standing.amount, "spent": one.spent, "expires": now + LEASE}
+                for one, standing in zip(tellings, standings, strict=True)
+            ],
+        )
+        warns = [one.account for one in standings if one.is_warning]
+        if warns:
+            await connection.execute(update(budget_accounts).where(_are(budget_accounts, warns)).values(warned=now))
+        return standings
 
-    async def _lock(self, connection: AsyncConnection, account: Account) -> bool:
-        """Let everybody else who tells of the account wait, as SQLite does by itself. Whether it was warned of."""
-        asked = select(budget_accounts.c.warned).where(_is_of(budget_accounts, account)).with_for_update()
-        row = (await connection.execute(asked)).one_or_none()
-        if row is None:
-            empty = {**_columns(account), "warned": None}
-            await connection.execute(self._insert(budget_accounts).values(empty).on_conflict_do_nothing())
-            row = (await connection.execute(asked)).one()
-        return row[0] is not None
+    async def _lock(self, connection: AsyncConnection, accounts: Sequence[Account]) -> set[Account]:
+        """Let everybody else who tells of them wait, as SQLite does by itself. Those of which was warned."""
+        columns = budget_accounts.c
+        key = (columns.place, columns.period, columns.began)
+        asked = select(*key, columns.warned).where(_are(budget_accounts, accounts)).order_by(*key).with_for_update()
+        rows = (await connection.execute(asked)).all()
+        if len(rows) < len(accounts):
+            empty = [{**_columns(account), "warned": None} for account in accounts]
+            await connection.execute(self._insert(budget_accounts).on_conflict_do_nothing(), empty)
+            rows = (await connection.execute(asked)).all()
+        return {_account(*row) for row in rows if row.warned is not None}
 
-    async def _end_leases(self, connection: AsyncConnection, account: Account, now: float) -> None:
+    async def _end_leases(self, connection: AsyncConnection, accounts: Sequence[Account], now: float) -> None:
         """What others hold whose leases have ended is nobody's. What they have spent stays, and they may tell more."""
         leases = budget_leases.c
         is_over = and_(leases.expires <= now, leases.amount > leases.spent, leases.holder != self.holder)
-        ended = update(budget_leases).where(_is_of(budget_leases, account), is_over).values(amount=leases.spent)
-        await connection.execute(ended)
+        await connection.execute(
+            update(budget_leases).where(_are(budget_leases, accounts), is_over).values(amount=leases.spent)
+        )
 
-    async def _lease(self, connection: AsyncConnection, account: Account) -> RowMapping | None:
-        mine = and_(_is_of(budget_leases, account), budget_leases.c.holder == self.holder)
-        return (await connection.execute(select(budget_leases).where(mine))).mappings().one_or_none()
-
-    async def _others(self, connection: AsyncConnection, account: Account) -> tuple[int, int]:
-        """What all others hold, and have spent of it."""
+    async def _leased(self, connection: AsyncConnection, accounts: Sequence[Account]) -> "dict[Account, _Leased]":
+        """What this broker holds of them, and what all others hold, and have spent of it."""
         leases = budget_leases.c
-        sums = [func.coalesce(func.sum(column), 0) for column in (leases.amount, leases.spent)]
-        theirs = and_(_is_of(budget_leases, account), leases.holder != self.holder)
-        amount, spent = map(int, tuple[Any, ...]((await connection.execute(select(*sums).where(theirs))).one()))
-        return amount, spent
+        is_mine = leases.holder == self.holder
+        mine = func.sum(case((is_mine, leases.amount), else_=0)).label("mine")
+        others = func.sum(case((is_mine, 0), else_=leases.amount)).label("others")
+        theirs = func.sum(case((is_mine, 0), else_=leases.spent)).label("theirs")
+        key = (leases.place, leases.period, leases.began)
+        asked = select(*key, mine, others, theirs).where(_are(budget_leases, accounts)).group_by(*key)
+        rows = (await connection.execute(asked)).all()
+        return {_account(*row): _Leased(int(row.mine), int(row.others), int(row.theirs)) for row in rows}
+
+
+class _Leased(NamedTuple):
+    """What is leased of an account, in micro-units."""
+
+    mine: int
+    others: int
+    theirs: int
+    """What of `others` is spent."""
+
+
+NOTHING: Final = _Leased(0, 0, 0)
+
+
+def _standing(one: Telling, leased: _Leased, has_warned: bool) -> Standing:
+    """What becomes of a telling."""
+    amount = max(one.spent + one.reserved, 0 if one.gives_back else leased.mine)
+    block = block_of(one.limit - leased.others - amount, one.need, UNIT) if one.need else 0
+    used = leased.theirs + one.spent
+    is_warning = not has_warned and is_nearly_used(used, one.limit)
+    return Standing(one.account, amount + block, block, used, leased.others - leased.theirs, is_warning)
 
 
 async def read_accounts(database: Database, accounts: Collection[Account], now: float) -> dict[Account, Held]:
@@ -128,5 +162,10 @@ def _columns(account: Account) -> dict[str, Any]:
     return {"place": account.where, "period": account.period.value, "began": account.begin}
 
 
-def _is_of(table: Table, account: Account) -> ColumnElement[bool]:
-    return and_(*(table.c[name] == value for name, value in _columns(account).items()))
+def _account(place: str, period: str, began: int, *_: Any) -> Account:
+    return Account(place, Period(period), began)
+
+
+def _are(table: Table, accounts: Sequence[Account]) -> ColumnElement[bool]:
+    columns = table.c
+    return tuple_(columns.place, columns.period, columns.began).in_([tuple(_columns(one).values()) for one in accounts])

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
+from sqlalchemy import event
 
 from broker.core.amount import UNIT
 from broker.core.budget import Account
 from broker.core.period import Period
 from broker.core.purse import Purse
-from broker.stores.ledger import KEPT, LEASE, Ledger, Standing, Telling
+from broker.stores.engine import Database
+from broker.stores.ledger import BATCH, KEPT, LEASE, Ledger, Standing, Telling
 from tests.stores.conftest import Open, location, opened, postgresql
 
 __all__ = ["location", "opened", "postgresql"]
@@ -179,3 +181,42 @@ async def test_accounts_of_long_ago_are_forgotten(holders: Make) -> None:
     assert (await one.tell()).used == UNIT
     await one.ledger.forget(DAY.begin + KEPT + 1)
     assert (await (await holders(10)).tell()).used == 0
+
+
+def counted(database: Database) -> list[str]:
+    """The statements that it is asked from here on."""
+    asked: list[str] = []
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    return asked
+
+
+def tellings_of(accounts: int, spent: int = 0) -> list[Telling]:
+    """One for each of so many keys, which needs something if it has not spent anything."""
+    keys = [Account(f"key:acme/data/k{number}", Period.DAY, 950_400) for number in range(accounts)]
+    return [Telling(key, UNIT, spent, 0, 0 if spent else 1) for key in keys]
+
+
+async def test_a_telling_of_hundreds_of_accounts_takes_as_many_statements_as_one_of_two(opened: Open) -> None:
+    ledger = Ledger((await opened()).database, "broker")
+    told = tellings_of(BATCH)
+    asked, counts = counted(ledger.database), list[int]()
+    for tellings in (told[:2], told[2:]):
+        before = len(asked)
+        standings = await ledger.tell(tellings, NOW)
+        counts.append(len(asked) - before)
+        assert [one.block for one in standings] == [UNIT] * len(tellings)
+    assert counts[0] == counts[1]
+
+
+async def test_more_accounts_than_fit_into_a_statement_are_all_told(opened: Open) -> None:
+    ledger = Ledger((await opened()).database, "broker")
+    told = [
+        Telling(Account(f"key:acme/data/k{number}", Period.DAY, 950_400), UNIT, 1, 0) for number in range(BATCH + 1)
+    ]
+    standings = await ledger.tell(told, NOW)
+    assert {one.account for one in standings} == {one.account for one in told}
+    assert [one.used for one in await ledger.tell(told, NOW)] == [1] * len(told)
