@@ -16,19 +16,19 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import access, against, growth, machine, plots, policy, report, startup, targets, throughput
+from bench import against, growth, load, machine, parts, plots, report, startup, targets, throughput
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
 from bench.throughput import Effort
 
-SECTIONS = ("peers", "echo", "catalog", "access", "policy", "growth", "start", "cold", "memory", "profile")
+SECTIONS = ("peers", "echo", "catalog", "parts", "growth", "start", "cold", "memory", "profile")
 LONG = frozenset({"growth"})
 """Sections that a short run has only if they are asked for."""
 REPEATS = 90.0
 """Seconds after which nothing is repeated any more, however loud the machine is."""
 LOUD = ": too much for latencies and rates to mean anything; CPU per call and the profile waver less"
-PINNED = frozenset({"peers", "echo", "catalog", "access", "policy", "growth", "profile"})
+PINNED = frozenset({"peers", "echo", "catalog", "parts", "growth", "profile"})
 """Sections whose load runs on one core, and what is measured on another; starts may use all cores."""
 
 
@@ -46,7 +46,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
     """All sections, each with processes of its own."""
     broker = shlex.split(given.broker) if given.broker else [sys.executable, "-m", "broker"]
     short: bool = given.short
-    effort = Effort(3, 0.2, 0.1, 0, 0.0) if short else Effort(5, 0.25, 0.2, 5, time.monotonic() + REPEATS)
+    effort = Effort(3, 0.15, 0.1, 0, 0.0) if short else Effort(5, 0.25, 0.2, 5, time.monotonic() + REPEATS)
     eras = {"modern": MODERN} if short else ERAS
     tables: list[report.Table] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -60,11 +60,10 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             return [await result]
 
         sections: dict[str, Callable[[Field], Awaitable[list[report.Table]]]] = {
-            "peers": lambda at: one(against.peers_table(at, ERAS, effort, step)),
+            "peers": lambda at: one(against.peers_table(at, ERAS, effort, step, short=short)),
             "echo": lambda at: one(throughput.echo_table(at, throughput.matrix(short=short), effort, step)),
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
-            "access": lambda at: one(access.access_table(at, eras, effort, step)),
-            "policy": lambda at: one(policy.policy_table(at, eras, effort, step)),
+            "parts": lambda at: one(parts.parts_table(at, eras, effort, step)),
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
             "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
@@ -110,6 +109,7 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "host": platform.platform(),
+        "load": load.name(),
     }
     tables = uvloop.run(measure(given, console))
     facts["others"] = others(tables)

@@ -2,7 +2,7 @@
 
 `python -m bench.echo --port 8000` serves streamable HTTP, without `--port` it serves stdio. Both eras, decided by each
 request. It trusts its callers, so it is no example of a server. Its first tool, `echo`, says the text of its
-argument; the others are there to be listed.
+argument, with `more` letters if it is told so; the others are there to be listed.
 """
 
 import argparse
@@ -48,7 +48,9 @@ class Echo:
     def _result(self, method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         match method:
             case "tools/call":
-                return {"content": [{"type": "text", "text": params["arguments"]["text"]}], "isError": False}
+                arguments = params["arguments"]
+                text = arguments["text"] + "x" * arguments.get("more", 0)
+                return {"content": [{"type": "text", "text": text}], "isError": False}
             case "tools/list":
                 return {"tools": self._tools, "ttlMs": 300_000, "cacheScope": "public"}
             case "initialize":
@@ -67,7 +69,7 @@ def tool(number: int) -> dict[str, Any]:
     """A definition of the size that real servers have: 600 bytes."""
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {"text": {"type": "string", "description": "What to say."}},
+        "properties": {"text": {"type": "string", "description": "What to say."}, "more": {"type": "integer"}},
         "required": ["text"],
     }
     if number == 0:

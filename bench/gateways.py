@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from bench.ask import LEGACY, Ask, WrongAnswer, list_tools
 from bench.echo import MODERN
-from bench.load import LEGACY, list_tools
+from bench.load import over_http
 from bench.machine import ROOT, cores, free_port, start, stop
+from bench.settings import KEYS, Parts, setting
 
 READY_TIMEOUT: Final = 30.0
 """Seconds until a process that was started must answer."""
@@ -95,6 +97,16 @@ class Field:
         await ready(process, port, tools, key)
         return process, port
 
+    async def serve_with(
+        self, servers: Mapping[str, Any], tools: int, parts: Parts, keys: int = KEYS
+    ) -> tuple[subprocess.Popen[bytes], int, list[str]]:
+        """The same with these parts on, when a call is permitted; its process, its port, and the keys of callers."""
+        made = setting(dict(servers), parts, self.fresh("parts"), keys)
+        key = made.keys[0] if made.keys else ""
+        process, port = await self.serve({}, tools, more=made.sections, key=key)
+        await permitted(port, f"{next(iter(servers))}__echo", key)
+        return process, port, made.keys
+
     async def nginx(self, upstream: int, tools: int = 1) -> tuple[subprocess.Popen[bytes], int] | None:
         """nginx in front of an upstream; None, if this machine has none."""
         binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
@@ -111,7 +123,7 @@ class Field:
 
     async def fastmcp(self, upstream: int, connected: str | None = None) -> tuple[subprocess.Popen[bytes], int] | None:
         """FastMCP's proxy in front of an upstream, `connected` once in that era or as documented; None without it."""
-        if not (PEERS / ".stamp").exists():
+        if not self.has_fastmcp():
             return None
         port = free_port()
         argv = [str(PEERS / "bin" / "python"), str(Path(__file__).parent / "peers" / "fastmcp_proxy.py")]
@@ -119,6 +131,11 @@ class Field:
         process = self.start([*argv, *(["--connected", connected] if connected else [])], self.core)
         await ready(process, port, 1)
         return process, port
+
+    @staticmethod
+    def has_fastmcp() -> bool:
+        """Whether it is installed."""
+        return (PEERS / ".stamp").exists()
 
     @staticmethod
     def remedy(name: str) -> str:
@@ -160,6 +177,21 @@ def stdio_server(*arguments: object, protocol: str = "auto") -> dict[str, Any]:
     command, *rest = echo_argv(*arguments)
     path = str(Path(__file__).parent.parent)
     return {"command": command, "args": rest, "env": {"PYTHONPATH": path}, "protocol": protocol}
+
+
+async def permitted(port: int, tool: str, key: str) -> None:
+    """Wait until a call is: budgets are leased from the store, and guardrails warm. Raises: NotReady."""
+    deadline = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < deadline:
+        load = await over_http(port, Ask.echo(tool, 32), MODERN, 1, [key])
+        try:
+            await load.measure(0.01)
+            return
+        except WrongAnswer:
+            await asyncio.sleep(0.05)
+        finally:
+            await load.close()
+    raise NotReady(f"{tool} is not permitted after {READY_TIMEOUT:g} s")
 
 
 async def ready(process: subprocess.Popen[bytes], port: int, tools: int, key: str = "") -> None:

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.ask import Ask, Load, open_session
 from bench.gateways import ERAS, Field, http_server
-from bench.load import Ask, Callers, open_session
+from bench.load import over_http
 from bench.machine import HAS_PROC, memory_mib
 from bench.report import Table, milliseconds, number
 from bench.throughput import SIZES, Effort, Target, compare
@@ -83,8 +84,8 @@ async def growth_table(field: Field, effort: Effort, step: Callable[[str], None]
             mib = memory_mib(standing.pid) if HAS_PROC else 0.0
             ask = Ask.echo(standing.tool, SIZES["small"])
 
-            def connect(port: int = standing.port, ask: Ask = ask) -> Awaitable[Callers]:
-                return Callers.over_http(port, ask, ERAS["modern"], CALLERS)
+            def connect(port: int = standing.port, ask: Ask = ask) -> Awaitable[Load]:
+                return over_http(port, ask, ERAS["modern"], CALLERS)
 
             one = (await compare([Target("broker", connect, standing.pid)], effort))["broker"]
             cpu = milliseconds(one.cpu_per_call) if one.cpu_per_call else ""

@@ -1,93 +1,57 @@
 """The load: callers that ask again as soon as they have their answer, and check every answer.
 
-Requests are bytes made beforehand, with a hole for the id, so that the load costs little beside what it measures.
+`over_http` takes the compiled one where it can be had (native.py): the load shares its core with the upstream, and what
+it takes of that core, nginx cannot show. The one in Python does the same, more slowly.
 """
 
 import asyncio
 import gc
-import http.client
-import json
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Protocol, cast
 
-import orjson
-
-from bench.echo import META_VERSION, MODERN
+from bench import native
+from bench.ask import FIRST_ID, HOLE, PATIENCE, Ask, Load, Sample, WrongAnswer, open_session
+from bench.echo import MODERN
 from bench.machine import environment, on_core
 
-LEGACY: Final = "2025-11-25"
-ENVELOPE: Final = {
-    META_VERSION: MODERN,
-    "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-PATIENCE: Final = 30.0
-"""Seconds for an answer before the run fails."""
-_HOLE: Final = 9_999_999_999
-_ID: Final = re.compile(rb'"id":([0-9]{10})\b')
-_FIRST_ID: Final = 1_000_000_000
-"""Ids have as many digits as the hole, so that the length of a request does not depend on its id."""
 
-Check = Callable[[bytes], int]
-"""The id of an answer that is right. Raises: WrongAnswer, ValueError, LookupError, TypeError."""
+async def over_http(port: int, ask: Ask, era: str, callers: int, keys: Sequence[str] = ()) -> Load:
+    """Each with a connection of its own, and one of `keys` in turn; in the legacy era, with the session of its key."""
+    used = list(keys[:callers]) or [""]
+    sessions = {key: open_session(port, key) if era != MODERN else None for key in used}
+    turn = [used[number % len(used)] for number in range(callers)]
+    requests = [ask.http(port, era, sessions[key], key) for key in turn]
+    program = native.program()
+    return await (native.connect(program, port, requests, ask.needle) if program else connect(port, requests, ask))
 
 
-class WrongAnswer(Exception):
-    """An answer that is not the answer: then no number of this run means anything."""
+def name() -> str:
+    """Which load asks over HTTP here."""
+    return "compiled (bench/load.c)" if native.program() else "in Python: no C compiler, or not Linux"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One kind of request, and how to tell its right answer."""
-
-    method: str
-    params: dict[str, Any]
-    check: Check
-
-    @classmethod
-    def echo(cls, tool: str, size: int) -> "Ask":
-        """Call the tool with a text of `size` bytes that begins with the id of the request."""
-        padding = "x" * (size - len(str(_HOLE)))
-
-        def check(body: bytes) -> int:
-            message = orjson.loads(body)
-            request_id: int = message["id"]
-            if message["result"]["content"][0]["text"] != f"{request_id}{padding}":
-                raise WrongAnswer("not what was said")
-            return request_id
-
-        return cls("tools/call", {"name": tool, "arguments": {"text": f"{_HOLE}{padding}"}}, check)
-
-    @classmethod
-    def tools(cls, count: int) -> "Ask":
-        """List the tools, `count` of them. They are counted unparsed: parsing them takes longer than serving them."""
-
-        def check(body: bytes) -> int:
-            found = _ID.search(body)
-            if found is None or body.count(b'"inputSchema":') != count:
-                raise WrongAnswer(f"not {count} tools")
-            return int(found[1])
-
-        return cls("tools/list", {}, check)
-
-    def parts(self, era: str) -> list[bytes]:
-        """The bytes of the request around its id."""
-        params = {**self.params, "_meta": ENVELOPE} if era == MODERN else self.params
-        message = {"jsonrpc": "2.0", "id": _HOLE, "method": self.method, "params": params}
-        return orjson.dumps(message).split(str(_HOLE).encode())
+async def connect(port: int, requests: Sequence[bytes], ask: Ask) -> "Callers":
+    """A caller for each request."""
+    run = Run(ask)
+    lines: list[HttpLine] = []
+    for request in requests:
+        _, line = await asyncio.get_running_loop().create_connection(
+            lambda request=request: HttpLine(run, request.split(HOLE)), "127.0.0.1", port
+        )
+        lines.append(line)
+    return Callers(run, lines, len(lines))
 
 
-@dataclass(slots=True)
-class Sample:
-    """One run. Latencies are in seconds."""
-
-    seconds: float
-    latencies: list[float]
-    cpu: float
-    """Seconds of CPU that the load itself took."""
+async def over_pipe(argv: Sequence[str], core: int, ask: Ask, era: str, callers: int) -> "Callers":
+    """All over the pipe of one server, which is started here."""
+    run = Run(ask)
+    with on_core(core):
+        _, line = await asyncio.get_running_loop().subprocess_exec(
+            lambda: PipeLine(run, ask.body(era).split(HOLE)), *argv, stderr=None, env=environment()
+        )
+    return Callers(run, [line], callers)
 
 
 class Line(Protocol):
@@ -102,8 +66,8 @@ class Line(Protocol):
 class Run:
     """The state that the callers of one run share."""
 
-    check: Check
-    ids: int = _FIRST_ID
+    question: Ask
+    ids: int = FIRST_ID
     deadline: float = 0.0
     asked: dict[int, float] = field(default_factory=dict[int, float])
     latencies: list[float] = field(default_factory=list[float])
@@ -119,8 +83,8 @@ class Run:
         """An answer has come: check it, and ask again while there is time."""
         now = time.perf_counter()
         try:
-            self.latencies.append(now - self.asked.pop(self.check(body)))
-        except (WrongAnswer, ValueError, LookupError, TypeError) as error:
+            self.latencies.append(now - self.asked.pop(self.question.check(body)))
+        except (WrongAnswer, LookupError) as error:
             self.fail(WrongAnswer(f"{error!r}: {body[:300]!r}"))
             return
         if now < self.deadline:
@@ -154,9 +118,8 @@ class Run:
 class HttpLine(asyncio.Protocol):
     """One keep-alive connection of a caller."""
 
-    def __init__(self, run: Run, head: bytes, parts: list[bytes]) -> None:
+    def __init__(self, run: Run, parts: list[bytes]) -> None:
         self._run = run
-        self._head = head
         self._parts = parts
         self._received = b""
         self._end = 0
@@ -174,7 +137,7 @@ class HttpLine(asyncio.Protocol):
     def ask(self) -> None:
         """See `Line`."""
         digits = b"%d" % self._run.next_id()
-        self._transport.write(self._head + digits.join(self._parts))
+        self._transport.write(digits.join(self._parts))
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -248,94 +211,12 @@ class Callers:
         self._open = open_lines
         self._lines: list[HttpLine | PipeLine] = list(open_lines) * (callers // len(open_lines))
 
-    @classmethod
-    async def over_http(cls, port: int, ask: Ask, era: str, callers: int, keys: Sequence[str] = ()) -> "Callers":
-        """Each with a connection of its own, and one of `keys` in turn; in the legacy era they share one session."""
-        session = open_session(port, keys[0] if keys else "") if era != MODERN else None
-        parts, run = ask.parts(era), Run(ask.check)
-        length = sum(map(len, parts)) + len(str(_HOLE)) * (len(parts) - 1)
-        lines = []
-        for number in range(callers):
-            key = keys[number % len(keys)] if keys else ""
-            head = http_head(port, headers(era, ask.method, ask.params.get("name"), session, key), length)
-            _, line = await asyncio.get_running_loop().create_connection(
-                lambda head=head: HttpLine(run, head, parts), "127.0.0.1", port
-            )
-            lines.append(line)
-        return cls(run, lines, callers)
-
-    @classmethod
-    async def over_pipe(cls, argv: Sequence[str], core: int, ask: Ask, era: str, callers: int) -> "Callers":
-        """All over the pipe of one server, which is started here."""
-        run = Run(ask.check)
-        with on_core(core):
-            _, line = await asyncio.get_running_loop().subprocess_exec(
-                lambda: PipeLine(run, ask.parts(era)), *argv, stderr=None, env=environment()
-            )
-        return cls(run, [line], callers)
-
     async def measure(self, seconds: float) -> Sample:
         """Ask for so long. Raises: WrongAnswer, TimeoutError."""
         return await self._run.measure(self._lines, seconds)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
         for line in self._open:
             line.close()
-
-
-def headers(era: str, method: str, name: str | None, session: str | None, key: str = "") -> dict[str, str]:
-    """The headers that a client of that era sends."""
-    given = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-    if key:
-        given["authorization"] = f"Bearer {key}"
-    if era == MODERN:
-        given |= {"mcp-protocol-version": MODERN, "mcp-method": method}
-        return given | ({"mcp-name": name} if name else {})
-    return given | ({"mcp-protocol-version": LEGACY, "mcp-session-id": session} if session else {})
-
-
-def http_head(port: int, given: dict[str, str], length: int) -> bytes:
-    """The head of a POST."""
-    lines = [
-        "POST /mcp HTTP/1.1",
-        f"host: 127.0.0.1:{port}",
-        *(f"{name}: {value}" for name, value in given.items()),
-        f"content-length: {length}",
-    ]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-def open_session(port: int, key: str = "") -> str | None:
-    """The legacy handshake; the id of the session."""
-    params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
-    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-    session, _ = post(port, message, headers(LEGACY, "initialize", None, None, key))
-    post(port, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers(LEGACY, "", None, session, key))
-    return session
-
-
-def list_tools(port: int, key: str = "") -> list[dict[str, Any]]:
-    """All pages of a modern `tools/list`; none if it is refused. Raises: OSError."""
-    tools: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"_meta": ENVELOPE}
-    while True:
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": params}
-        _, answer = post(port, message, headers(MODERN, "tools/list", None, None, key))
-        result = answer.get("result", {})
-        tools += result.get("tools", ())
-        if "nextCursor" not in result:
-            return tools
-        params = {**params, "cursor": result["nextCursor"]}
-
-
-def post(port: int, message: dict[str, Any], given: dict[str, str]) -> tuple[str | None, dict[str, Any]]:
-    """One request outside of any measurement: the session id, and the answer. Raises: OSError."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request("POST", "/mcp", json.dumps(message), given)
-        response = connection.getresponse()
-        body = response.read()
-        return response.headers.get("mcp-session-id"), json.loads(body) if body else {}
-    finally:
-        connection.close()
+        await asyncio.sleep(0)  # the loop does it

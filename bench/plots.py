@@ -32,13 +32,14 @@ def draw(directory: Path, tables: Mapping[str, Rows]) -> list[Path]:
 
 def peers(rows: Rows) -> Figure:
     """Calls per second with many callers, a bar for each gateway, a panel for each era."""
-    rows = [row for row in rows if row["callers"] == max(against.CALLERS)]
+    most = max(row["callers"] for row in rows)
+    rows = [row for row in rows if row["callers"] == most]
     figure = Figure(figsize=(9, 1.2 + 1.6 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     highest = max(one["rate"] for row in rows for one in row.values() if isinstance(one, dict))
     for panel, row in zip(panels, rows, strict=True):
         rates = {name: one["rate"] for name, one in row.items() if isinstance(one, dict)}
-        colors = [BROKER if name == "broker" else OTHERS for name in rates]
+        colors = [BROKER if name in against.OURS else OTHERS for name in rates]
         bars = panel.barh(list(rates), list(rates.values()), color=colors)
         panel.bar_label(bars, fmt="{:,.0f}", padding=3)
         title = f"calls per second, {row['callers']} {row['caller']} callers, one core"

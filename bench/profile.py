@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from bench.ask import Ask
 from bench.gateways import ERAS, Field, http_server
-from bench.load import Ask, Callers
+from bench.load import over_http
 from bench.machine import ROOT, stop
 from bench.report import Table
 from bench.throughput import SIZES
@@ -26,14 +27,14 @@ async def profile_tables(field: Field, seconds: float, step: Callable[[str], Non
     upstream = await field.upstream()
     wrap = [sys.executable, "-m", "bench.profiled", str(file)]
     process, port = await field.serve({"web": http_server(upstream, ERAS["modern"])}, 1, wrap)
-    callers = await Callers.over_http(port, Ask.echo("web__echo", SIZES["small"]), ERAS["modern"], CALLERS)
+    callers = await over_http(port, Ask.echo("web__echo", SIZES["small"]), ERAS["modern"], CALLERS)
     try:
         await callers.measure(seconds / 4)
         process.send_signal(signal.SIGUSR1)
         sample = await callers.measure(seconds)
         process.send_signal(signal.SIGUSR2)
     finally:
-        callers.close()
+        await callers.close()
     for _ in range(100):
         await asyncio.sleep(0.05)
         if process.poll() is not None or file.exists():

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.ask import LEGACY
 from bench.gateways import ERAS, Field, echo_argv, http_server, stdio_server
-from bench.load import LEGACY
 from bench.machine import HAS_PROC, ROOT, STOP_TIMEOUT, environment, memory_mib
 from bench.report import Table
 

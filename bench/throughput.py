@@ -6,16 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.ask import Ask, Load, Sample
 from bench.gateways import ERAS, Field, echo_argv, http_server, stdio_server
-from bench.load import Ask, Callers, Sample
+from bench.load import over_http, over_pipe
 from bench.machine import busy_seconds, children_seconds, cpu_seconds
 from bench.report import Table, milliseconds, number, ratio
+from bench.settings import EVERYTHING
 
 SIZES: Final = {"small": 32, "100 kB": 100_000}
 FEW_TOOLS: Final = 3
 MANY_TOOLS: Final = 1000
 ECHO_TITLE: Final = "One call of an echo tool"
 CATALOG_TITLE: Final = "The size of the catalog"
+LIST: Final = f"tools/list of {MANY_TOOLS}"
+CALL: Final = "one call"
 FEW_LABEL: Final = f"broker with {FEW_TOOLS} tools"
 MANY_LABEL: Final = f"broker with {MANY_TOOLS} tools"
 QUIET: Final = 0.1
@@ -40,7 +44,7 @@ class Target:
     """What is asked, and the process whose CPU time counts."""
 
     name: str
-    connect: Callable[[], Awaitable[Callers]]
+    connect: Callable[[], Awaitable[Load]]
     pid: int | None = None
 
 
@@ -64,10 +68,11 @@ class Measured:
         samples = [one.sample for one in rounds]
         self.latencies = sorted(latency for sample in samples for latency in sample.latencies)
         self.medians = [statistics.median(sample.latencies) for sample in samples]
+        self.worst = [percentile(sorted(sample.latencies), 0.99) for sample in samples]
         self.rates = [len(sample.latencies) / sample.seconds for sample in samples]
         seconds = sum(sample.seconds for sample in samples)
         self.p50 = statistics.median(self.latencies)
-        self.p99 = self.latencies[int(len(self.latencies) * 0.99)]
+        self.p99 = percentile(self.latencies, 0.99)
         self.rate = statistics.median(self.rates)
         self.cpu_per_call = sum(one.cpu for one in rounds) / len(self.latencies)
         self.load = sum(one.rest for one in rounds) / seconds
@@ -87,8 +92,14 @@ class Measured:
         """For machines: seconds, and calls per second."""
         return {
             **{"p50": self.p50, "p99": self.p99, "rate": self.rate, "cpu_per_call": self.cpu_per_call},
-            **{"load": self.load, "noise": self.noise, "round_medians": self.medians, "round_rates": self.rates},
+            **{"load": self.load, "noise": self.noise, "round_medians": self.medians},
+            **{"round_p99s": self.worst, "round_rates": self.rates},
         }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which this share of them is."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 async def compare(targets: Sequence[Target], effort: Effort) -> dict[str, Measured]:
@@ -96,7 +107,7 @@ async def compare(targets: Sequence[Target], effort: Effort) -> dict[str, Measur
 
     Turns that others on the machine disturb are repeated, within `effort.repeats`; the quietest ones count.
     """
-    connected: list[tuple[Target, Callers]] = []
+    connected: list[tuple[Target, Load]] = []
     turns: list[dict[str, Round]] = []
     try:
         for target in targets:
@@ -113,12 +124,12 @@ async def compare(targets: Sequence[Target], effort: Effort) -> dict[str, Measur
             turns.append({target.name: await one_round(target, callers, effort.seconds) for target, callers in order})
     finally:
         for _, callers in connected:
-            callers.close()
+            await callers.close()
     quietest = sorted(turns, key=noise)[: effort.rounds]
     return {target.name: Measured([turn[target.name] for turn in quietest]) for target in targets}
 
 
-async def one_round(target: Target, callers: Callers, seconds: float) -> Round:
+async def one_round(target: Target, callers: Load, seconds: float) -> Round:
     """Measure one target for so long."""
     children, cpu, busy = children_seconds(), cpu_seconds(target.pid), busy_seconds()
     sample = await callers.measure(seconds)
@@ -191,17 +202,17 @@ async def echo_table(field: Field, cases: Sequence[Case], effort: Effort, step: 
         era, size, callers = ERAS[case.era], SIZES[case.size], case.callers
         plain, published = Ask.echo("echo", size), Ask.echo(f"{case.upstream}__echo", size)
 
-        def over_http(to: int, ask: Ask, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Callers]]:
-            return lambda: Callers.over_http(to, ask, era, callers)
+        def to_http(to: int, ask: Ask, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Load]]:
+            return lambda: over_http(to, ask, era, callers)
 
-        def over_pipe(ask: Ask = plain, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Callers]]:
-            return lambda: Callers.over_pipe(echo_argv(), field.load_core, ask, era, callers)
+        def to_pipe(ask: Ask = plain, era: str = era, callers: int = callers) -> Callable[[], Awaitable[Load]]:
+            return lambda: over_pipe(echo_argv(), field.load_core, ask, era, callers)
 
         is_pipe = case.upstream == "stdio"
-        targets = [Target("direct", over_pipe() if is_pipe else over_http(upstream, plain))]
+        targets = [Target("direct", to_pipe() if is_pipe else to_http(upstream, plain))]
         if nginx is not None and not is_pipe:
-            targets.append(Target("nginx", over_http(nginx[1], plain), nginx[0].pid))
-        targets.append(Target("broker", over_http(port, published), broker.pid))
+            targets.append(Target("nginx", to_http(nginx[1], plain), nginx[0].pid))
+        targets.append(Target("broker", to_http(port, published), broker.pid))
         measured = await compare(targets, effort)
         table.add_all(rows(case, measured))
         facts = {"case": str(case), "caller": case.era, "callers": callers, "upstream": case.upstream}
@@ -232,33 +243,36 @@ async def catalog_table(field: Field, eras: Mapping[str, str], effort: Effort, s
     """What the size of the catalog costs: a list of 1 000 tools, and a call among them."""
     small, large = await field.upstream(FEW_TOOLS), await field.upstream(MANY_TOOLS)
     nginx = await field.nginx(large, MANY_TOOLS)
-    few, few_port = await field.serve({"web": http_server(small, ERAS["modern"])}, FEW_TOOLS)
-    many, many_port = await field.serve({"web": http_server(large, ERAS["modern"])}, MANY_TOOLS)
+    few, few_port, few_keys = await field.serve_with({"web": http_server(small, ERAS["modern"])}, FEW_TOOLS, EVERYTHING)
+    many, many_port, keys = await field.serve_with({"web": http_server(large, ERAS["modern"])}, MANY_TOOLS, EVERYTHING)
     table = Table(
         CATALOG_TITLE,
         ("what", "caller", "callers", "through", "p50 ms", "p99 ms", "calls/s", "of the first", "CPU ms/call"),
-        "Modern HTTP upstream. `of the first`: the rate as a share of the first row of its kind.",
+        "Modern HTTP upstream; the broker with everything on. `of the first`: the rate as a share of the first row of "
+        "its kind.",
     )
 
-    def to(port: int, ask: Ask, era: str, callers: int) -> Callable[[], Awaitable[Callers]]:
-        return lambda: Callers.over_http(port, ask, era, callers)
+    def to(port: int, ask: Ask, era: str, callers: int, keys: list[str]) -> Callable[[], Awaitable[Load]]:
+        return lambda: over_http(port, ask, era, callers, keys)
 
     for name, era in eras.items():
         asks = {
-            f"tools/list of {MANY_TOOLS}": (
-                ("direct", large, Ask.tools(MANY_TOOLS), None),
-                *([("nginx", nginx[1], Ask.tools(MANY_TOOLS), nginx[0].pid)] if nginx else []),
-                ("broker", many_port, Ask.tools(MANY_TOOLS), many.pid),
+            LIST: (
+                ("direct", large, Ask.tools(MANY_TOOLS), None, []),
+                *([("nginx", nginx[1], Ask.tools(MANY_TOOLS), nginx[0].pid, [])] if nginx else []),
+                ("broker", many_port, Ask.tools(MANY_TOOLS), many.pid, keys),
             ),
-            "one call": (
-                (FEW_LABEL, few_port, Ask.echo("web__echo", SIZES["small"]), few.pid),
-                (MANY_LABEL, many_port, Ask.echo("web__echo", SIZES["small"]), many.pid),
+            CALL: (
+                (FEW_LABEL, few_port, Ask.echo("web__echo", SIZES["small"]), few.pid, few_keys),
+                (MANY_LABEL, many_port, Ask.echo("web__echo", SIZES["small"]), many.pid, keys),
             ),
         }
         for what, pair in asks.items():
             for callers in (1, 16):
                 step(f"{what}, {name} caller, {callers} at a time")
-                targets = [Target(label, to(port, ask, era, callers), pid) for label, port, ask, pid in pair]
+                targets = [
+                    Target(label, to(port, ask, era, callers, keys), pid) for label, port, ask, pid, keys in pair
+                ]
                 measured = await compare(targets, effort)
                 first = measured[targets[0].name]
                 table.add_all(

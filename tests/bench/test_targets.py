@@ -1,22 +1,27 @@
 """What the benchmark says of its targets, on values that are written down here."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from bench import against, targets, throughput
 from bench.report import Table
 
+NOTHING: Mapping[str, object] = {}
 
-def shown(rate: float, cpu: float = 1.0, noise: float = 0.0) -> dict[str, object]:
+
+def shown(rate: float, cpu: float = 1.0, noise: float = 0.0, p99: float = 1.0) -> dict[str, object]:
     """What `Measured.values` keeps of one target, as far as the targets ask."""
-    rates = [rate, rate / 2, rate * 3]
-    return {"round_rates": rates, "round_medians": [1.0] * 3, "cpu_per_call": cpu, "noise": noise}
+    rates, worst = [rate, rate / 2, rate * 3], [p99] * 3
+    more = {"round_medians": [1.0] * 3, "round_p99s": worst}
+    return {"round_rates": rates, **more, "cpu_per_call": cpu, "noise": noise}
 
 
-def peers(broker: float, **more: object) -> Table:
-    """The table against peers with one case of 16 modern callers."""
+def peers(broker: float, callers: int = 16, more: Mapping[str, object] = NOTHING) -> Table:
+    """The table against peers with one case of modern callers."""
     table = Table(against.TITLE, ())
-    facts = {"case": "modern, 16 at a time", "caller": "modern", "callers": 16}
-    table.keep({**facts, "nginx": shown(1000), "broker": shown(broker), **more})
+    facts = {"case": "x", "caller": "modern", "callers": callers, "payload": "small"}
+    table.keep({**facts, "nginx": shown(1000), "broker": shown(broker), against.STDIO: shown(broker), **more})
     return table
 
 
@@ -25,24 +30,39 @@ def said(*tables: Table) -> dict[str, str]:
     return {row[0]: row[-1] for row in targets.targets_table(tables).rows}
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(150, "met"), (149, "MISSED")])
-def test_a_target_is_met_at_its_bound_and_missed_below_it(rate: float, verdict: str) -> None:
-    table = peers(rate, **{against.CONNECTED: shown(5)})
+@pytest.mark.parametrize(("rate", "verdict"), [(400, "met"), (399, "MISSED")])
+@pytest.mark.parametrize("callers", [16, 64])
+def test_a_target_is_met_at_its_bound_and_missed_below_it(rate: float, verdict: str, callers: int) -> None:
+    table = peers(rate, callers, {against.CONNECTED: shown(rate / 40)})
     assert said(table) == {
-        "calls/s, of nginx's, 16 modern callers": verdict,
-        "calls/s, times FastMCP's, 16 modern callers": "met",
+        f"calls/s, of nginx's, {callers} modern callers": verdict,
+        f"calls/s, of nginx's, stdio upstream, {callers} modern callers": verdict,
+        f"calls/s, times FastMCP's, {callers} modern callers": "met",
     }
+
+
+def test_one_caller_has_targets_for_the_median_and_for_one_of_a_hundred() -> None:
+    slow = {"broker": shown(1, p99=3.5)}
+    assert said(peers(1, callers=1, more=slow)) == {
+        "p50, times nginx's, one modern caller": "met",
+        "p99, times nginx's, one modern caller": "MISSED",
+    }
+
+
+def test_a_large_result_has_a_target_of_its_own() -> None:
+    table = peers(499, more={"payload": against.RESULT})
+    assert said(table) == {"calls/s, of nginx's, 100 kB result, modern": "MISSED"}
 
 
 def test_where_others_took_too_much_there_is_no_verdict() -> None:
     loud = shown(5, noise=2.0)
     table = Table(throughput.CATALOG_TITLE, ())
     table.keep(
-        {"what": "one call", "caller": "modern", "callers": 16, throughput.FEW_LABEL: loud}
+        {"what": throughput.CALL, "caller": "modern", "callers": 16, throughput.FEW_LABEL: loud}
         | {throughput.MANY_LABEL: loud}
     )
-    verdicts = said(peers(150, **{against.CONNECTED: loud}), table)
-    assert list(verdicts.values()) == ["no verdict: others took 200% of a core"] * 3
+    verdicts = said(peers(150, more={against.CONNECTED: loud}), table)
+    assert list(verdicts.values()) == ["no verdict: others took 200% of a core"] * 4
 
 
 def test_a_target_whose_peer_is_missing_was_not_measured() -> None:
@@ -57,5 +77,5 @@ def test_a_section_that_was_not_run_has_no_targets() -> None:
 def test_a_cost_that_grows_with_the_catalog_is_missed() -> None:
     table = Table(throughput.CATALOG_TITLE, ())
     few, many = {throughput.FEW_LABEL: shown(1)}, {throughput.MANY_LABEL: shown(1, cpu=1.2)}
-    table.keep({"what": "one call", "caller": "legacy", "callers": 16, **few, **many})
+    table.keep({"what": throughput.CALL, "caller": "legacy", "callers": 16, **few, **many})
     assert list(said(table).values()) == ["MISSED"]
