@@ -84,6 +84,12 @@ class Entry:
     """Whether a tool's schema asks callers to mirror arguments into `Mcp-Param-*` headers."""
     needs_task: bool = field(default=False, compare=False)
     """Whether a tool can be called as a task of 2025-11-25 only."""
+    judged_by: tuple[object, ...] = field(init=False, repr=False, compare=False)
+    """All that rules look at: entries with the same are ruled on alike."""
+
+    def __post_init__(self) -> None:
+        unlisted = () if self.definition else (self.template, self.templates)
+        object.__setattr__(self, "judged_by", (self.server, self.kind, self.own, *unlisted))
 
     @property
     def listed(self) -> bool:

@@ -146,7 +146,8 @@ def hop_params(
 
     `version` is the upstream's. A legacy request without any `_meta` left gets none.
     """
-    meta = passing_meta(params.get("_meta"))
+    outgoing = dict(params)
+    meta = passing_meta(outgoing.pop("_meta", None))
     if progress_token is not None:
         meta[META_PROGRESS] = progress_token
     if is_modern(version):
@@ -155,7 +156,6 @@ def hop_params(
         meta[META_CLIENT_CAPABILITIES] = capabilities
         if log_level is not None:
             meta[META_LOG_LEVEL] = log_level
-    outgoing = {name: value for name, value in params.items() if name != "_meta"}
     if meta:
         outgoing["_meta"] = meta
     return outgoing
@@ -163,7 +163,7 @@ def hop_params(
 
 def passing_meta(meta: object) -> dict[str, Any]:
     """The keys of a `_meta` that concern both ends, not one hop."""
-    if not is_object(meta):
+    if not is_object(meta) or PER_HOP.issuperset(meta):
         return {}
     return {name: value for name, value in meta.items() if name not in PER_HOP}
 

@@ -38,9 +38,11 @@ MAX_KEPT_URI: Final = 512
 """Characters of an unlisted URI whose ruling is kept; a longer one is judged each time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Permit:
-    """This caller may reach this entry. `rule` names why."""
+    """This caller may reach this entry. `rule` names why. Never changed (a frozen one takes five times as long to make,
+    and each call makes one).
+    """
 
     caller: Caller
     entry: Entry
@@ -126,14 +128,12 @@ class Policy:
         """What the server's rules and the levels of a standing say of an entry. Made once, and kept: a call costs the
         same behind any number of rules.
         """
-        if standing.refusal is not None:
-            return standing.refusal
-        key = (entry.server, entry.kind, entry.own, *(() if entry.definition else (entry.template, entry.templates)))
-        ruling = standing.rulings.get(key)
-        if ruling is None:
-            ruling = _rule(self, standing, entry)
-            if entry.definition or len(entry.own) <= MAX_KEPT_URI:
-                self._keep(standing, key, ruling)
+        return standing.refusal or standing.rulings.get(entry.judged_by) or self._rule(standing, entry)
+
+    def _rule(self, standing: Standing, entry: Entry) -> Ruling:
+        ruling = _rule(self, standing, entry)
+        if entry.definition or len(entry.own) <= MAX_KEPT_URI:
+            self._keep(standing, entry.judged_by, ruling)
         return ruling
 
     def _keep(self, standing: Standing, key: object, ruling: Ruling) -> None:
@@ -161,9 +161,9 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None, argum
     """
     if entry is None:
         return Denied("unknown", "no such entry")
-    if not policy.shows(view, entry.server):
+    if view and not policy.shows(view, entry.server):
         return Denied(f"view:{view}", f"server {entry.server!r} is not part of view {view!r}")
-    ruling = policy.ruling(policy.standing(caller), entry)
+    ruling = policy.ruling(policy._standings.of(caller), entry)
     if not ruling.is_possible:
         return Denied(ruling.rule, ruling.reason)
     if arguments is ANY or not ruling.tests:

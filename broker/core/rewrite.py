@@ -4,12 +4,15 @@ Everything happens in place, on objects that were parsed from the wire and belon
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from broker.core.shape import is_array, is_object
 
 Publish = Callable[[str], str]
 """A server's own URI -> its public form (or the same, for a URI that nobody here serves)."""
+
+APP_KEYS: Final = frozenset({"ui", "ui/resourceUri"})
+"""Keys of `_meta` that name a page of MCP Apps: today's, and that of the first drafts."""
 
 
 def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> None:
@@ -17,7 +20,8 @@ def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> Non
     match method:
         case "tools/call":
             _rewrite_content(result.get("content"), publish)
-            result.update(rewrite_app_meta(result, publish))
+            if "_meta" in result:
+                result.update(rewrite_app_meta(result, publish))
         case "prompts/get":
             for message in _objects(result.get("messages")):
                 content = message.get("content")
@@ -58,7 +62,7 @@ def rewrite_app_meta(holder: dict[str, Any], publish: Publish) -> dict[str, Any]
     """A tool's definition, or a result, with the `ui://` resource that its `_meta` names (MCP Apps) in public form; a
     copy, if there is one."""
     meta = holder.get("_meta")
-    if not is_object(meta):
+    if not is_object(meta) or APP_KEYS.isdisjoint(meta):
         return holder
     meta = dict(meta)
     ui = meta.get("ui")
@@ -77,15 +81,16 @@ def rewrite_error_data(data: Any, publish: Publish) -> Any:
 
 
 def _rewrite_content(content: object, publish: Publish) -> None:
-    for block in _objects(content):
-        match block.get("type"):
-            case "resource_link":
-                _rewrite_uri(block, publish)
-            case "resource":
-                for resource in _objects([block.get("resource")]):
-                    _rewrite_uri(resource, publish)
-            case _:
-                pass
+    if not is_array(content):
+        return
+    for block in content:  # without a list of the objects in it: every result of a tool comes by here
+        if not is_object(block):
+            continue
+        kind = block.get("type")
+        if kind == "resource_link":
+            _rewrite_uri(block, publish)
+        elif kind == "resource" and is_object(block.get("resource")):
+            _rewrite_uri(block["resource"], publish)
 
 
 def _rewrite_uri(holder: dict[str, Any], publish: Publish) -> None:

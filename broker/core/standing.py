@@ -45,10 +45,11 @@ class Standings:
         """The standing of a caller, the same object each time. LOCAL has no levels; nobody else is without a place."""
         if not caller.organization:
             return self._local if caller.principal == LOCAL.principal else _UNPLACED
-        place = (caller.organization, caller.team, caller.key, self._scopes(caller))
+        scopes = self._scopes(caller) if self._directory.scopes else None
+        place = (caller.organization, caller.team, caller.key, scopes)
         found = self._of_place.get(place)
         if found is None:
-            found = self._stand(caller, place[3])
+            found = self._stand(caller, scopes)
             if found.refusal is None:  # tokens may name any number of places that do not exist
                 self._of_place[place] = found
         return found
@@ -60,7 +61,7 @@ class Standings:
 
     def _scopes(self, caller: Caller) -> _Scopes | None:
         """The issuer of a token, and those of its scopes that the issuer maps; None if it maps none."""
-        if not self._directory.scopes or not caller.principal.startswith(_JWT):
+        if not caller.principal.startswith(_JWT):
             return None
         issuer = caller.principal.removeprefix(_JWT).partition(" ")[0]
         known = self._directory.scopes.get(issuer)
