@@ -85,12 +85,13 @@ class Policy:
     directory: Directory = field(default_factory=Directory)
     before: InitVar["Policy | None"] = None
     """The policy that this one replaces, if it has the same rules: what was computed below it stays good."""
-    _standings: Standings = field(init=False, repr=False, compare=False)
+    standings: Standings = field(init=False, repr=False, compare=False)
+    """Where each caller stands."""
     _kept: list[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, before: "Policy | None") -> None:
-        standings = None if before is None else before._standings
-        object.__setattr__(self, "_standings", Standings(self.directory, standings))
+        standings = None if before is None else before.standings
+        object.__setattr__(self, "standings", Standings(self.directory, standings))
         object.__setattr__(self, "_kept", [0] if before is None else before._kept)
 
     def with_directory(self, directory: Directory) -> "Policy":
@@ -112,7 +113,7 @@ class Policy:
 
     def standing(self, caller: Caller) -> Standing:
         """Where a caller stands: what two callers with one standing see is the same."""
-        return self._standings.of(caller)
+        return self.standings.of(caller)
 
     def has_levels(self, caller: Caller) -> bool:
         """Whether anything stands above the caller: not above the local user, whose own configuration this is."""
@@ -140,7 +141,7 @@ class Policy:
         self._kept[0] += 1
         if self._kept[0] > MAX_RULINGS:
             self._kept[0] = 1
-            self._standings.forget_rulings()
+            self.standings.forget_rulings()
         standing.rulings[key] = ruling
 
 
@@ -163,7 +164,7 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None, argum
         return Denied("unknown", "no such entry")
     if view and not policy.shows(view, entry.server):
         return Denied(f"view:{view}", f"server {entry.server!r} is not part of view {view!r}")
-    ruling = policy.ruling(policy._standings.of(caller), entry)
+    ruling = policy.ruling(policy.standings.of(caller), entry)
     if not ruling.is_possible:
         return Denied(ruling.rule, ruling.reason)
     if arguments is ANY or not ruling.tests:

@@ -1,19 +1,25 @@
 """One permitted request of one caller, on its way upstream."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 from broker.core.era import Version, is_modern, knows_tasks, question_for_caller
 from broker.core.policy import Permit
 from broker.core.questions import Question, labelled
+from broker.core.request import Request
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
-from broker.guardrails.guards import UNGUARDED, Guarded
+from broker.guardrails.guards import Guarded
+from broker.relay.served import Served
 from broker.relay.tasks import Task
+from broker.upstream.supervise import Upstream
+from broker.usage.quotas import NO_HOLD
 
-RETRY_FIELDS: Final = ("inputResponses", "requestState")
+RETRY_FIELDS: Final = frozenset({"inputResponses", "requestState"})
 """Parameters of a modern caller's retry. Nobody else may send them: a state is opened here first."""
+_RETRY_OR_TASK: Final = RETRY_FIELDS | {"task"}
+_STATE: Final = frozenset({"requestState"})
+_STATE_OR_TASK: Final = _STATE | {"task"}
 
 
 def claims_of(permit: Permit, method: str, digest: str) -> Claims:
@@ -22,56 +28,69 @@ def claims_of(permit: Permit, method: str, digest: str) -> Claims:
     return Claims(principal, entry.server, method, entry.own, digest, expires=0.0, serial="")
 
 
-@dataclass(slots=True)
 class Call:
-    """A permitted request, on its way: `params` already name the entry as its upstream does. Never changed."""
+    """A permitted request, on its way: `params` already name the entry as its upstream does.
 
-    permit: Permit
-    method: str
-    params: Mapping[str, Any]
-    version: Version
-    """The caller's."""
-    patience: float = 0.0
-    """Seconds to wait for an upstream that is connecting for the first time."""
-    is_one_of_many: Callable[[], bool] = lambda: False
-    """Whether the caller sees more than one server, so that a question must say which one asks."""
-    cache_scope: str = "private"
-    """The widest `cacheScope` that a result may have."""
-    is_foreign: bool = False
-    """Whether the method is of an extension."""
-    task: Task | None = None
-    """The task that is asked about, if the method is one of tasks."""
-    guarded: Guarded = UNGUARDED
-    """What judges its questions. Its arguments and its result are judged around all this."""
-    in_own_words: Callable[[dict[str, Any]], dict[str, Any]] = lambda said: said
-    """What the caller says in the words of an extension, as the upstream names things. Raises: BrokerError, if it names
-    what the caller may not use."""
+    `now`: the configuration that it began with. `guarded`: what judges it, also its questions. `task`: the one that is
+    asked about, if the method is one of tasks; `is_foreign`: whether the method is of an extension.
+    """
+
+    __slots__ = (
+        *("permit", "request", "method", "version", "server", "params", "now", "policy", "upstream", "guarded"),
+        *("task", "awaited", "is_foreign", "hold"),
+    )
+
+    def __init__(
+        self,
+        permit: Permit,
+        request: Request,
+        params: Mapping[str, Any],
+        now: Served,
+        upstream: Upstream,
+        guarded: Guarded,
+        task: Task | None,
+        is_foreign: bool,
+    ) -> None:
+        self.permit = permit
+        self.request = request
+        self.method = request.method
+        self.version = request.version
+        """The caller's."""
+        self.server = upstream.key
+        self.params = params
+        """What a guardrail makes of them takes their place."""
+        self.now = now
+        self.policy = now.policy
+        """That has permitted it."""
+        self.upstream = upstream
+        self.guarded = guarded
+        self.task = task
+        self.awaited = task if task is not None and request.method == "tasks/result" else None
+        """The task whose end is waited for."""
+        self.is_foreign = is_foreign
+        self.hold = NO_HOLD
+        """What it holds of limits and budgets, once it is admitted."""
 
     @property
-    def server(self) -> str:
-        """The upstream's key."""
-        return self.permit.entry.server
+    def is_one_of_many(self) -> bool:
+        """Whether the caller sees more than one server, so that a question must say which one asks."""
+        return len(self.now.shown(self.request.view, self.permit.caller)) > 1
 
     def claims(self) -> Claims:
         """What a state of this call is bound to."""
         arguments = self.params.get("arguments")
         return claims_of(self.permit, self.method, digest_of(arguments if is_object(arguments) else None))
 
-    @property
-    def awaited(self) -> Task | None:
-        """The task whose end is waited for."""
-        return self.task if self.method == "tasks/result" else None
-
-    def timeout(self, usual: float, now: float) -> float:
+    def timeout(self, now: float) -> float:
         """Seconds that an answer may take: that to `tasks/result` comes when the task ends, at most after its time."""
+        usual = self.upstream.server.timeout
         return usual if self.awaited is None else max(usual, self.awaited.expires - now)
 
-    def own_params(self) -> dict[str, Any]:
+    def own_params(self) -> Mapping[str, Any]:
         """The parameters less what only a retry of a modern caller may carry, and `task` of who knows none."""
-        dropped = RETRY_FIELDS if knows_tasks(self.version) else (*RETRY_FIELDS, "task")
-        return {name: value for name, value in self.params.items() if name not in dropped}
+        return _without(RETRY_FIELDS if knows_tasks(self.version) else _RETRY_OR_TASK, self.params)
 
-    def outgoing_params(self, state: Claims | None, upstream: Version) -> dict[str, Any]:
+    def outgoing_params(self, state: Claims | None, upstream: Version) -> Mapping[str, Any]:
         """The parameters as they go upstream: of a retry, with the state that the upstream itself gave.
 
         No `task` of a modern caller goes to a legacy upstream, which would take it for the wish of 2025-11-25 and make
@@ -79,8 +98,7 @@ class Call:
         """
         if not is_modern(self.version):
             return self.own_params()
-        dropped = ("requestState",) if is_modern(upstream) else ("requestState", "task")
-        params = {name: value for name, value in self.params.items() if name not in dropped}
+        params = _without(_STATE if is_modern(upstream) else _STATE_OR_TASK, self.params)
         return params if state is None or state.inner is None else {**params, "requestState": state.inner}
 
     async def question(self, question: Question, mint: str) -> Question:
@@ -89,4 +107,10 @@ class Call:
         Raises: Blocked.
         """
         question = question_for_caller(await self.guarded.question(question), self.version, mint)
-        return labelled(question, self.server) if self.is_one_of_many() else question
+        return labelled(question, self.server) if self.is_one_of_many else question
+
+
+def _without(dropped: frozenset[str], params: Mapping[str, Any]) -> Mapping[str, Any]:
+    if dropped.isdisjoint(params):
+        return params
+    return {name: value for name, value in params.items() if name not in dropped}

@@ -38,6 +38,11 @@ class Exchange:
     offers; `channel` reaches it; `log_level` is the least that it wants to read, None for nothing.
     """
 
+    _logs: LogGate | None = None
+    _gate: ProgressGate | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _is_over: bool = False
+
     def __init__(
         self,
         clock: Clock,
@@ -58,29 +63,15 @@ class Exchange:
         """Whether its caller is not admitted any more, whatever credential it brings."""
         self._clock = clock
         self._emit = emit
-        self._token = progress_token
-        version = LATEST_LEGACY if is_legacy else LATEST_MODERN
-        self.capabilities = declared_upstream(capabilities, version) if capabilities else NOBODY
+        self.token = progress_token
+        """The caller's progress token; without one the upstream is not asked for progress either."""
+        self.capabilities = _carried(capabilities, is_legacy) if capabilities else NOBODY
         """Of what its caller offers, what the broker can carry."""
         self.log_level = log_level
         self.owner = owner
         """The session that it belongs to, "" for none."""
         self._is_legacy = is_legacy
         self._channel = channel or _NO_CHANNEL
-        self._logs: LogGate | None = None
-        self._gate: ProgressGate | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_over = False
-
-    @property
-    def wants_progress(self) -> bool:
-        """Whether the caller asked for progress, so that the upstream is asked too."""
-        return self._token is not None
-
-    @property
-    def token(self) -> str | int | None:
-        """The caller's progress token."""
-        return self._token
 
     @property
     def now(self) -> float:
@@ -90,11 +81,12 @@ class Exchange:
     @property
     def can_be_asked(self) -> bool:
         """Whether its caller offers to answer any question at all."""
-        return any(name in self.capabilities for name in ASKABLE)
+        return not ASKABLE.isdisjoint(self.capabilities)
 
     def withhold(self, capability: str) -> None:
         """Its upstream is not to know that the caller offers it, and does not get it."""
-        self.capabilities = {name: value for name, value in self.capabilities.items() if name != capability}
+        if capability in self.capabilities:
+            self.capabilities = {name: value for name, value in self.capabilities.items() if name != capability}
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """A notification of the upstream that belongs to this request."""
@@ -102,7 +94,7 @@ class Exchange:
             return
         if method == "notifications/message":
             self._log(params)
-        elif method == "notifications/progress" and self._token is not None:
+        elif method == "notifications/progress" and self.token is not None:
             self._progress(params)
         elif method == "notifications/elicitation/complete" and self._is_legacy:
             self._emit(method, params)
@@ -136,7 +128,7 @@ class Exchange:
         return Exchange(
             self._clock,
             emit,
-            self._token,
+            self.token,
             capabilities=self.capabilities,
             channel=channel,
             log_level=self.log_level,
@@ -151,7 +143,7 @@ class Exchange:
         if self._is_over:
             return
         if method == "notifications/progress":
-            if self._token is not None:
+            if self.token is not None:
                 self._send(params)
         elif is_foreign(method):
             self._emit(method, params)  # counted where it came in
@@ -191,7 +183,7 @@ class Exchange:
 
     def _send(self, params: dict[str, Any] | None) -> None:
         if params is not None:
-            self._emit("notifications/progress", {**params, "progressToken": self._token})
+            self._emit("notifications/progress", {**params, "progressToken": self.token})
 
     def _set_timer(self) -> None:
         assert self._gate is not None
@@ -204,3 +196,7 @@ class Exchange:
         if self._gate is not None and not self._is_over:
             self._send(self._gate.release(self._clock.now()))
             self._set_timer()
+
+
+def _carried(capabilities: Mapping[str, Any], is_legacy: bool) -> dict[str, Any]:
+    return declared_upstream(capabilities, LATEST_LEGACY if is_legacy else LATEST_MODERN)

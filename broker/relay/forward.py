@@ -11,15 +11,13 @@ A question in the middle of a call takes one of four ways:
 | modern | the call is parked until the retry brings the answer | passes, its state inside a sealed one of ours |
 """
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
 
-from broker.core.catalog import Shelf
-from broker.core.era import declared_upstream, error_for_caller, is_modern, result_for_caller
+from broker.core.era import CACHEABLE, error_for_caller, is_modern, result_for_caller
 from broker.core.extensions import is_foreign
 from broker.core.policy import Permit
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
@@ -41,20 +39,19 @@ from broker.errors import (
 from broker.relay.agreed import Agreed
 from broker.relay.call import Call, claims_of
 from broker.relay.exchange import Exchange
+from broker.relay.extensions import own_params
 from broker.relay.hiding import scrubbed_result
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Tasks
 from broker.secrecy import scrubbed_report
 from broker.upstream.isolated import Asker, Lease
 from broker.upstream.link import ANSWER_TIMEOUT, Link
-from broker.upstream.pool import Pool
-from broker.upstream.supervise import Upstream
+from broker.usage.traces import NO_SPAN
 
 INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
-UNTRACED: Final = nullcontext()
 
 
 class Forwarder:
@@ -62,49 +59,55 @@ class Forwarder:
 
     def __init__(self, me: Mapping[str, Any], parking: Parking, tasks: Tasks) -> None:
         self.me = me
-        self._parking = parking
-        self._tasks = tasks
+        self.parking = parking
+        self.tasks = tasks
 
-    async def forward(self, call: Call, pool: Pool, shelf: Shelf | None, exchange: Exchange) -> dict[str, Any]:
+    async def forward(self, call: Call, exchange: Exchange) -> dict[str, Any]:
         """The result of `call`, as its caller's era has it.
 
         Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
         """
+        lease: Lease | None = None
         if call.awaited is not None:
             call.awaited.waiting.append(exchange)
         try:
-            state = self._state_of(call)
+            state = self._state_of(call) if "requestState" in call.params else None
             if state is not None and state.parked is not None:
                 # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
-                return await self._resume(call, state, exchange)
-            upstream = pool.upstreams[call.server]
-            if not upstream.server.roots:
-                exchange.withhold("roots")
-            asker = Asker(call.permit.caller.principal, exchange.owner, exchange.capabilities)
-            try:
-                lease = await pool.lease(call.server, asker, call.patience)
-            except BrokerError:
-                if state is not None:
-                    self._parking.take_back(state)
-                raise
-            try:
-                params = call.outgoing_params(state, lease.link.version)
-                timeout = call.timeout(upstream.server.timeout, exchange.now)
-                agreed = Agreed(call, lease.link, shelf, self._tasks)
-                hides = upstream.server.redact == "results"
-                way = _Way(call, lease.link, timeout, agreed, self.me, self._parking, hides)
-                if not is_modern(call.version) or is_modern(lease.link.version) or not exchange.can_be_asked:
-                    return await way.run(params, exchange)
-                return await self._park(call, way, lease, upstream, exchange)
-            finally:
-                lease.give_back()
+                result = await self._resume(call, state, exchange)
+            else:
+                if not call.upstream.server.roots:
+                    exchange.withhold("roots")
+                link = call.now.pool.shared(call.server)
+                if link is None:
+                    lease = await self._leased(call, state, exchange)
+                    link = lease.link
+                way = _Way(self, call, link, exchange)
+                if way.may_park:
+                    result = await self._park(way, lease or Lease(link))
+                else:
+                    result = await way.run(call.outgoing_params(state, link.version))
+            call.hold.settle(result)
+            return result
         except anyio.get_cancelled_exc_class():
             exchange.abandon()
             raise
         finally:
+            if lease is not None:
+                lease.give_back()
             exchange.finish()
             if call.awaited is not None:
                 call.awaited.waiting.remove(exchange)
+
+    async def _leased(self, call: Call, state: Claims | None, exchange: Exchange) -> Lease:
+        """The link that is the caller's own, or is not there yet. Raises: UpstreamUnavailable."""
+        asker = Asker(call.permit.caller.principal, exchange.owner, exchange.capabilities)
+        try:
+            return await call.now.pool.lease(call.server, asker, call.now.first_wait)
+        except BrokerError:
+            if state is not None:
+                self.parking.take_back(state)
+            raise
 
     def is_continued(self, permit: Permit, request: Request, params: Mapping[str, Any]) -> bool:
         """Whether a request goes on with one that was admitted: a retry that brings answers, or a further page of a
@@ -112,37 +115,36 @@ class Forwarder:
         """
         if request.method == "tasks/list":
             return "cursor" in params
-        if not is_modern(request.version) or "requestState" not in params:
+        if "requestState" not in params or not is_modern(request.version):
             return False
-        return self._parking.is_good(params["requestState"], claims_of(permit, request.method, digest=""))
+        return self.parking.is_good(params["requestState"], claims_of(permit, request.method, digest=""))
 
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""
-        if not is_modern(call.version) or "requestState" not in call.params:
+        if not is_modern(call.version):
             return None
-        return self._parking.unseal(call.params["requestState"], call.claims())
+        return self.parking.unseal(call.params["requestState"], call.claims())
 
     async def _resume(self, call: Call, state: Claims, exchange: Exchange) -> dict[str, Any]:
         """A retry brings the answers of a parked call. Raises: BrokerError."""
         responses = call.params.get("inputResponses")
         answers = responses if is_object(responses) else dict[str, Any]()
-        return self._stamped(call, await self._parking.resume(state, answers, exchange.relay, exchange.is_gone))
+        return self._stamped(call, await self.parking.resume(state, answers, exchange.relay, exchange.is_gone))
 
-    async def _park(
-        self, call: Call, way: "_Way", lease: Lease, upstream: Upstream, exchange: Exchange
-    ) -> dict[str, Any]:
+    async def _park(self, way: "_Way", lease: Lease) -> dict[str, Any]:
         """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
+        call, exchange = way.call, way.exchange
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
             inner, own = exchange.via(parked, parked.notice), lease.again()
             try:
-                with upstream.in_use:
-                    return await way.run(call.own_params(), inner)
+                with call.upstream.in_use:
+                    return await _Way(self, call, way.link, inner).run(call.own_params())
             finally:
                 own.give_back()
                 inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
 
-        return self._stamped(call, await self._parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
+        return self._stamped(call, await self.parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
 
     def _stamped(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
         """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""
@@ -151,72 +153,103 @@ class Forwarder:
         return result_for_caller("", result, upstream=call.version, caller=call.version, server=self.me)
 
 
-@dataclass(slots=True)
 class _Way:
     """One call to one link, as often as it takes. Never changed."""
 
-    call: Call
-    link: Link
-    timeout: float
-    agreed: Agreed
-    me: Mapping[str, Any]
-    parking: Parking
-    hides: bool = False
-    """Whether its caller gets results and reports without secrets."""
+    __slots__ = ("call", "exchange", "forwarder", "hides", "link")
 
-    async def run(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
+    def __init__(self, forwarder: Forwarder, call: Call, link: Link, exchange: Exchange) -> None:
+        self.forwarder = forwarder
+        self.call = call
+        self.link = link
+        self.exchange = exchange
+        self.hides = call.upstream.server.redact == "results"
+        """Whether its caller gets results and reports without secrets."""
+
+    @property
+    def may_park(self) -> bool:
+        """Whether a question of the upstream can only be answered by another request of the caller."""
+        exchange = self.exchange
+        if not exchange.capabilities or not is_modern(self.call.version):
+            return False
+        return not is_modern(self.link.version) and exchange.can_be_asked
+
+    @property
+    def agreed(self) -> Agreed:
+        """What caller and upstream have agreed on beyond the core. Made when it is asked for: most calls never do."""
+        shelf = self.call.now.catalog.shelves.get(self.call.server)
+        return Agreed(self.call, self.link, shelf, self.forwarder.tasks)
+
+    async def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
+        call = self.call
         for _ in range(MAX_ROUNDS):
-            result = await self._request(params, exchange)
-            if result.get("resultType") != INPUT_REQUIRED:
-                return await self._finished(result, exchange)
-            questions = await self._questions(result, exchange)
-            if is_modern(self.call.version):
+            try:
+                result = await self._request(params)
+            except UpstreamAnsweredError as error:
+                result = self._asked_by(error)
+            kind = result.get("resultType")
+            if kind != INPUT_REQUIRED:
+                self._publish(result, kind)
+                if self.hides or call.is_foreign or call.method in TASK_METHODS:
+                    result = await self._publish_beyond(result)
+                return self._for_caller(result)
+            questions = await self._questions(result)
+            if is_modern(call.version):
                 return self._passed_on(result, questions)
-            answers = await self._ask_all(questions, exchange)
-            params = {**self.call.own_params(), "inputResponses": answers}
+            answers = await self._ask_all(questions)
+            params = {**call.own_params(), "inputResponses": answers}
             if result.get("requestState") is not None:
                 params["requestState"] = result["requestState"]
-        raise BrokerError(
-            f"Server {self.call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": self.call.server}
+        raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
+
+    def _request(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
+        """Raises: BrokerError, as `Link.request`."""
+        if self.exchange.trail.span is not NO_SPAN:
+            return self._traced(params)
+        return self._untraced(params)
+
+    def _untraced(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
+        call, exchange = self.call, self.exchange
+        return self.link.request(
+            call.method,
+            params,
+            timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(exchange.now),
+            on_notice=self._notice,
+            on_question=self._ask,
+            owner=exchange.owner,
+            task="" if call.awaited is None else call.awaited.own,
+            wants_progress=exchange.token is not None,
+            capabilities=exchange.capabilities,
+            log_level=exchange.log_level,
         )
 
-    async def _request(self, params: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
-        async def ask(question: Question) -> dict[str, Any]:
-            return await self._ask(question, exchange)
+    async def _traced(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        span = self.exchange.trail.span.calling(self.call.server, self.call.method)
+        if span is None:
+            return await self._untraced(params)
+        with span:
+            return await self._untraced(span.context.on(params))
 
-        def notice(method: str, params: dict[str, Any]) -> None:
-            params = publish_related(params, self.call.server)
-            if self.hides:
-                params = scrubbed_report(params)
-            if not is_foreign(method):
-                exchange.notice(method, params)
-            elif self.agreed.extends(exchange):
-                exchange.pass_on(method, self.agreed.foreign(params))
+    def _notice(self, method: str, params: dict[str, Any]) -> None:
+        params = publish_related(params, self.call.server)
+        if self.hides:
+            params = scrubbed_report(params)
+        if not is_foreign(method):
+            self.exchange.notice(method, params)
+        elif (agreed := self.agreed).extends(self.exchange):
+            self.exchange.pass_on(method, agreed.foreign(params))
 
-        span = exchange.trail.span.calling(self.call.server, self.call.method)
-        try:
-            with span or UNTRACED:
-                return await self.link.request(
-                    self.call.method,
-                    params if span is None else span.context.on(params),
-                    timeout=self.timeout,
-                    on_notice=notice,
-                    on_question=ask,
-                    owner=exchange.owner,
-                    task=self.call.awaited.own if self.call.awaited is not None else "",
-                    wants_progress=exchange.wants_progress,
-                    capabilities=declared_upstream(exchange.capabilities, self.link.version),
-                    log_level=exchange.log_level,
-                )
-        except UpstreamAnsweredError as error:
-            if error.code == URL_ELICITATION_REQUIRED and is_modern(self.call.version):
-                questions = url_questions(error.data)
-                if questions and all(unanswerable(one, exchange.capabilities) is None for one in questions.values()):
-                    return {"resultType": INPUT_REQUIRED, "inputRequests": requests_of(questions), "requestState": ""}
-            raise self._error_for_caller(error) from None
+    def _asked_by(self, error: UpstreamAnsweredError) -> dict[str, Any]:
+        """The questions that an upstream's error stands for. Raises: UpstreamAnsweredError, if it stands for none."""
+        if error.code == URL_ELICITATION_REQUIRED and is_modern(self.call.version):
+            questions = url_questions(error.data)
+            offered = self.exchange.capabilities
+            if questions and all(unanswerable(one, offered) is None for one in questions.values()):
+                return {"resultType": INPUT_REQUIRED, "inputRequests": requests_of(questions), "requestState": ""}
+        raise self._error_for_caller(error) from None
 
-    async def _ask(self, question: Question, exchange: Exchange) -> dict[str, Any]:
+    async def _ask(self, question: Question) -> dict[str, Any]:
         """What the upstream asks while it works: the caller's result, as the upstream names things.
 
         Raises: BrokerError: the caller's own error, or that it cannot be asked.
@@ -224,15 +257,18 @@ class _Way:
         question = Question(question.method, publish_related(question.params, self.call.server))
         is_beyond = is_foreign(question.method)
         if is_beyond:
-            question = self._beyond(question, exchange)
+            question = self._beyond(question)
         try:
-            judged = await self.call.question(question, self.parking.mint())
+            judged = await self.call.question(question, self.forwarder.parking.mint())
         except Blocked:  # by whom is not the upstream's affair
             raise CannotAsk("the question is refused", code=REFUSED) from None
-        answer = await (exchange.ask_beyond(judged) if is_beyond else exchange.ask(judged))
-        return own_related(self.call.in_own_words(answer) if is_beyond else answer, self.agreed.own_task)
+        if not is_beyond:
+            return own_related(await self.exchange.ask(judged), self.agreed.own_task)
+        answer = replace(self.call.request, params=await self.exchange.ask_beyond(judged))
+        own = own_params(self.call.now, answer, self.call.permit, self.forwarder.tasks)
+        return own_related(own, self.agreed.own_task)
 
-    def _beyond(self, question: Question, exchange: Exchange) -> Question:
+    def _beyond(self, question: Question) -> Question:
         """A request of an extension, with public names.
 
         Spec: 2026-07-28 basic/patterns/mrtr: values of `inputRequests` "MUST be one of ElicitRequest,
@@ -240,7 +276,7 @@ class _Way:
 
         Raises: CannotAsk, unless both sides have declared the extension, and the caller takes requests.
         """
-        if is_modern(self.call.version) or not self.agreed.extends(exchange):
+        if is_modern(self.call.version) or not self.agreed.extends(self.exchange):
             raise CannotAsk(f"Method not found: the caller does not offer {printable(question.method)}")
         return Question(question.method, self.agreed.foreign(question.params))
 
@@ -251,14 +287,15 @@ class _Way:
         code, data = error_for_caller(error.code, data, upstream=self.link.version, caller=self.call.version, uri=uri)
         return UpstreamAnsweredError(error.message, data, code=code)
 
-    async def _questions(self, result: Mapping[str, Any], exchange: Exchange) -> dict[str, Question]:
+    async def _questions(self, result: Mapping[str, Any]) -> dict[str, Question]:
         """The questions of a result, each of which the caller has offered to answer. Raises: BrokerError."""
         questions = questions_of(result)
         if questions is None:
             raise MalformedAnswer(self.call.server, "an input_required result without questions or state")
-        if any(unanswerable(question, exchange.capabilities) is not None for question in questions.values()):
+        if any(unanswerable(question, self.exchange.capabilities) is not None for question in questions.values()):
             raise _unexpected(self.call.server)
-        return {key: await self.call.question(question, self.parking.mint()) for key, question in questions.items()}
+        mint = self.forwarder.parking.mint
+        return {key: await self.call.question(question, mint()) for key, question in questions.items()}
 
     def _passed_on(self, result: dict[str, Any], questions: Mapping[str, Question]) -> dict[str, Any]:
         """A modern upstream's question to a modern caller: its state travels inside ours."""
@@ -267,19 +304,20 @@ class _Way:
         if result.get("requestState") is not None:
             inner = str(result["requestState"])
             # A question that the broker made of an error has no state upstream: the retry is simply the call again.
-            result["requestState"] = self.parking.seal(
+            result["requestState"] = self.forwarder.parking.seal(
                 self.call.claims(), inner=inner if is_modern(self.link.version) else None
             )
-        return result_for_caller("", result, upstream=self.link.version, caller=self.call.version, server=self.me)
+        caller, me = self.call.version, self.forwarder.me
+        return result_for_caller("", result, upstream=self.link.version, caller=caller, server=me)
 
-    async def _ask_all(self, questions: Mapping[str, Question], exchange: Exchange) -> dict[str, Any]:
+    async def _ask_all(self, questions: Mapping[str, Question]) -> dict[str, Any]:
         """All answers, asked for at once. Raises: BrokerError: the first error of the caller."""
         answers: dict[str, Any] = {}
         failures: list[BrokerError] = []
 
         async def ask(key: str, question: Question) -> None:
             try:
-                answers[key] = await exchange.ask(question)
+                answers[key] = await self.exchange.ask(question)
             except BrokerError as error:
                 failures.append(error)
 
@@ -293,28 +331,40 @@ class _Way:
             raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": self.call.server})
         return answers
 
-    async def _finished(self, result: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
-        if not self.agreed.takes_task(result, exchange):
-            if result.get("resultType") not in COMPLETE and not self.agreed.knows_kind(result, exchange):
-                raise _unexpected(self.call.server)
-            method = "tools/call" if self.call.method == "tasks/result" else self.call.method
-            rewrite_result(method, result, self.agreed.publish)
+    def _publish(self, result: dict[str, Any], kind: Any) -> None:
+        """A result of that kind under public names, in place. Raises: BrokerError, for one that nobody can expect."""
+        call = self.call
+        if (kind == "task" or "task" in result) and self.agreed.takes_task(result, self.exchange):
+            return
+        if kind not in COMPLETE and not self.agreed.knows_kind(result, self.exchange):
+            raise _unexpected(call.server)
+        rewrite_result("tools/call" if call.awaited is not None else call.method, result, self._public_uri)
+
+    def _public_uri(self, own: str) -> str:
+        return self.agreed.publish(own)
+
+    async def _publish_beyond(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What few results need: secrets hidden, what is of extensions and tasks. Raises: BrokerError."""
+        call = self.call
         if self.hides:
             result = await scrubbed_result(result)
-        if self.call.is_foreign:
+        if call.is_foreign:
             result = self.agreed.foreign(result)
-        if self.call.method in TASK_METHODS:
-            self.agreed.about_task(result, exchange)
-            if is_modern(self.call.version) and "inputRequests" in result:
-                result["inputRequests"] = requests_of(await self._questions(result, exchange))
-        result = publish_related(result, self.call.server)
+        if call.method in TASK_METHODS:
+            self.agreed.about_task(result, self.exchange)
+            if is_modern(call.version) and "inputRequests" in result:
+                result["inputRequests"] = requests_of(await self._questions(result))
+        return result
+
+    def _for_caller(self, result: dict[str, Any]) -> dict[str, Any]:
+        call = self.call
         return result_for_caller(
-            self.call.method,
-            result,
+            call.method,
+            publish_related(result, call.server) if "_meta" in result else result,
             upstream=self.link.version,
-            caller=self.call.version,
-            server=self.me,
-            scope=self.call.cache_scope,
+            caller=call.version,
+            server=self.forwarder.me,
+            scope=call.now.cache_scope if call.method in CACHEABLE else "private",
         )
 
 

@@ -1,8 +1,7 @@
 """The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 from broker.core.caller import Caller
@@ -11,7 +10,7 @@ from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, declared_upstream, i
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
-from broker.core.tasks import own_related
+from broker.core.tasks import own_related, related_task
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
@@ -25,6 +24,7 @@ from broker.errors import (
     UnknownResource,
     UpstreamUnavailable,
 )
+from broker.guardrails.guards import UNGUARDED
 from broker.relay.call import Call
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import extended_server, own_params
@@ -38,7 +38,7 @@ from broker.relay.tasks import Task, Tasks
 from broker.relay.watches import Watches
 from broker.upstream.isolated import Asker
 from broker.upstream.supervise import GONE
-from broker.usage.quotas import NO_HOLD, Quotas
+from broker.usage.quotas import Quotas
 from broker.usage.trail import NO_TRAIL, Trail
 
 _WORD: Final = {
@@ -75,28 +75,36 @@ class Router:
             return await self._answer_other(request, caller, exchange)
         kind, key = named
         public = _text(request.params, key)
+        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
-            permit = await self._permit(kind, public, request, caller, arguments, exchange.trail)
+            permit = self._permit(kind, public, entry, request, caller, arguments, exchange.trail)
         except Refused as refusal:
             return _as_result(refusal, request, now=self.served)
         return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
 
-    async def _permit(
+    async def _permitted(
+        self, kind: Kind, public: str, request: Request, caller: Caller, trail: Trail = NO_TRAIL
+    ) -> Permit:
+        """`_permit` of what is named somewhere else. Raises: as that does, but for Refused."""
+        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
+        return self._permit(kind, public, entry, request, caller, ANY, trail)
+
+    def _permit(
         self,
         kind: Kind,
         public: str,
+        entry: Entry | None,
         request: Request,
         caller: Caller,
-        arguments: object = ANY,
-        trail: Trail = NO_TRAIL,
+        arguments: object,
+        trail: Trail,
     ) -> Permit:
         """The decision on one entry, for every method that names one, also for a retry.
 
         Raises: UnknownName or UnknownResource, for what does not exist and for what is hidden alike; Refused, for a
         call of a visible tool; UpstreamUnavailable.
         """
-        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         now = self.served
         if entry is None and kind is Kind.TOOL:
             entry = app_tool(now, public, request.view, caller)
@@ -109,11 +117,11 @@ class Router:
         trail.decided(decision, entry, now.policy)
         if isinstance(decision, Denied):
             raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
-        if not entry_is_known(decision.entry, now):
+        if not decision.entry.definition and now.pool.upstreams[decision.entry.server].listing is None:
             raise UpstreamUnavailable(decision.entry.server, self._trouble(decision.entry.server))
         return decision
 
-    async def _forward(
+    def _forward(
         self,
         permit: Permit,
         request: Request,
@@ -122,54 +130,68 @@ class Router:
         task: Task | None = None,
         *,
         is_foreign: bool = False,
-    ) -> dict[str, Any]:
-        now = self.served
-        server = permit.entry.server
-        principal = permit.caller.principal
-        upstream = now.pool.upstreams.get(server)
+    ) -> Awaitable[dict[str, Any]]:
+        """A permitted request, to its result. Raises: BrokerError."""
+        now, entry = self.served, permit.entry
+        upstream = now.pool.upstreams.get(entry.server)
         if upstream is None:
-            raise UpstreamUnavailable(server, GONE)  # a reload has left it out since the decision
-        guarded = now.guards.around(
-            permit.caller, permit.entry, request.method, exchange.trail.judged, is_foreign=is_foreign
-        )
-        exchange.trail.decided(permit, permit.entry, now.policy)
-        hold, policy = NO_HOLD, now.policy
+            raise UpstreamUnavailable(entry.server, GONE)  # a reload has left it out since the decision
+        record = exchange.trail.judged
+        guarded = now.guards.around(permit.caller, entry, request.method, record, is_foreign=is_foreign)
+        call = Call(permit, request, params, now, upstream, guarded, task, is_foreign)
+        return self._admit(call, exchange) if guarded is UNGUARDED else self._admit_guarded(call, exchange)
 
-        async def send(judged: Mapping[str, Any]) -> dict[str, Any]:
-            # What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
-            if judged is not params or self.served.policy is not policy:
-                self._decide_again(permit, request, judged, exchange.trail)
-            call = Call(
-                permit,
-                request.method,
-                own_related(dict(judged), lambda public: self._tasks.own_id(principal, server, public)),
-                request.version,
-                now.first_wait,
-                lambda: len(now.shown(request.view, permit.caller)) > 1,
-                now.cache_scope,
-                is_foreign,
-                task,
-                guarded,
-                lambda said: own_params(now, replace(request, params=said), permit, self._tasks),
-            )
-            result = await self._forwarder.forward(call, now.pool, now.catalog.shelves.get(server), exchange)
-            hold.settle(result)
-            return result
+    def _forward_unnamed(
+        self,
+        permit: Permit,
+        request: Request,
+        params: dict[str, Any],
+        exchange: Exchange,
+        task: Task | None = None,
+        *,
+        is_foreign: bool = False,
+    ) -> Awaitable[dict[str, Any]]:
+        """`_forward` of what names no entry: which one was decided on is not recorded yet."""
+        exchange.trail.decided(permit, permit.entry, self.served.policy)
+        return self._forward(permit, request, params, exchange, task, is_foreign=is_foreign)
 
+    async def _admit_guarded(self, call: Call, exchange: Exchange) -> dict[str, Any]:
+        with call.now.guards.in_use:  # a reload waits for it
+            return await self._admit(call, exchange)
+
+    async def _admit(self, call: Call, exchange: Exchange) -> dict[str, Any]:
+        """A call gets its share of every limit, goes on its way, and gives back what it holds. Raises: BrokerError."""
+        trail = exchange.trail
         try:
-            with upstream.in_use, now.guards.in_use:  # a reload waits for it
-                is_retry = self._forwarder.is_continued(permit, request, params)
-                hold = await self._quotas.admit(permit, request.method, is_retry=is_retry)
-                if exchange.trail.must_wait:
-                    await exchange.trail.recorded()
-                return await guarded.call(params, send)
+            with call.upstream.in_use:  # a reload waits for it
+                is_retry = self._forwarder.is_continued(call.permit, call.request, call.params)
+                call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
+                if trail.must_wait:
+                    await trail.recorded()
+                if call.guarded is UNGUARDED:
+                    return await self._send(call, call.params, exchange)
+                return await call.guarded.call(call.params, lambda judged: self._send(call, judged, exchange))
         except (Blocked, LimitReached, Refused) as refusal:
-            if request.method != "tools/call":
+            if call.method != "tools/call":
                 raise
-            exchange.trail.refused(refusal)
-            return _as_result(refusal, request, now)
+            trail.refused(refusal)
+            return _as_result(refusal, call.request, call.now)
         finally:
-            hold.release()
+            call.hold.release()
+
+    def _send(self, call: Call, judged: Mapping[str, Any], exchange: Exchange) -> Awaitable[dict[str, Any]]:
+        """What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
+
+        Raises: Refused, UnknownName or UnknownResource.
+        """
+        if judged is not call.params or self.served.policy is not call.policy:
+            self._decide_again(call.permit, call.request, judged, exchange.trail)
+        call.params = judged if related_task(judged) is None else self._with_own_task(call, judged)
+        return self._forwarder.forward(call, exchange)
+
+    def _with_own_task(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
+        principal, server = call.permit.caller.principal, call.server
+        return own_related(dict(params), lambda public: self._tasks.own_id(principal, server, public))
 
     def _decide_again(self, permit: Permit, request: Request, params: Mapping[str, Any], trail: Trail) -> None:
         """The decision on a call that is about to be sent, as if it came now. Raises: Refused, UnknownName or
@@ -218,12 +240,12 @@ class Router:
         reference = request.params.get("ref")
         match reference:
             case {"type": "ref/prompt", "name": str(name)}:
-                permit = await self._permit(Kind.PROMPT, name, request, caller, trail=exchange.trail)
+                permit = await self._permitted(Kind.PROMPT, name, request, caller, exchange.trail)
                 own = {**reference, "name": permit.entry.own}
             case {"type": "ref/resource", "uri": str(uri)}:
                 is_template = self.served.catalog.lookup(Kind.TEMPLATE, uri) is not None
                 kind = Kind.TEMPLATE if is_template else Kind.RESOURCE
-                permit = await self._permit(kind, uri, request, caller, trail=exchange.trail)
+                permit = await self._permitted(kind, uri, request, caller, exchange.trail)
                 own = {**reference, "uri": permit.entry.own}
             case _:
                 raise InvalidParams("ref must be a ref/prompt with a name or a ref/resource with a uri")
@@ -240,10 +262,10 @@ class Router:
                 request,
                 caller,
                 exchange.now,
-                lambda permit, params: self._forward(permit, request, params, exchange),
+                lambda permit, params: self._forward_unnamed(permit, request, params, exchange),
             )
         task, permit = find_task(now, self._tasks, request, caller, exchange.now)
-        return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)
+        return await self._forward_unnamed(permit, request, {**request.params, "taskId": task.own}, exchange, task)
 
     async def _foreign(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """A method of an extension. Raises: MethodNotFound, unless one server, and one only, can be meant."""
@@ -252,7 +274,7 @@ class Router:
         if permit is None:
             raise MethodNotFound(request.method)
         params = own_params(now, request, permit, self._tasks)
-        return await self._forward(permit, request, params, exchange, is_foreign=True)
+        return await self._forward_unnamed(permit, request, params, exchange, is_foreign=True)
 
     def note(self, request: Request, caller: Caller, asker: Asker) -> None:
         """A notification of a legacy caller that concerns more than one request.
@@ -320,7 +342,7 @@ class Router:
         self, uri: str, who: Request, caller: Caller, asker: Asker, watches: Watches, trail: Trail = NO_TRAIL
     ) -> None:
         """Let `watches` hear of changes of a resource that the caller may read. Raises: BrokerError."""
-        permit = await self._permit(Kind.RESOURCE, uri, who, caller, trail=trail)
+        permit = await self._permitted(Kind.RESOURCE, uri, who, caller, trail)
         self._quotas.count(permit)
         if trail.must_wait:
             await trail.recorded()
@@ -331,7 +353,7 @@ class Router:
         entry = self.served.catalog.lookup(Kind.RESOURCE, uri)
         if entry is not None and entry.server in self.served.pool.upstreams:
             await watches.remove(entry.server, entry.own)
-        await self._permit(Kind.RESOURCE, uri, who, caller, trail=trail)
+        await self._permitted(Kind.RESOURCE, uri, who, caller, trail)
 
     def subscribes(self, view: str, caller: Caller) -> bool:
         """Whether any server that the caller sees in a view lets resources be watched."""
@@ -421,11 +443,6 @@ def app_tool(now: Served, own: str, view: str, caller: Caller) -> Entry | None:
     """The one visible tool with a page of MCP Apps that has this own name: its page knows no other name for it."""
     found = [one for one in now.catalog.app_tools(own) if isinstance(decide(now.policy, caller, view, one), Permit)]
     return found[0] if len(found) == 1 else None
-
-
-def entry_is_known(entry: Entry, served: Served) -> bool:
-    """Whether the catalog has the entry, or may stand for it (a URI of a server that was seen)."""
-    return entry.listed or served.pool.upstreams[entry.server].listing is not None
 
 
 def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:

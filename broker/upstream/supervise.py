@@ -92,9 +92,15 @@ class Upstream:
         return f"<Upstream {self.key} {self.state.phase} {self.trouble or ''}>"
 
     @property
+    def live(self) -> Link | None:
+        """The live link that all share, if there is one now."""
+        link = self._link
+        return link if link is not None and link.lost is None else None
+
+    @property
     def is_ready(self) -> bool:
         """Whether a call can be made now."""
-        return self._link is not None and self._link.lost is None
+        return self.live is not None
 
     @property
     def is_down(self) -> bool:
@@ -113,15 +119,16 @@ class Upstream:
     @property
     def is_legacy(self) -> bool:
         """Whether it is known, by a live link, to speak the legacy era."""
-        return self._link is not None and self._link.lost is None and not is_modern(self._link.version)
+        link = self.live
+        return link is not None and not is_modern(link.version)
 
     def link(self) -> Link:
         """The live link.
 
         Raises: UpstreamUnavailable, at once, if there is none.
         """
-        link = self._link
-        if link is None or link.lost is not None:
+        link = self.live
+        if link is None:
             raise UpstreamUnavailable(self.key, self.trouble or f"it is {self.state.phase}")
         return link
 

@@ -42,7 +42,7 @@ async def test_progress_carries_the_callers_token_and_keeps_all_else() -> None:
 async def test_what_is_no_token_asks_for_nothing(token: Any) -> None:
     told = Told()
     mine = exchange(FakeClock(), told, Incoming(1, "tools/call", {"_meta": {"progressToken": token}}).progress_token)
-    assert not mine.wants_progress
+    assert mine.token is None
     mine.notice(PROGRESS, {"progress": 1})
     mine.finish()
     assert told == []
@@ -52,7 +52,7 @@ async def test_what_is_no_token_asks_for_nothing(token: Any) -> None:
 async def test_any_integer_or_text_is_a_token(token: Any) -> None:
     told = Told()
     mine = exchange(FakeClock(), told, token)
-    assert mine.wants_progress
+    assert mine.token == token and mine.token is not None
     mine.notice(PROGRESS, {"progress": 1})
     assert told[0][1]["progressToken"] == token
 
