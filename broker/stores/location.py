@@ -55,10 +55,17 @@ class Location:
         return self.path.exists() and not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK))
 
     def make_room(self) -> None:
-        """The directory, and an empty file in it that only its owner can read. Raises: StoreReadOnly."""
+        """The directory, and an empty file in it that only its owner can read. Raises: StoreReadOnly.
+
+        A file that is there is never opened but by SQLite: whoever closes a descriptor of a file lets go of all locks
+        that his process has on it (POSIX), those of SQLite too. Another process then takes itself for the only one,
+        and removes the log that this one still writes.
+        """
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
         except OSError as error:
             if not self.path.exists():
                 remedy = "Set broker.state_dir to a directory that can be written, or store.url."

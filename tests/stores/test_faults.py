@@ -58,6 +58,21 @@ async def rename(store: DirectoryStore, name: str) -> None:
         await change.set(KeyRow, {"name": name}, id=CI.id)
 
 
+async def test_F93_what_one_part_of_a_broker_opens_costs_no_other_part_its_lock_on_the_file(
+    store: DirectoryStore, at_file: Location
+) -> None:
+    """Without the lock, whoever closes the file takes it for nobody's, and removes the log that is still written."""
+    log = at_file.path.with_name(f"{at_file.path.name}-wal")
+    assert log.exists()
+    other = await open_store(at_file)
+    somebody_else = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM keys'); c.close()"
+    await anyio.run_process([sys.executable, "-c", somebody_else, str(at_file.path)])
+    assert log.exists()
+    await rename(store, "kept")
+    await other.aclose()
+    assert next(iter((await store.load()).directory.places())).key.name == "kept"
+
+
 async def test_F93_a_writer_waits_for_another_process_that_writes(store: DirectoryStore, at_file: Location) -> None:
     waits = anyio.Event()
 
