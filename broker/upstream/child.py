@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol, cast
 
 READ_SIZE: Final = 256 * 1024
 """Bytes that the reader of a pipe holds before it makes the child wait."""
@@ -109,14 +109,15 @@ class PipeChild:
         if self._feeder is not None and not self._feeder.is_lost:
             self.stdin.transport.abort()  # what a child has not read by now, nobody will
 
-    async def _writer(self, pipe: Any) -> asyncio.StreamWriter:
-        transport, self._feeder = await self._loop.connect_write_pipe(lambda: _Feeder(self._loop), pipe)
+    async def _writer(self, pipe: IO[bytes] | None) -> asyncio.StreamWriter:
+        end = Pipe(pipe, self._loop)
+        transport, self._feeder = await self._loop.connect_write_pipe(lambda: _Feeder(self._loop), cast(Any, end))
         return asyncio.StreamWriter(transport, self._feeder, None, self._loop)
 
-    async def _reader(self, pipe: Any) -> asyncio.StreamReader:
+    async def _reader(self, pipe: IO[bytes] | None) -> asyncio.StreamReader:
         reader = asyncio.StreamReader(READ_SIZE, self._loop)
         transport, _ = await self._loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader, loop=self._loop), pipe
+            lambda: asyncio.StreamReaderProtocol(reader, loop=self._loop), cast(Any, Pipe(pipe, self._loop))
         )
         self._readers.append(transport)
         return reader
@@ -146,6 +147,30 @@ class PipeChild:
         if descriptor is not None:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
+
+
+class Pipe:
+    """An end of a pipe for an event loop, which has it alone from then on, and closes its descriptor once.
+
+    uvloop closes the descriptor itself, and calls `close` of what it was given after that. A file would close it again:
+    by then a thread may have been given the same number, for a file of its own, or the database's.
+    """
+
+    def __init__(self, pipe: IO[bytes] | None, loop: asyncio.AbstractEventLoop) -> None:
+        assert pipe is not None
+        self._descriptor = os.dup(pipe.fileno())  # not inherited by children
+        self._is_ours_to_close = not type(loop).__module__.startswith("uvloop")
+        pipe.close()
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Called by the loop. The second time does nothing."""
+        if self._is_ours_to_close:
+            self._is_ours_to_close = False
+            os.close(self._descriptor)
 
 
 class _Feeder(asyncio.StreamReaderProtocol):

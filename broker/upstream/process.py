@@ -8,6 +8,7 @@ the tag, or is in the child's session, is killed and reaped. Elsewhere the proce
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ import anyio
 
 from broker.secrecy import foreign
 from broker.upstream.child import Child, start_child
+
+log = logging.getLogger(__name__)
 
 TAG: Final = "MCP_BROKER_PROCESS"
 """Environment variable that every process of one start of one server carries."""
@@ -140,10 +143,17 @@ class Process:
                 os.kill(self.pid, number)
 
     async def _sweep(self) -> None:
-        """Kill and reap what is left until nothing is, for at most a second: a fork bomb must not hold the stop."""
+        """Kill and reap what is left until nothing is, for at most a second: a fork bomb must not hold the stop, nor
+        must a process that has no descriptor left to look with.
+        """
         left: set[int] = set()
         for _ in range(50):
-            left.update(await asyncio.to_thread(descendants, self.pid, self._tag))
+            try:
+                left.update(await asyncio.to_thread(descendants, self.pid, self._tag))
+            except OSError as error:
+                log.warning("what process %d has left cannot be looked for: %s", self.pid, error.strerror)
+                await asyncio.sleep(0.02)
+                continue
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, _KILL)
@@ -185,7 +195,7 @@ def become_subreaper() -> None:
 
 def descendants(session: int, tag: str) -> list[int]:
     """What the child with the process id `session` left: processes of its session, zombies included, and those that
-    carry `tag`. Linux only; elsewhere nobody can be found this way.
+    carry `tag`. Linux only; elsewhere nobody can be found this way. Raises: OSError, without a descriptor to look with.
     """
     if not _IS_LINUX:
         return []
@@ -211,7 +221,11 @@ async def reap_orphans() -> None:
     before: set[tuple[int, bytes]] = set()
     while _IS_LINUX:
         await anyio.sleep(REAP_EVERY)
-        found = await asyncio.to_thread(zombies)
+        try:
+            found = await asyncio.to_thread(zombies)
+        except OSError as error:  # no descriptor left: the next look will do
+            log.warning("ended processes cannot be looked for: %s", error.strerror)
+            continue
         for pid, _ in found & before:
             if pid not in Process.waited_for:
                 is_reaped(pid)

@@ -1,14 +1,18 @@
 """Child processes: what they inherit, how they are found, and how they end."""
 
+import errno
+import gc
 import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import pytest
 
 from broker.upstream import process
+from broker.upstream.child import PipeChild
 from broker.upstream.process import CannotStart, Process, child_environment, find_program
 from tests.hostile.harness import exists, needs_proc, until
 from tests.peers import is_alive
@@ -145,6 +149,78 @@ def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loo
 async def _write(child: Process, data: bytes) -> None:
     child.stdin.write(data)
     await child.stdin.drain()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_a_loop_closes_itself_is_not_closed_again_when_its_number_is_somebody_elses(loop: str) -> None:
+    async def scenario() -> None:
+        started = await PipeChild.start(["/bin/sh", "-c", "cat"], {}, None)
+        ends = [transport.get_extra_info("pipe") for transport in (started.stdin.transport, *started._readers)]
+        numbers = [end.fileno() for end in ends]
+        assert len(set(numbers)) == 3
+        started._process.kill()
+        with anyio.fail_after(5):
+            await started.exited.wait()
+            started.close()
+            while any(is_open(number) for number in numbers):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        strangers = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+        assert set(numbers) <= set(strangers), "the numbers are given again"
+        for end in ends:
+            end.close()
+        del ends, started
+        gc.collect()
+        assert all(is_open(stranger) for stranger in strangers)
+        for stranger in strangers:
+            os.close(stranger)
+
+    async def handed_over() -> None:
+        """uvloop has closed the descriptor before it calls `close`: a thread may have it again in between."""
+        started = await PipeChild.start(["/bin/sh", "-c", "cat"], {}, None)
+        end = started.stdin.transport.get_extra_info("pipe")
+        end.close()
+        assert is_open(end.fileno()) is LOOPS[loop], "whose loop does not close it, closes it here"
+        started._process.kill()
+        await started.exited.wait()
+        started.close()
+
+    anyio.run(scenario, backend="asyncio", backend_options={"use_uvloop": LOOPS[loop]})
+    if LOOPS[loop]:
+        anyio.run(handed_over, backend="asyncio", backend_options={"use_uvloop": True})
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_stop_and_a_look_for_zombies_outlive_a_process_table_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """F-100: to look takes a descriptor, and there may be none."""
+    monkeypatch.setattr(process, "REAP_EVERY", 0.01)
+    looks = 0
+
+    def scandir(path: str) -> NoReturn:
+        nonlocal looks
+        looks += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    child = await Process.start(["/bin/cat"], {}, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(process.os, "scandir", scandir)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.reap_orphans)
+            with anyio.fail_after(20):
+                await child.stop()
+                before = looks
+                while looks < before + 2:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert not exists(child.pid)
 
 
 async def test_without_a_pidfd_a_thread_waits_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
