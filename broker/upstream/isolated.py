@@ -301,6 +301,16 @@ class Isolated:
 
     async def _live(self, line: _Line, taken: Taken[Owner], asker: Asker) -> None:
         """One link, from opening to its end. A fault of ours costs this link, and nobody else anything (F-104)."""
+        try:
+            await self._live_and_close(line, taken, asker)
+        except Exception as fault:
+            self._fail(line, told_as_trouble(self._upstream.key, self._clock.token(), fault))
+        finally:
+            self._slots.gone(line.slot)
+            del self._lines[line.slot]
+            line.gone.set()
+
+    async def _live_and_close(self, line: _Line, taken: Taken[Owner], asker: Asker) -> None:
         link: Link | None = None
         try:
             with line.scope:
@@ -317,9 +327,6 @@ class Isolated:
             if link is not None:
                 with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                     await link.aclose()
-            self._slots.gone(line.slot)
-            del self._lines[line.slot]
-            line.gone.set()
 
     async def _opened(self, line: _Line, taken: Taken[Owner]) -> Link | None:
         """A link that nobody has spoken on yet, once there is room for it; None if there can be none."""

@@ -1,5 +1,6 @@
 """`isolation` on real processes: state that must not leak, questions at once, and what dies, hangs, or must go."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from broker.core.era import LATEST_LEGACY
 from broker.core.questions import Question
 from broker.downstream.engine import Who, ignore_emit
 from broker.downstream.message import Incoming
+from broker.upstream.process import Process
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.harness import AT_ONCE, Running, children, command, exists, needs_proc, until
 from tests.peers import ROOT
@@ -150,6 +152,28 @@ async def test_the_bound_is_a_bound_on_processes_and_says_what_to_do(broker_of: 
             assert "all 1 links" in error["message"] and "servers.bad.isolation_max" in error["message"]
             tasks.cancel_scope.cancel()
         assert exists(second)
+
+
+async def test_F104_a_fault_of_ours_while_a_callers_link_is_closed_costs_nobody_else_anything(
+    broker_of: BrokerOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with broker_of({"bad": stateful()}) as run:
+        await run.ready("good", "bad")
+        ada, bob = Person(run, "s1"), Person(run, "s2")
+        theirs, _ = await ada.pid(), await bob.call("remember", text="kept")
+        stop = Process.stop
+
+        async def stop_and_fail(self: Process) -> None:
+            await stop(self)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "stop", stop_and_fail)
+            run.broker.engine.session_ended("s1")
+            await until(lambda: "internal error" in caplog.text)
+        assert not exists(theirs)
+        assert (await bob.call("recall"))["text"] == "kept" and await ada.pid() != theirs
+        await run.innocent()
 
 
 async def test_F03_a_hung_handshake_of_one_callers_link_costs_no_other(broker_of: BrokerOf, tmp_path: Path) -> None:
