@@ -152,9 +152,11 @@ class Slots(Generic[Owner]):
         return [slot for slot in self._owned.values() if self._is_idle(slot) and now - slot.used >= self._idle]
 
     def due(self, now: float) -> float:
-        """Seconds until one may be idle for long enough, and not before. One that is in use now is not for `idle` s."""
+        """Seconds, never negative, until one may be idle for long enough, and not before. One that is in use now is not
+        for `idle` s; one that was held until this moment may have been for long already.
+        """
         waits = (slot.used + self._idle - now for slot in self._owned.values() if self._is_idle(slot))
-        return min(waits, default=self._idle)
+        return max(0.0, min(waits, default=self._idle))
 
     def _is_idle(self, slot: Slot[Owner]) -> bool:
         return slot.state is SlotState.OPEN and slot.leases == 0 and not self._is_held(slot)

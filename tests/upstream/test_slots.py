@@ -88,6 +88,16 @@ def test_idle_is_counted_from_the_last_use_and_never_in_use() -> None:
     assert [slot.owner for slot in room.idle(14)] == ["ada"]
 
 
+def test_a_link_whose_hold_ends_long_after_its_last_use_is_due_at_once_and_never_in_the_past() -> None:
+    held = {"ada"}
+    room = slots(1, held)
+    room.give_back(opened(room, "ada"), 0)
+    assert room.idle(5 * IDLE) == [] and room.due(5 * IDLE) == IDLE
+    held.clear()
+    assert room.due(5 * IDLE) == 0
+    assert [slot.owner for slot in room.idle(5 * IDLE)] == ["ada"]
+
+
 def slot_of(room: Slots[str], owner: str) -> Slot[str]:
     slot = room.of(owner)
     assert slot is not None
