@@ -178,7 +178,9 @@ class Process(asyncio.SubprocessProtocol):
         head = job.source.orders[step]
         timeout = COMPILE_TIMEOUT if step is Step.COMPILE else job.source.timeout
         self._timer = self._loop.call_later(timeout, self._out_of_time, timeout)
-        self._stdin.write(b"".join((struct.pack(">I", len(head) + len(body)), head, body)))
+        # One that ends at this moment takes nothing any more: `process_exited` says so to whoever waits.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._stdin.write(b"".join((struct.pack(">I", len(head) + len(body)), head, body)))
 
     def _out_of_time(self, timeout: float) -> None:
         """Once more around the loop: an answer that came in time may lie unread, if it was the loop that was late."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from broker.clock import FakeClock, SystemClock
@@ -396,3 +397,21 @@ async def test_a_big_value_is_judged_in_time_and_costs_the_loop_little(pool: Poo
     body = wire.encode(context)
     assert await pool.run(patient(text), body) == {"ok": {"action": "modify", "args": {"n": 900_000}}}
     assert time.thread_time() - began < 0.05
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": fast}) for fast in (False, True)])
+async def test_F102_a_process_that_has_just_closed_its_input_takes_a_job_and_denies(pool: Pool) -> None:
+    """A loop knows that the pipe is closed before it knows that the process has ended; uvloop then writes no more."""
+    assert await run(pool, ALLOW) == PASS
+    dying = pool._idle[-1]
+    assert dying._stdin is not None
+    os.kill(dying.pid, signal.SIGSTOP)  # so that its own end comes later
+    dying._stdin.abort()
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert pool._idle[-1] is dying
+    with anyio.fail_after(BOUND):
+        os.kill(dying.pid, signal.SIGCONT)
+        assert isinstance(await run(pool, ALLOW), Fault)
+        await until(lambda: len(pool._idle) >= 2)
+        assert await run(pool, ALLOW) == PASS
