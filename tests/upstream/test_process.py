@@ -154,7 +154,7 @@ async def _write(child: Process, data: bytes) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_a_loop_closes_itself_is_not_closed_again_when_its_number_is_somebody_elses(loop: str) -> None:
     async def scenario() -> None:
-        started = await PipeChild.start(["/bin/sh", "-c", "cat"], {}, None)
+        started = await PipeChild.start(["/bin/cat"], {}, None)
         ends = [transport.get_extra_info("pipe") for transport in (started.stdin.transport, *started._readers)]
         numbers = [end.fileno() for end in ends]
         assert len(set(numbers)) == 3
@@ -176,7 +176,7 @@ def test_what_a_loop_closes_itself_is_not_closed_again_when_its_number_is_somebo
 
     async def handed_over() -> None:
         """uvloop has closed the descriptor before it calls `close`: a thread may have it again in between."""
-        started = await PipeChild.start(["/bin/sh", "-c", "cat"], {}, None)
+        started = await PipeChild.start(["/bin/cat"], {}, None)
         end = started.stdin.transport.get_extra_info("pipe")
         end.close()
         assert is_open(end.fileno()) is LOOPS[loop], "whose loop does not close it, closes it here"
