@@ -1,6 +1,6 @@
 """`mcp-broker stdio`: the broker for hosts that launch it, until the host closes the pipe.
 
-Apart from `serving.py`: the HTTP front brings in the SDK, which takes a second to load, and a host waits for us.
+Apart from `serving.py`: the HTTP front, and what it needs to know whom it serves, take time to load, and a host waits.
 """
 
 import logging

@@ -1,25 +1,16 @@
 """Envelope and headers of a modern message on HTTP: what they must say, and that they say the same.
 
-Nearly every request is as it should be, and that is seen at a glance; what is wrong with any other is for the SDK's
-own ladder to say, rung by rung.
+Nearly every request is as it should be, and that is seen at a glance; what is wrong with any other is said by the first
+rung that it fails.
 """
 
 from typing import Any, Final
 
-from mcp.shared.inbound import (
-    MCP_METHOD_HEADER,
-    MCP_NAME_HEADER,
-    MCP_PROTOCOL_VERSION_HEADER,
-    NAME_BEARING_METHODS,
-    InboundLadderRejection,
-    classify_inbound_request,
-    decode_header_value,
-    find_duplicated_routing_header,
-    validate_mcp_param_headers,
-)
-
+from broker.core import headers as routing
+from broker.core import mirroring
 from broker.core.caller import Caller
 from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS, Version
+from broker.core.headers import METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
 from broker.core.shape import is_object
@@ -27,7 +18,7 @@ from broker.core.tasks import MODERN_METHODS
 from broker.core.tracecontext import PARENT, context_of
 from broker.downstream.head import Headers
 from broker.downstream.message import Envelope, Incoming, envelope_of
-from broker.errors import BrokerError, HeaderMismatch
+from broker.errors import HeaderMismatch, InvalidParams
 from broker.relay.served import Served
 
 _ENCODED: Final = "=?"
@@ -37,22 +28,32 @@ _ENCODED: Final = "=?"
 def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> Envelope:
     """The envelope of a modern message. Raises: BrokerError."""
     if not is_plain(headers, incoming):
-        duplicated = find_duplicated_routing_header(headers.lines)
-        if duplicated is not None:
-            raise HeaderMismatch(f"the {duplicated} header appears more than once")
+        repeated = routing.repeated_routing(headers.lines)
+        if repeated is not None:
+            raise HeaderMismatch(f"the {repeated} header appears more than once")
         if not incoming.is_request and not incoming.has_envelope:
-            requested = headers.get(MCP_PROTOCOL_VERSION_HEADER) or ""
+            requested = headers.get(VERSION_HEADER) or ""
             return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
-        body = {"method": incoming.method, "params": incoming.params}
-        verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
-        if isinstance(verdict, InboundLadderRejection):
-            raise BrokerError(verdict.message, verdict.data, code=verdict.code)
+        _climb(headers, incoming)
     if incoming.method == "tools/call":
         if served.catalog.has_mirrors:
             _check_param_headers(headers, incoming, caller, view, served)
     elif incoming.method in MODERN_METHODS:
         _check_task_header(headers, incoming.params.get("taskId"))
     return envelope_of(incoming)
+
+
+def _climb(headers: Headers, incoming: Incoming) -> None:
+    """The rungs before that of the version, which `envelope_of` judges: who disagrees with itself is told so, and not
+    that its version is not served. Raises: BrokerError.
+    """
+    meta = incoming.params.get("_meta")
+    missing = [key for key in (META_VERSION, META_CLIENT_CAPABILITIES) if not is_object(meta) or key not in meta]
+    if missing or not is_object(meta):
+        raise InvalidParams(f"params._meta is missing the required envelope key(s): {', '.join(missing)}")
+    difference = routing.disagreement(incoming.method, incoming.params, meta[META_VERSION], headers)
+    if difference is not None:
+        raise HeaderMismatch(difference)
 
 
 def is_plain(headers: Headers, incoming: Incoming) -> bool:
@@ -63,15 +64,15 @@ def is_plain(headers: Headers, incoming: Incoming) -> bool:
     if headers.duplicated or META_CLIENT_CAPABILITIES not in meta:
         return False
     version = meta.get(META_VERSION)
-    if version not in MODERN_VERSIONS or headers.get(MCP_PROTOCOL_VERSION_HEADER) != version:
+    if version not in MODERN_VERSIONS or headers.get(VERSION_HEADER) != version:
         return False
-    if headers.get(MCP_METHOD_HEADER) != incoming.method:
+    if headers.get(METHOD_HEADER) != incoming.method:
         return False
-    key = NAME_BEARING_METHODS.get(incoming.method)
+    key = NAMED_BY.get(incoming.method)
     if key is None:
         return True
     name = incoming.params.get(key)
-    return isinstance(name, str) and headers.get(MCP_NAME_HEADER) == name and not name.startswith(_ENCODED)
+    return isinstance(name, str) and headers.get(NAME_HEADER) == name and not name.startswith(_ENCODED)
 
 
 def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> None:
@@ -89,19 +90,18 @@ def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, v
         return
     if not isinstance(decide(served.policy, caller, view, entry), Permit):
         return
-    given = {header: value for header, value in headers.lines if header.startswith("mcp-param-")}
-    repeated = next((header for header in given if header in headers.duplicated), None)
+    repeated = next((header for header in headers.duplicated if header.startswith(mirroring.PREFIX.lower())), None)
     if repeated is not None:
         raise HeaderMismatch(f"the {repeated} header appears more than once")
-    rejection = validate_mcp_param_headers(entry.definition.get("inputSchema"), arguments, given)
-    if rejection is not None:
-        raise BrokerError(rejection.message, rejection.data, code=rejection.code)
+    difference = mirroring.disagreement(entry.definition.get("inputSchema"), arguments, headers)
+    if difference is not None:
+        raise HeaderMismatch(difference)
 
 
 def _check_task_header(headers: Headers, task_id: object) -> None:
     """Spec: the tasks extension, "Routing Headers": `Mcp-Name` is the task's id. Raises: HeaderMismatch."""
-    if isinstance(task_id, str) and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
-        raise HeaderMismatch(f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter")
+    if isinstance(task_id, str) and (NAME_HEADER not in headers or routing.decoded(headers[NAME_HEADER]) != task_id):
+        raise HeaderMismatch(f"{NAME_HEADER} header does not match the request body's 'taskId' parameter")
 
 
 def traced(incoming: Incoming, headers: Headers) -> Incoming:

@@ -10,20 +10,11 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-from mcp.shared.inbound import (
-    MCP_METHOD_HEADER,
-    MCP_NAME_HEADER,
-    MCP_PROTOCOL_VERSION_HEADER,
-    NAME_BEARING_METHODS,
-    encode_header_value,
-    find_invalid_x_mcp_header,
-    mcp_param_headers,
-    x_mcp_header_map,
-)
 
-from broker.core import wire
+from broker.core import mirroring, wire
 from broker.core.era import is_modern
 from broker.core.eventstream import Event
+from broker.core.headers import METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER, encoded
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS, related_task
 from broker.core.tracecontext import context_in
@@ -75,7 +66,7 @@ class HttpLink(Link):
         self._renewal = anyio.Lock()
         self._initialize: dict[str, Any] = {}
         """The parameters of `initialize`, to open a new session when the upstream has ended ours."""
-        self._param_headers: dict[str, dict[tuple[str, ...], str]] = {}
+        self._param_headers: dict[str, dict[mirroring.Path, str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._courtesies = 0
         self._pending: dict[int, Waiting] = {}
@@ -116,11 +107,11 @@ class HttpLink(Link):
 
     def tool_fault(self, tool: Mapping[str, Any]) -> str | None:
         """See `Link`. Spec: a client MUST exclude a tool whose `x-mcp-header` breaks the rules (SP-22)."""
-        return find_invalid_x_mcp_header(tool["inputSchema"]) if is_modern(self.version) else None
+        return mirroring.fault_of(tool["inputSchema"]) if is_modern(self.version) else None
 
     def learn_tools(self, tools: tuple[dict[str, Any], ...]) -> None:
         """See `Link`: which arguments of which tool are mirrored into `Mcp-Param-*` headers."""
-        maps = {tool["name"]: x_mcp_header_map(tool["inputSchema"]) for tool in tools}
+        maps = {tool["name"]: mirroring.mirrored(tool["inputSchema"]) for tool in tools}
         self._param_headers = {name: header_map for name, header_map in maps.items() if header_map}
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
@@ -295,19 +286,19 @@ class HttpLink(Link):
             headers |= context.headers()  # what stands in the body, for whatever is on the way
         if not is_modern(self.version):
             if method != "initialize":
-                headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
+                headers[VERSION_HEADER] = self.version
                 if self._session is not None:
                     headers[SESSION_HEADER] = self._session
             return headers
-        headers[MCP_PROTOCOL_VERSION_HEADER] = self.version
-        headers[MCP_METHOD_HEADER] = method
+        headers[VERSION_HEADER] = self.version
+        headers[METHOD_HEADER] = method
         params = params or {}
-        name = params.get("taskId" if method in MODERN_METHODS else NAME_BEARING_METHODS.get(method, ""))
+        name = params.get("taskId" if method in MODERN_METHODS else NAMED_BY.get(method, ""))
         if isinstance(name, str):
-            headers[MCP_NAME_HEADER] = name if _is_plain(name) else encode_header_value(name)
+            headers[NAME_HEADER] = encoded(name)
             arguments = params.get("arguments")
             if method == "tools/call" and is_object(arguments) and name in self._param_headers:
-                headers.update(mcp_param_headers(self._param_headers[name], arguments))
+                headers.update(mirroring.headers_for(self._param_headers[name], arguments))
         return headers
 
     def _on_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
@@ -410,11 +401,6 @@ class _Place:
             self.event_id = event.id
         if event.retry is not None:
             self.retry = min(MAX_STREAM_RETRY, max(MIN_RESUME, event.retry / 1000))
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name needs no encoding, for sure: `encode_header_value` knows of any other."""
-    return name.isascii() and name.isprintable() and " " not in name and "=?" not in name
 
 
 def _is_answer_to(message: Mapping[str, Any], request_id: int) -> bool:

@@ -1,7 +1,7 @@
 """Open a link by a server's configuration.
 
-The drivers for URLs bring in an HTTP client and the SDK, which take a second to load: they are loaded when the first
-URL is opened, in a thread, so that a broker with commands only starts at once and the others are not held up.
+The drivers for URLs bring in an HTTP client, which takes its time to load: they are loaded when the first URL is
+opened, in a thread, so that a broker with commands only starts at once and the others are not held up.
 """
 
 import importlib

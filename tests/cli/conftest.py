@@ -33,6 +33,8 @@ class Program:
     directory: Path
     environment: dict[str, str]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    options: tuple[str, ...] = ()
+    """Of the interpreter, for what `start` starts."""
 
     def run(self, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> Done:
         """Run a command to its end."""
@@ -51,7 +53,7 @@ class Program:
         """Start a command with pipes; stderr goes to `self.errors`."""
         with self.errors.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "broker", *args],
+                [sys.executable, *self.options, "-m", "broker", *args],
                 cwd=self.directory,
                 env=self.environment,
                 stdin=subprocess.PIPE,

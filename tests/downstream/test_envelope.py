@@ -1,15 +1,23 @@
-"""What is seen to be right at a glance is right by every rung of the SDK's ladder."""
+"""Envelopes and headers of modern messages are judged as the SDK judges them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp.shared.inbound import InboundModernRoute, classify_inbound_request, find_duplicated_routing_header
+from mcp.shared.inbound import (
+    InboundLadderRejection,
+    InboundModernRoute,
+    classify_inbound_request,
+    find_duplicated_routing_header,
+)
 
+from broker.core.caller import LOCAL
 from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS
-from broker.downstream.envelope import is_plain
+from broker.downstream.envelope import check_envelope, is_plain
 from broker.downstream.head import Headers
 from broker.downstream.message import Incoming
+from broker.errors import HEADER_MISMATCH, BrokerError
 from tests.downstream.raw_http import modern, modern_headers
 
 VERSIONS: st.SearchStrategy[Any] = st.sampled_from([*MODERN_VERSIONS, "2025-11-25", "", None, 1, ["2026-07-28"]])
@@ -51,6 +59,37 @@ def test_what_is_plain_passes_every_rung(message: tuple[Headers, Incoming]) -> N
         body = {"method": incoming.method, "params": incoming.params}
         verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
         assert isinstance(verdict, InboundModernRoute)
+
+
+NOTHING: Any = SimpleNamespace(catalog=SimpleNamespace(lookup=lambda kind, name: None))
+
+
+def judged(headers: Headers, incoming: Incoming) -> int | None:
+    """The code of what is wrong with it."""
+    try:
+        check_envelope(headers, incoming, LOCAL, "", NOTHING)
+    except BrokerError as error:
+        return error.code
+    return None
+
+
+@given(messages())
+def test_a_message_is_refused_for_what_the_sdk_refuses_it_for(message: tuple[Headers, Incoming]) -> None:
+    headers, incoming = message
+    if find_duplicated_routing_header(headers.lines) is not None:
+        assert judged(headers, incoming) == HEADER_MISMATCH
+        return
+    body = {"method": incoming.method, "params": incoming.params}
+    verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
+    assert judged(headers, incoming) == (verdict.code if isinstance(verdict, InboundLadderRejection) else None)
+
+
+def test_a_name_that_is_encoded_in_no_way_at_all_is_another_name() -> None:
+    """The SDK breaks on it."""
+    body = modern("tools/call", {"name": "grüße"})
+    lines = [(name, value) for name, value in modern_headers(body) if name.lower() != "mcp-name"]
+    headers = headers_of([*lines, ("Mcp-Name", "=?base64?grüße?=")])
+    assert judged(headers, Incoming(1, "tools/call", body["params"])) == HEADER_MISMATCH
 
 
 def test_an_ordinary_message_is_plain() -> None:
