@@ -1,5 +1,6 @@
 """What every command begins with: logs set up, the configuration found and read; and how it is run to its end."""
 
+import gc
 import logging
 import os
 import signal
@@ -23,7 +24,11 @@ VARIABLE: Final = "MCP_BROKER_CONFIG"
 
 
 def begin(level: str, *, as_json: bool = False) -> Screen:
-    """The screen, with logs above its progress bars."""
+    """The screen, with logs above its progress bars. All is loaded by now: the garbage collector works from here on,
+    and leaves alone what was there before.
+    """
+    gc.freeze()
+    gc.enable()
     screen = Screen()
     logs.configure(level, screen.err, as_json=as_json)
     logs.catch_strays()

@@ -26,7 +26,7 @@ from broker.config.guardrails import GuardrailSettings, selector_facts
 from broker.config.identity import IdentitySettings
 from broker.config.limits import ServerLimitSettings
 from broker.config.problem import Fault
-from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden
+from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden, unsaid
 
 MAX_SECONDS: float = 86_400
 """A day. A longer time-out is a typing error, or a wish to have none."""
@@ -197,9 +197,11 @@ class ServerBase(Strictest):
         description="results: known secrets and well-known tokens are masked in its results and reports.",
     )
     roots: bool = Field(default=True, description="false: the server is told of no roots, and gets none.")
-    tools: NameRules = Field(default=NameRules(), description="Which tools are served, by their own names.")
-    prompts: NameRules = Field(default=NameRules(), description="Which prompts are served, by their own names.")
-    resources: UriRules = Field(default=UriRules(), description="Which resources and templates are served, by URI.")
+    tools: NameRules = Field(default=unsaid(NameRules), description="Which tools are served, by their own names.")
+    prompts: NameRules = Field(default=unsaid(NameRules), description="Which prompts are served, by their own names.")
+    resources: UriRules = Field(
+        default=unsaid(UriRules), description="Which resources and templates are served, by URI."
+    )
     limits: ServerLimitSettings | None = Field(default=None, description="How many calls, of all callers and of each.")
     cost: AnyCost | None = Field(
         default=None, description="What a call costs: an amount, or {call, result, max}. null: nothing."
@@ -272,19 +274,21 @@ _Server = Annotated[
 class Config(Strictest):
     """One configuration file. Made by `load`; constructing it directly checks the same, but one problem at a time."""
 
-    broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker as a whole.")
-    naming: NamingSettings = Field(default=NamingSettings(), description="How public names are made.")
-    server: ServerSettings = Field(default=ServerSettings(), description="The HTTP front.")
-    store: StoreSettings = Field(default=StoreSettings(), description="Where what is made at run time is kept.")
+    broker: BrokerSettings = Field(default=unsaid(BrokerSettings), description="The broker as a whole.")
+    naming: NamingSettings = Field(default=unsaid(NamingSettings), description="How public names are made.")
+    server: ServerSettings = Field(default=unsaid(ServerSettings), description="The HTTP front.")
+    store: StoreSettings = Field(default=unsaid(StoreSettings), description="Where what is made at run time is kept.")
     identity: IdentitySettings = Field(
-        default=IdentitySettings(), description="Who may come: credentials of callers over HTTP."
+        default=unsaid(IdentitySettings), description="Who may come: credentials of callers over HTTP."
     )
     audit: AuditSettings = Field(
-        default_factory=AuditSettings, description="What is recorded of calls and discoveries."
+        default_factory=lambda: unsaid(AuditSettings), description="What is recorded of calls and discoveries."
     )
-    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is counted, and who may read it.")
-    usage: UsageSettings = Field(default=UsageSettings(), description="What callers use, and what it costs.")
-    traces: TracesSettings = Field(default=TracesSettings(), description="Spans of requests, for OpenTelemetry.")
+    metrics: MetricsSettings = Field(
+        default=unsaid(MetricsSettings), description="What is counted, and who may read it."
+    )
+    usage: UsageSettings = Field(default=unsaid(UsageSettings), description="What callers use, and what it costs.")
+    traces: TracesSettings = Field(default=unsaid(TracesSettings), description="Spans of requests, for OpenTelemetry.")
     servers: Annotated[Mapping[_Word, _Server], *Freeze] = Field(
         default={}, validate_default=True, description="The MCP servers, by key, in the order of lists."
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -54,9 +54,24 @@ SecretText: TypeAlias = Annotated[
 class Strictest(BaseModel):
     """No conversion, no unknown field, no change after construction, no input in an error's text."""
 
+    # defer_build: a section is compiled as a part of the whole, once, and not by itself too.
     model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=False
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        validate_default=False,
+        defer_build=True,
     )
+
+
+Section = TypeVar("Section", bound=Strictest)
+
+
+def unsaid(section: type[Section]) -> Section:
+    """A section that nobody wrote, as a default. It is not checked, so that no section is compiled by itself for it."""
+    return section.model_construct()
 
 
 Lists = Strict(False)

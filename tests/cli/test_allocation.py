@@ -1,9 +1,16 @@
 """What the allocator is told: big messages, one after the other, take no fresh pages from the system."""
 
+import gc
+import logging
 import platform
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
+import pytest
+
+from broker.cli.begin import begin
 from tests.peers import ROOT
 
 MESSAGES = """
@@ -35,3 +42,26 @@ def test_pages_of_big_messages_are_kept_where_the_C_library_can() -> None:
     assert was_told == (platform.libc_ver()[0] == "glibc")
     if was_told:
         assert pages < 5_000 < fresh_pages("as usual")[1]
+
+
+@pytest.fixture
+def loading() -> Iterator[None]:
+    """The collector and the log as a command finds them, and as they were."""
+    root, hooks = logging.getLogger(), (sys.excepthook, sys.unraisablehook, threading.excepthook)
+    before = root.level, list(root.handlers)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+
+
+@pytest.mark.usefixtures("loading")
+def test_the_collector_works_once_all_is_loaded_and_leaves_that_alone() -> None:
+    begin("error")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 10_000
