@@ -168,6 +168,13 @@ def passing_meta(meta: object) -> dict[str, Any]:
     return {name: value for name, value in meta.items() if name not in PER_HOP}
 
 
+def drop_hop(result: dict[str, Any]) -> None:
+    """Take what speaks of one hop out of a result, in place; and its `_meta`, if nothing is left in it."""
+    meta = passing_meta(result.pop("_meta", None))
+    if meta:
+        result["_meta"] = meta
+
+
 def passing_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a notification less what concerns one hop."""
     meta = passing_meta(params.get("_meta"))
@@ -189,7 +196,7 @@ def result_for_caller(
     `server` is the broker's own `serverInfo`, which modern results carry; `scope` the widest `cacheScope` that a result
     may have: where rules could make two callers differ, what one has read is nobody else's.
     """
-    meta = passing_meta(result.get("_meta"))
+    meta = passing_meta(result["_meta"]) if "_meta" in result else {}
     if is_modern(caller):
         result.setdefault("resultType", "complete")
         if method in CACHEABLE:

@@ -164,7 +164,8 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None, argum
         return Denied("unknown", "no such entry")
     if view and not policy.shows(view, entry.server):
         return Denied(f"view:{view}", f"server {entry.server!r} is not part of view {view!r}")
-    ruling = policy.ruling(policy.standings.of(caller), entry)
+    standing = policy.standings.of(caller)
+    ruling = standing.rulings.get(entry.judged_by) or policy.ruling(standing, entry)
     if not ruling.is_possible:
         return Denied(ruling.rule, ruling.reason)
     if arguments is ANY or not ruling.tests:

@@ -17,7 +17,8 @@ from broker.usage.quotas import NO_HOLD
 
 RETRY_FIELDS: Final = frozenset({"inputResponses", "requestState"})
 """Parameters of a modern caller's retry. Nobody else may send them: a state is opened here first."""
-_RETRY_OR_TASK: Final = RETRY_FIELDS | {"task"}
+NOT_FOR_ALL: Final = RETRY_FIELDS | {"task"}
+"""All parameters that pass in some cases only (`Call.outgoing_params`)."""
 _STATE: Final = frozenset({"requestState"})
 _STATE_OR_TASK: Final = _STATE | {"task"}
 
@@ -88,7 +89,7 @@ class Call:
 
     def own_params(self) -> Mapping[str, Any]:
         """The parameters less what only a retry of a modern caller may carry, and `task` of who knows none."""
-        return _without(RETRY_FIELDS if knows_tasks(self.version) else _RETRY_OR_TASK, self.params)
+        return _without(RETRY_FIELDS if knows_tasks(self.version) else NOT_FOR_ALL, self.params)
 
     def outgoing_params(self, state: Claims | None, upstream: Version) -> Mapping[str, Any]:
         """The parameters as they go upstream: of a retry, with the state that the upstream itself gave.

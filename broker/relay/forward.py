@@ -17,11 +17,10 @@ from typing import Any, Final
 
 import anyio
 
-from broker.core.era import CACHEABLE, error_for_caller, is_modern, result_for_caller
+from broker.core.era import CACHEABLE, drop_hop, error_for_caller, is_modern, result_for_caller
 from broker.core.extensions import is_foreign
-from broker.core.policy import Permit
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
-from broker.core.request import Kind, Request
+from broker.core.request import Kind
 from broker.core.rewrite import rewrite_result
 from broker.core.seal import Claims
 from broker.core.shape import is_object
@@ -37,7 +36,7 @@ from broker.errors import (
     printable,
 )
 from broker.relay.agreed import Agreed
-from broker.relay.call import Call, claims_of
+from broker.relay.call import NOT_FOR_ALL, Call, claims_of
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import own_params
 from broker.relay.hiding import scrubbed_result
@@ -50,6 +49,8 @@ from broker.usage.traces import NO_SPAN
 
 INPUT_REQUIRED: Final = "input_required"
 COMPLETE: Final = (None, "complete")
+CONTINUING: Final = frozenset({"cursor", "requestState"})
+"""Parameters without any of which no request goes on with another."""
 MAX_ROUNDS: Final = 16
 """Times that an upstream may ask again in one call of a legacy caller (SP-66)."""
 
@@ -78,13 +79,16 @@ class Forwarder:
             else:
                 if not call.upstream.server.roots:
                     exchange.withhold("roots")
-                link = call.now.pool.shared(call.server)
+                # A link that all share, and is there, is not waited for and not given back.
+                link = None if call.server in call.now.pool.isolated else call.upstream.live
                 if link is None:
                     lease = await self._leased(call, state, exchange)
                     link = lease.link
                 way = _Way(self, call, link, exchange)
-                if way.may_park:
+                if exchange.capabilities and way.may_park:
                     result = await self._park(way, lease or Lease(link))
+                elif NOT_FOR_ALL.isdisjoint(call.params):
+                    result = await way.run(call.params)
                 else:
                     result = await way.run(call.outgoing_params(state, link.version))
             call.hold.settle(result)
@@ -109,15 +113,15 @@ class Forwarder:
                 self.parking.take_back(state)
             raise
 
-    def is_continued(self, permit: Permit, request: Request, params: Mapping[str, Any]) -> bool:
+    def is_continued(self, call: Call) -> bool:
         """Whether a request goes on with one that was admitted: a retry that brings answers, or a further page of a
         server's tasks.
         """
-        if request.method == "tasks/list":
-            return "cursor" in params
-        if "requestState" not in params or not is_modern(request.version):
+        if call.method == "tasks/list":
+            return "cursor" in call.params
+        if "requestState" not in call.params or not is_modern(call.version):
             return False
-        return self.parking.is_good(params["requestState"], claims_of(permit, request.method, digest=""))
+        return self.parking.is_good(call.params["requestState"], claims_of(call.permit, call.method, digest=""))
 
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""
@@ -169,10 +173,8 @@ class _Way:
     @property
     def may_park(self) -> bool:
         """Whether a question of the upstream can only be answered by another request of the caller."""
-        exchange = self.exchange
-        if not exchange.capabilities or not is_modern(self.call.version):
-            return False
-        return not is_modern(self.link.version) and exchange.can_be_asked
+        is_from_modern_to_legacy = is_modern(self.call.version) and not is_modern(self.link.version)
+        return is_from_modern_to_legacy and self.exchange.can_be_asked
 
     @property
     def agreed(self) -> Agreed:
@@ -182,10 +184,10 @@ class _Way:
 
     async def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
-        call = self.call
+        call, exchange = self.call, self.exchange
         for _ in range(MAX_ROUNDS):
             try:
-                result = await self._request(params)
+                result = await (self._request(params) if exchange.trail.span is NO_SPAN else self._traced(params))
             except UpstreamAnsweredError as error:
                 result = self._asked_by(error)
             kind = result.get("resultType")
@@ -193,7 +195,16 @@ class _Way:
                 self._publish(result, kind)
                 if self.hides or call.is_foreign or call.method in TASK_METHODS:
                     result = await self._publish_beyond(result)
-                return self._for_caller(result)
+                if "_meta" in result:
+                    result = publish_related(result, call.server)
+                return result_for_caller(
+                    call.method,
+                    result,
+                    upstream=self.link.version,
+                    caller=call.version,
+                    server=self.forwarder.me,
+                    scope=call.now.cache_scope if call.method in CACHEABLE else "private",
+                )
             questions = await self._questions(result)
             if is_modern(call.version):
                 return self._passed_on(result, questions)
@@ -204,12 +215,7 @@ class _Way:
         raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
 
     def _request(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
-        """Raises: BrokerError, as `Link.request`."""
-        if self.exchange.trail.span is not NO_SPAN:
-            return self._traced(params)
-        return self._untraced(params)
-
-    def _untraced(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
+        """The result as it came. Raises: as `Link.request`."""
         call, exchange = self.call, self.exchange
         return self.link.request(
             call.method,
@@ -227,9 +233,9 @@ class _Way:
     async def _traced(self, params: Mapping[str, Any]) -> dict[str, Any]:
         span = self.exchange.trail.span.calling(self.call.server, self.call.method)
         if span is None:
-            return await self._untraced(params)
+            return await self._request(params)
         with span:
-            return await self._untraced(span.context.on(params))
+            return await self._request(span.context.on(params))
 
     def _notice(self, method: str, params: dict[str, Any]) -> None:
         params = publish_related(params, self.call.server)
@@ -334,6 +340,8 @@ class _Way:
     def _publish(self, result: dict[str, Any], kind: Any) -> None:
         """A result of that kind under public names, in place. Raises: BrokerError, for one that nobody can expect."""
         call = self.call
+        if "_meta" in result:
+            drop_hop(result)
         if (kind == "task" or "task" in result) and self.agreed.takes_task(result, self.exchange):
             return
         if kind not in COMPLETE and not self.agreed.knows_kind(result, self.exchange):
@@ -355,17 +363,6 @@ class _Way:
             if is_modern(call.version) and "inputRequests" in result:
                 result["inputRequests"] = requests_of(await self._questions(result))
         return result
-
-    def _for_caller(self, result: dict[str, Any]) -> dict[str, Any]:
-        call = self.call
-        return result_for_caller(
-            call.method,
-            publish_related(result, call.server) if "_meta" in result else result,
-            upstream=self.link.version,
-            caller=call.version,
-            server=self.forwarder.me,
-            scope=call.now.cache_scope if call.method in CACHEABLE else "private",
-        )
 
 
 def _unexpected(server: str) -> BrokerError:

@@ -6,11 +6,20 @@ from typing import Any, Final
 
 from broker.core.caller import Caller
 from broker.core.catalog import Entry, failed_list
-from broker.core.era import LATEST_LEGACY, MODERN_VERSIONS, declared_upstream, is_modern, knows_tasks, result_for_caller
+from broker.core.era import (
+    LATEST_LEGACY,
+    MODERN_VERSIONS,
+    RELATED_TASK,
+    declared_upstream,
+    is_modern,
+    knows_tasks,
+    result_for_caller,
+)
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
-from broker.core.tasks import own_related, related_task
+from broker.core.shape import is_object
+from broker.core.tasks import own_related
 from broker.errors import (
     INVALID_PARAMS,
     RESOURCE_NOT_FOUND,
@@ -28,7 +37,7 @@ from broker.guardrails.guards import UNGUARDED
 from broker.relay.call import Call
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import extended_server, own_params
-from broker.relay.forward import Forwarder
+from broker.relay.forward import CONTINUING, Forwarder
 from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.parking import Parking
@@ -74,7 +83,9 @@ class Router:
         if named is None:
             return await self._answer_other(request, caller, exchange)
         kind, key = named
-        public = _text(request.params, key)
+        public = request.params.get(key)
+        if not isinstance(public, str):
+            raise InvalidParams(f"params.{key} must be a string")
         entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
@@ -164,7 +175,7 @@ class Router:
         trail = exchange.trail
         try:
             with call.upstream.in_use:  # a reload waits for it
-                is_retry = self._forwarder.is_continued(call.permit, call.request, call.params)
+                is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
                 call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
                 if trail.must_wait:
                     await trail.recorded()
@@ -186,7 +197,8 @@ class Router:
         """
         if judged is not call.params or self.served.policy is not call.policy:
             self._decide_again(call.permit, call.request, judged, exchange.trail)
-        call.params = judged if related_task(judged) is None else self._with_own_task(call, judged)
+        meta = judged.get("_meta")
+        call.params = self._with_own_task(call, judged) if is_object(meta) and RELATED_TASK in meta else judged
         return self._forwarder.forward(call, exchange)
 
     def _with_own_task(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -460,10 +472,3 @@ def _as_result(refusal: BrokerError, request: Request, now: Served) -> dict[str,
     """A refused call, for the model that made it: it may make another one."""
     result = {"content": [{"type": "text", "text": refusal.message}], "isError": True}
     return result_for_caller(request.method, result, upstream=request.version, caller=request.version, server=now.me)
-
-
-def _text(params: Mapping[str, Any], key: str) -> str:
-    value = params.get(key)
-    if not isinstance(value, str):
-        raise InvalidParams(f"params.{key} must be a string")
-    return value

@@ -7,7 +7,6 @@ from typing import Any, Final
 import anyio
 
 from broker.upstream.isolated import Asker, Isolated, Lease
-from broker.upstream.link import Link
 from broker.upstream.listening import Topic
 from broker.upstream.supervise import Upstream
 
@@ -40,10 +39,6 @@ class Pool:
                 await upstream.first_try.wait()
 
     # -- which link carries what --------------------------------------------------------------------------------------
-
-    def shared(self, key: str) -> Link | None:
-        """The link for a call of anybody, if all share one and it is there: nothing to wait for, or to give back."""
-        return None if key in self.isolated else self.upstreams[key].live
 
     async def lease(self, key: str, asker: Asker, patience: float) -> Lease:
         """The link for a call of `asker`: its own, or the one that all share (`Upstream.first_link`).

@@ -535,6 +535,15 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert permits(policy, ANN, "", long) and len(policy.standing(ANN).rulings) == before
 
 
+def test_who_has_no_place_is_refused_each_time_and_nothing_is_kept_of_it() -> None:
+    policy = policy_of(ALL)
+    for nobody in (Caller("key:nobody"), Caller("key:x", "gone"), Caller("key:x", "acme", "data", "gone")):
+        standing = policy.standing(nobody)
+        assert standing.refusal is not None
+        for _ in range(2):
+            assert isinstance(decide(policy, nobody, "", TOOL), Denied) and not standing.rulings
+
+
 def test_a_uri_that_is_listed_later_is_judged_again() -> None:
     """What is listed and what is not have other rules, and one URI may be both, one after the other."""
     team = team_level("acme", "data", (rule(resources=["*..*"]),))

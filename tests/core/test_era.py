@@ -307,5 +307,10 @@ def test_a_tool_that_is_a_task_only_is_shown_to_who_can_make_one(caller: Version
         ({"_meta": "none"}, {}),
     ],
 )
-def test_a_notification_passes_without_what_concerns_one_hop(params: dict[str, Any], passing: dict[str, Any]) -> None:
+def test_what_concerns_one_hop_passes_with_no_notification_and_no_result(
+    params: dict[str, Any], passing: dict[str, Any]
+) -> None:
     assert passing_params(params) == passing
+    result = copy.deepcopy(params)
+    era.drop_hop(result)
+    assert result == passing
