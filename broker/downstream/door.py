@@ -50,7 +50,9 @@ class Door:
         self.check_site(http)
         try:
             admission = self._identity.known(http.head)
-            return None if admission is None else self._settled(admission, http)
+            if admission is None or http.settle(admission.caller.principal):
+                return admission
+            raise Crowded(RETRY_AFTER)
         except Refusal as refusal:
             raise self._refused(refusal, http, path) from None
 
@@ -58,15 +60,12 @@ class Door:
         """Who asks. Raises: HttpError."""
         self.check_site(http)
         try:
-            return self._settled(await self._identity.admit(http.head, http.peer), http)
+            admission = await self._identity.admit(http.head, http.peer)
+            if http.settle(admission.caller.principal):
+                return admission
+            raise Crowded(RETRY_AFTER)
         except Refusal as refusal:
             raise self._refused(refusal, http, path) from None
-
-    def _settled(self, admission: Admission, http: Http) -> Admission:
-        """Raises: Crowded, if its caller may not have this connection too."""
-        if not http.settle(admission.caller.principal):
-            raise Crowded(RETRY_AFTER)
-        return admission
 
     def _refused(self, refusal: Refusal, http: Http, path: str) -> HttpError:
         self._audit.admitted_not(http.peer, refusal.status, type(refusal).__name__)

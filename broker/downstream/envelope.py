@@ -9,7 +9,7 @@ from typing import Any, Final
 from broker.core import headers as routing
 from broker.core import mirroring
 from broker.core.caller import Caller
-from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS, Version
+from broker.core.era import META_CLIENT_CAPABILITIES, META_LOG_LEVEL, META_VERSION, Version
 from broker.core.headers import METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER
 from broker.core.policy import Permit, decide
 from broker.core.request import Kind
@@ -17,7 +17,7 @@ from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS
 from broker.core.tracecontext import PARENT, context_of
 from broker.downstream.head import Headers
-from broker.downstream.message import Envelope, Incoming, envelope_of
+from broker.downstream.message import MODERN, Envelope, Incoming, envelope_of
 from broker.errors import HeaderMismatch, InvalidParams
 from broker.relay.served import Served
 
@@ -27,7 +27,8 @@ _ENCODED: Final = "=?"
 
 def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> Envelope:
     """The envelope of a modern message. Raises: BrokerError."""
-    if not is_plain(headers, incoming):
+    envelope = plain(headers, incoming)
+    if envelope is None:
         repeated = routing.repeated_routing(headers.lines)
         if repeated is not None:
             raise HeaderMismatch(f"the {repeated} header appears more than once")
@@ -35,12 +36,13 @@ def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: s
             requested = headers.get(VERSION_HEADER) or ""
             return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
         _climb(headers, incoming)
+        envelope = envelope_of(incoming)
     if incoming.method == "tools/call":
         if served.catalog.has_mirrors:
             _check_param_headers(headers, incoming, caller, view, served)
     elif incoming.method in MODERN_METHODS:
         _check_task_header(headers, incoming.params.get("taskId"))
-    return envelope_of(incoming)
+    return envelope
 
 
 def _climb(headers: Headers, incoming: Incoming) -> None:
@@ -56,23 +58,22 @@ def _climb(headers: Headers, incoming: Incoming) -> None:
         raise HeaderMismatch(difference)
 
 
-def is_plain(headers: Headers, incoming: Incoming) -> bool:
-    """Whether nothing can be wrong with a message: no header came twice, its envelope is whole, its version is ours,
-    and the headers repeat version, method and name letter by letter.
+def plain(headers: Headers, incoming: Incoming) -> Envelope | None:
+    """The envelope of a message with which nothing can be wrong: no header came twice, it is whole, asks for no logs,
+    its version is ours, and the headers repeat version, method and name letter by letter. None: look closer.
     """
-    meta = incoming.meta
-    if headers.duplicated or META_CLIENT_CAPABILITIES not in meta:
-        return False
-    version = meta.get(META_VERSION)
-    if version not in MODERN_VERSIONS or headers.get(VERSION_HEADER) != version:
-        return False
-    if headers.get(METHOD_HEADER) != incoming.method:
-        return False
+    meta, requested = incoming.meta, headers.get(VERSION_HEADER, "")
+    version, capabilities = MODERN.get(requested), meta.get(META_CLIENT_CAPABILITIES)
+    if version is None or meta.get(META_VERSION) != requested or META_LOG_LEVEL in meta or headers.duplicated:
+        return None
+    if headers.get(METHOD_HEADER) != incoming.method or not is_object(capabilities):
+        return None
     key = NAMED_BY.get(incoming.method)
-    if key is None:
-        return True
-    name = incoming.params.get(key)
-    return isinstance(name, str) and headers.get(NAME_HEADER) == name and not name.startswith(_ENCODED)
+    if key is not None:
+        name = incoming.params.get(key)
+        if headers.get(NAME_HEADER) != name or not isinstance(name, str) or name.startswith(_ENCODED):
+            return None
+    return Envelope(version, capabilities, None)
 
 
 def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> None:

@@ -17,6 +17,7 @@ from broker.clock import SystemClock
 from broker.core import wire
 from broker.core.era import ALL_VERSIONS, META_VERSION, MODERN_VERSIONS, is_modern
 from broker.core.shape import is_object
+from broker.core.tracecontext import PARENT
 from broker.downstream import metrics
 from broker.downstream.door import Door
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
@@ -195,7 +196,8 @@ class HttpFront:
             incoming = parse(http.whole(_MAX_BODY) or await http.body(_MAX_BODY))
         except Rejected as rejected:
             return _respond(http, 400, refused(rejected.id, rejected.error))
-        incoming = traced(incoming, http.headers)
+        if PARENT in http.headers:
+            incoming = traced(incoming, http.headers)
         if META_VERSION in incoming.meta or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
             await self._post_modern(http, admission, view, incoming)
         else:

@@ -24,7 +24,8 @@ _MESSAGE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result",
 _PARAM_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "_meta", "ref", "argument", "cursor", "task", "inputResponses", "requestState"}
 )
-_MODERN: Final = {str(version): version for version in MODERN_VERSIONS}
+MODERN: Final = {str(version): version for version in MODERN_VERSIONS}
+"""The versions that stand alone, as they are asked for."""
 _REFERENCE_KEYS: Final = frozenset({"type", "name", "uri"})
 
 
@@ -147,7 +148,7 @@ def envelope_of(incoming: Incoming) -> Envelope:
     level = meta.get(META_LOG_LEVEL)
     if not isinstance(requested, str):
         raise InvalidParams(f"params._meta[{META_VERSION!r}] must be a string")
-    version = _MODERN.get(requested)
+    version = MODERN.get(requested)
     if version is None:
         raise UnsupportedVersion(requested, MODERN_VERSIONS)
     if not is_object(capabilities):

@@ -199,11 +199,13 @@ class Http:
             return
         if status in (408, 413):
             self.be_last()
-        head = _head(status, headers, self._is_last())
+        self._may_go_on = may_go_on = self._may_go_on and self._is_whole
+        head = _head(status, headers, not may_go_on)
         self.has_begun = True
         # Nobody waits here until it is read: the connection takes no other request before (F-74).
         self._wire.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), b"" if self.method == "HEAD" else body))
-        self._end()
+        self.is_over = True
+        self._wire.ended(may_go_on=may_go_on)
 
     async def refuse(self, refusal: HttpError) -> None:
         """The response that is a refusal."""

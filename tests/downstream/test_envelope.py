@@ -14,7 +14,7 @@ from mcp.shared.inbound import (
 
 from broker.core.caller import LOCAL
 from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS
-from broker.downstream.envelope import check_envelope, is_plain
+from broker.downstream.envelope import check_envelope, plain
 from broker.downstream.head import Headers
 from broker.downstream.message import Incoming
 from broker.errors import HEADER_MISMATCH, BrokerError
@@ -54,14 +54,14 @@ def messages(draw: st.DrawFn) -> tuple[Headers, Incoming]:
 @given(messages())
 def test_what_is_plain_passes_every_rung(message: tuple[Headers, Incoming]) -> None:
     headers, incoming = message
-    if is_plain(headers, incoming):
+    if plain(headers, incoming) is not None:
         assert find_duplicated_routing_header(headers.lines) is None
         body = {"method": incoming.method, "params": incoming.params}
         verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
         assert isinstance(verdict, InboundModernRoute)
 
 
-NOTHING: Any = SimpleNamespace(catalog=SimpleNamespace(lookup=lambda kind, name: None))
+NOTHING: Any = SimpleNamespace(catalog=SimpleNamespace(has_mirrors=False))
 
 
 def judged(headers: Headers, incoming: Incoming) -> int | None:
@@ -97,5 +97,5 @@ def test_an_ordinary_message_is_plain() -> None:
         body = modern(method, params)
         incoming = Incoming(1, method, body["params"])
         headers = headers_of([("Host", "x"), *modern_headers(body), ("Accept", "*/*")])
-        assert is_plain(headers, incoming)
-        assert not is_plain(headers_of([("Accept", "*/*"), ("Accept", "*/*"), *modern_headers(body)]), incoming)
+        assert plain(headers, incoming) is not None
+        assert plain(headers_of([("Accept", "*/*"), ("Accept", "*/*"), *modern_headers(body)]), incoming) is None
