@@ -35,6 +35,8 @@ _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR":
 
 _request: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that this task works for, where lines are JSON."""
+_names_requests = False
+"""Whether they are: each request asks."""
 
 
 def configure(level: str, console: Console | None = None, *, as_json: bool = False) -> None:
@@ -42,6 +44,8 @@ def configure(level: str, console: Console | None = None, *, as_json: bool = Fal
 
     `console`: the one that draws on stderr, so that lines and a progress bar do not overwrite each other.
     """
+    global _names_requests
+    _names_requests = as_json
     # A host that closed our stderr must not stop us.
     logging.raiseExceptions = False
     shown = console or Console(stderr=True)
@@ -61,8 +65,7 @@ def is_debugging() -> bool:
 
 def begin_request(make_id: Callable[[], str]) -> None:
     """From here on, lines of this task are about one request; costs next to nothing where they do not say which."""
-    handlers = logging.getLogger().handlers
-    if handlers and isinstance(handlers[0].formatter, _Json):
+    if _names_requests:
         _request.set(make_id())
 
 

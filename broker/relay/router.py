@@ -124,8 +124,7 @@ class Router:
         if entry is not None and entry.needs_task and not knows_tasks(request.version):
             entry = None  # hidden from who cannot use it, whatever the rules say
         decision = decide(now.policy, caller, request.view, entry, arguments)
-        trail.named(public)
-        trail.decided(decision, entry, now.policy)
+        trail.decided(decision, entry, now.policy, public)
         if isinstance(decision, Denied):
             raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
         if not decision.entry.definition and now.pool.upstreams[decision.entry.server].listing is None:

@@ -3,8 +3,9 @@
 Where nothing is recorded `NoAudit` stands in its place, and costs nothing.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio.to_thread
@@ -27,7 +28,7 @@ class Audit(Protocol):
     """Where records go."""
 
     def begin(
-        self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int
+        self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int, /
     ) -> Trail:
         """The trail of a request of so many bytes. `front`: by which it came."""
         ...
@@ -53,7 +54,7 @@ class NoAudit:
     """Nothing is recorded, at no cost."""
 
     def begin(
-        self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int
+        self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int, /
     ) -> Trail:
         """See `Audit`."""
         return NO_TRAIL
@@ -81,6 +82,8 @@ class LineAudit:
 
     def __init__(self, book: Book, indexer: Indexer | NoIndexer = NO_INDEXER) -> None:
         self.book = book
+        self.begin: Callable[[Caller, str, str, str, str, Mapping[str, Any], int], Trail] = partial(LineTrail, book)
+        """See `Audit`."""
         self.indexer = indexer
         self._auth = (0.0, 0, 0)
 
@@ -96,12 +99,6 @@ class LineAudit:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.book.writer.close)
                 await self.book.traces.aclose()
-
-    def begin(
-        self, caller: Caller, front: str, era: str, method: str, view: str, params: Mapping[str, Any], size: int
-    ) -> Trail:
-        """See `Audit`."""
-        return LineTrail(self.book, caller, front, era, method, view, params, size)
 
     def admitted_not(self, peer: str, status: int, reason: str) -> None:
         """See `Audit`."""

@@ -19,7 +19,7 @@ from broker.usage.excerpt import Excerpts
 from broker.usage.meter import NO_METER, Meter
 from broker.usage.records import CallRecord, DiscoveryRecord, JudgementRecord, Mark, Outcome
 from broker.usage.revision import NO_REVISION, Revision
-from broker.usage.traces import NO_TRACES, Traces
+from broker.usage.traces import NO_SPAN, NO_TRACES, Span, Traces
 from broker.usage.trail import REQUIRED_WITHIN
 from broker.usage.writer import NoWriter, Writer
 
@@ -48,33 +48,34 @@ class Book:
     results: Excerpts | None = None
     hashes: Callable[[], Mapping[str, str]] = dict
     traces: Traces = NO_TRACES
-    _guardrails: tuple[Mapping[str, str], str] | None = field(default=None, init=False)
-    _policy: tuple[Policy, Revision] | None = field(default=None, init=False)
+    policy: Policy | None = field(default=None, init=False)
+    """The last one that was recorded, and its mark: the same for the same rules, also in another broker."""
+    revision: Revision = field(default=NO_REVISION, init=False)
+    guardrails: Mapping[str, str] = field(default_factory=dict[str, str], init=False)
+    """Likewise; its mark is "" for none."""
+    guardrails_mark: str = field(default="", init=False)
 
-    def policy_mark(self, policy: Policy) -> Revision:
-        """Which policy it was: the same for the same rules, also in another broker."""
-        if self._policy is None or self._policy[0] is not policy:
-            self._policy = policy, Revision(policy) if self.writer.is_on else NO_REVISION
-        return self._policy[1]
+    def adopt(self, policy: Policy) -> None:
+        """Another policy is in force."""
+        self.policy = policy
+        self.revision = Revision(policy) if self.writer.is_on else NO_REVISION
 
-    def guardrails_mark(self) -> str:
-        """Which guardrails were in force; "" for none."""
-        hashes = self.hashes()
-        if self._guardrails is None or self._guardrails[0] is not hashes:
-            text = "\n".join(f"{name} {one}" for name, one in sorted(hashes.items()))
-            self._guardrails = hashes, hashlib.sha256(text.encode()).hexdigest()[:16] if hashes else ""
-        return self._guardrails[1]
+    def guard(self, hashes: Mapping[str, str]) -> None:
+        """Other guardrails are in force."""
+        self.guardrails = hashes
+        text = "\n".join(f"{name} {one}" for name, one in sorted(hashes.items()))
+        self.guardrails_mark = hashlib.sha256(text.encode()).hexdigest()[:16] if hashes else ""
 
 
 class LineTrail:
-    """See `Trail`. Every call makes one: what few of them need is set when it is needed."""
+    """See `Trail`. Every request makes one: what few of them need is set when it is needed."""
 
+    span: Span = NO_SPAN
     _shown: Mark | None = None
     _is_over: bool = False
     _entry: Entry | None = None
     _asks_many: bool = False
     _writing: anyio.Event | None = None
-    _is_written: bool = False
 
     def __init__(
         self,
@@ -87,36 +88,33 @@ class LineTrail:
         params: Mapping[str, Any],
         size: int,
     ) -> None:
-        book.meter.began()
+        book.meter.in_flight += 1
+        self.must_wait = book.is_required
         self._book = book
         self._params = params
         self._began = book.clock.now()
         parent = context_in(params) if "_meta" in params else None
-        self.span = book.traces.begin(method, parent)
-        trace = self.span.trace or ("" if parent is None else parent.trace)
-        self._record = CallRecord(caller, front, era, method, view, request_bytes=size, trace=trace)
+        trace = "" if parent is None else parent.trace
+        if book.traces.is_on:
+            self.span = book.traces.begin(method, parent)
+            trace = self.span.trace or trace
+        self._record = CallRecord(caller, front, era, method, view, size, trace)
 
     @property
     def is_kept(self) -> bool:
         """See `Trail`."""
         return self._book.writer.is_on
 
-    @property
-    def must_wait(self) -> bool:
-        """See `Trail`."""
-        return self._book.is_required and not self._is_written
-
-    def named(self, public: str) -> None:
-        """See `Trail`."""
-        self._record.public = public
-
-    def decided(self, decision: Decision, entry: Entry | None, policy: Policy) -> None:
+    def decided(self, decision: Decision, entry: Entry | None, policy: Policy, public: str = "") -> None:
         """See `Trail`. A request that asks several servers at once names none."""
-        record = self._record
+        record, book = self._record, self._book
+        if public:
+            record.public = public
         if entry is self._entry and record.rule == decision.rule:
             return  # of the same request, on its way
-        record.policy = self._book.policy_mark(policy)
-        record.rule = decision.rule
+        if policy is not book.policy:
+            book.adopt(policy)
+        record.policy, record.rule = book.revision, decision.rule
         if isinstance(decision, Denied):
             record.outcome = "denied"
         if entry is None or self._asks_many:
@@ -126,12 +124,12 @@ class LineTrail:
             record.public, record.server, record.own, record.kind = "", "", "", ""
             return
         self._entry = entry
-        record.server, record.own, record.kind = entry.server, entry.own, entry.kind.value
+        record.server, record.own, record.kind = entry.server, entry.own, entry.kind
         if not record.public and entry.listed:
             record.public = entry.public
-        if self._book.arguments is not None:
+        if book.arguments is not None:
             full = full_name(entry.kind, entry.server, entry.own)
-            record.arguments = self._book.arguments.of(full, self._params.get("arguments"))
+            record.arguments = book.arguments.of(full, self._params.get("arguments"))
 
     def judged(self, judgement: GuardrailRecord) -> None:
         """See `Trail`. What is judged after the end, as a question of a call that goes on, has a record of its own."""
@@ -166,33 +164,34 @@ class LineTrail:
                 self._record.call = self._book.clock.token()
                 record = self._record.decision()
                 self._fill(record, "permitted")
-                self._is_written = await self._book.writer.written(record, REQUIRED_WITHIN)
+                self.must_wait = not await self._book.writer.written(record, REQUIRED_WITHIN)
             finally:
                 self._writing.set()
-        if not self._is_written:
+        if self.must_wait:
             raise Unrecorded
 
     def showed(self, mark: Mark, policy: Policy) -> None:
         """See `Trail`."""
         self._shown = mark
-        self._record.policy = self._book.policy_mark(policy)
+        if policy is not self._book.policy:
+            self._book.adopt(policy)
+        self._record.policy = self._book.revision
 
     def ended(self, result: Mapping[str, Any], size: int) -> None:
         """See `Trail`."""
         record = self._record
         record.result_bytes = size
-        if record.outcome != "done":
-            self._end(record.outcome)
+        outcome = record.outcome
+        if outcome != "done":
+            pass  # refused before it was made, and that was told as a result
         elif result.get("isError") is True:
-            self._end("failed")
+            outcome = "failed"
         elif result.get("resultType") == "input_required":
-            self._end("input-required")
-        else:
-            entry, results = self._entry, self._book.results
-            if results is not None and entry is not None:
-                full = full_name(entry.kind, entry.server, entry.own)
-                record.results = results.of(full, result.get("structuredContent"))
-            self._end("done")
+            outcome = "input-required"
+        elif (results := self._book.results) is not None and (entry := self._entry) is not None:
+            full = full_name(entry.kind, entry.server, entry.own)
+            record.results = results.of(full, result.get("structuredContent"))
+        self._end(outcome)
 
     def failed(self, error: BrokerError) -> None:
         """See `Trail`."""
@@ -214,23 +213,31 @@ class LineTrail:
             return
         self._is_over = True
         record, book = self._record, self._book
-        method, meter = record.method, book.meter
-        meter.ended()
-        if method in SILENT:
-            if self._shown is not None or (method in DISCOVERIES and outcome == "done"):
-                meter.discovered(method)
-            if self._shown is not None:
-                book.writer.put(DiscoveryRecord.of(record, self._shown))
+        book.meter.in_flight -= 1
+        if record.method in SILENT:
             record.outcome = outcome
+            self._end_silently()
+        else:
+            self._fill(record, outcome)
+            if book.meter.is_on:
+                book.meter.called(record)
+            book.writer.put(record)
+        if self.span is not NO_SPAN:
             self.span.ended(record)
-            return
-        self._fill(record, outcome)
-        meter.called(record)
-        book.writer.put(record)
-        self.span.ended(record)
+
+    def _end_silently(self) -> None:
+        """Of no use of an entry, but perhaps of a view that was shown."""
+        record, shown = self._record, self._shown
+        if shown is not None or (record.method in DISCOVERIES and record.outcome == "done"):
+            self._book.meter.discovered(record.method)
+        if shown is not None:
+            self._book.writer.put(DiscoveryRecord.of(record, shown))
 
     def _fill(self, record: CallRecord, outcome: Outcome) -> None:
         book = self._book
         record.outcome = outcome
         record.ms = (book.clock.now() - self._began) * 1000
-        record.guardrails = book.guardrails_mark()
+        hashes = book.hashes()
+        if hashes is not book.guardrails:
+            book.guard(hashes)
+        record.guardrails = book.guardrails_mark

@@ -35,18 +35,10 @@ class Durations:
 class Meter(Protocol):
     """Where is counted."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is."""
-        ...
-
-    def began(self) -> None:
-        """A request."""
-        ...
-
-    def ended(self) -> None:
-        """A request, whatever became of it."""
-        ...
+    is_on: bool
+    """Whether anything is."""
+    in_flight: int
+    """Requests: whoever begins or ends one says so here."""
 
     def called(self, record: CallRecord) -> None:
         """A request that names an entry has ended."""
@@ -66,15 +58,10 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """Nothing is counted."""
+    """Nothing is counted, or nobody looks at it."""
 
     is_on: bool = False
-
-    def began(self) -> None:
-        """See `Meter`."""
-
-    def ended(self) -> None:
-        """See `Meter`."""
+    in_flight: int = 0
 
     def called(self, record: CallRecord) -> None:
         """See `Meter`."""
@@ -107,14 +94,6 @@ class Counts:
         """By upstream and kind."""
         self.discoveries: Counter[str] = Counter()
         self.refusals: Counter[int] = Counter()
-
-    def began(self) -> None:
-        """See `Meter`."""
-        self.in_flight += 1
-
-    def ended(self) -> None:
-        """See `Meter`."""
-        self.in_flight -= 1
 
     def called(self, record: CallRecord) -> None:
         """See `Meter`."""

@@ -6,11 +6,12 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from broker.core import wire
 from broker.core.caller import Caller
@@ -47,11 +48,11 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 _Values = Callable[[Any], tuple[Any, ...]]
 
 
-@dataclass(slots=True)
+@dataclass
 class Record:
     """What all have in common. `time`: seconds since 1970. `seq` counts the records of one broker: a gap is a loss."""
 
-    event: str = field(init=False, default="")
+    event: ClassVar[str]
     seq: int = field(init=False, default=0)
     time: float = field(init=False, default=0.0)
     caller: Caller
@@ -94,10 +95,12 @@ def _encoded(kind: type[Record], *values: str) -> bytes:
     return wire.encode({name: _text(value) for name, value in found if value})[1:] + b"\n"
 
 
-@dataclass(slots=True)
+@dataclass(init=False)
 class CallRecord(Record):
-    """A decision on a request that names an entry, and what became of it."""
+    """A decision on a request that names an entry, and what became of it. Every request makes one, so only what it has
+    is set."""
 
+    event: ClassVar[str] = "call"
     front: str
     era: str
     method: str
@@ -127,8 +130,16 @@ class CallRecord(Record):
     more_judgements: int = 0
     """Others that are only counted."""
 
-    def __post_init__(self) -> None:
-        self.event = "call"
+    def __init__(
+        self, caller: Caller, front: str, era: str, method: str, view: str = "", size: int = 0, trace: str = ""
+    ) -> None:
+        self.caller = caller
+        self.front = front
+        self.era = era
+        self.method = method
+        self.view = view
+        self.request_bytes = size
+        self.trace = trace
 
     def _more(self) -> Mapping[str, Any]:
         more: dict[str, Any] = {}
@@ -142,7 +153,9 @@ class CallRecord(Record):
 
     def decision(self) -> "CallRecord":
         """What is known of it before the call, as a record of its own."""
-        return replace(self, judgements=None)
+        record = copy(self)
+        record.judgements = None
+        return record
 
 
 @dataclass(slots=True)
@@ -155,10 +168,11 @@ class Mark:
     """Full name -> public name, where they differ."""
 
 
-@dataclass(slots=True)
+@dataclass
 class DiscoveryRecord(Record):
     """A caller was shown a view."""
 
+    event: ClassVar[str] = "discovery"
     front: str
     era: str
     method: str
@@ -166,9 +180,6 @@ class DiscoveryRecord(Record):
     view: str = ""
     policy: Revision = NO_REVISION
     trace: str = ""
-
-    def __post_init__(self) -> None:
-        self.event = "discovery"
 
     @classmethod
     def of(cls, asked: CallRecord, mark: Mark) -> "DiscoveryRecord":
@@ -179,10 +190,11 @@ class DiscoveryRecord(Record):
         return {"hash": self.mark.hash, "size": len(self.mark.names), "policy": self.policy.text}
 
 
-@dataclass(slots=True)
+@dataclass
 class JudgementRecord(Record):
     """What a guardrail has said of something that is part of no call: a definition, or a question outside of any."""
 
+    event: ClassVar[str] = "guardrail"
     server: str
     kind: str
     name: str
@@ -193,9 +205,6 @@ class JudgementRecord(Record):
     reason: str
     ms: float
 
-    def __post_init__(self) -> None:
-        self.event = "guardrail"
-
     @classmethod
     def of(cls, one: GuardrailRecord, caller: Caller) -> "JudgementRecord":
         """`caller`: of whom it was."""
@@ -203,30 +212,26 @@ class JudgementRecord(Record):
         return cls(caller, one.server, one.kind, one.name, one.guardrail, one.phase, one.action, one.reason, ms)
 
 
-@dataclass(slots=True)
+@dataclass
 class AdminRecord(Record):
     """A change of who may do what, or a refusal of one."""
 
+    event: ClassVar[str] = "admin"
     action: str
     target: str
     outcome: str
     why: str = ""
 
-    def __post_init__(self) -> None:
-        self.event = "admin"
 
-
-@dataclass(slots=True)
+@dataclass
 class AuthRecord(Record):
     """Somebody was not admitted. `more`: others since the last record that were not recorded one by one."""
 
+    event: ClassVar[str] = "auth"
     peer: str
     code: int
     reason: str
     more: int = 0
-
-    def __post_init__(self) -> None:
-        self.event = "auth"
 
 
 def _harmless(value: dict[str, Any]) -> bytes:

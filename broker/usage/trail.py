@@ -36,12 +36,8 @@ class Trail(Protocol):
         """Whether the call may be made only after `recorded`."""
         ...
 
-    def named(self, public: str) -> None:
-        """The public name that was asked for."""
-        ...
-
-    def decided(self, decision: Decision, entry: Entry | None, policy: Policy) -> None:
-        """By the policy, for an entry that is there or not."""
+    def decided(self, decision: Decision, entry: Entry | None, policy: Policy, public: str = "") -> None:
+        """By the policy, for an entry that is there or not. `public`: the name that was asked for, if there was one."""
         ...
 
     def judged(self, judgement: GuardrailRecord) -> None:
@@ -80,10 +76,7 @@ class NoTrail:
     must_wait: bool = False
     span: Span = NO_SPAN
 
-    def named(self, public: str) -> None:
-        """See `Trail`."""
-
-    def decided(self, decision: Decision, entry: Entry | None, policy: Policy) -> None:
+    def decided(self, decision: Decision, entry: Entry | None, policy: Policy, public: str = "") -> None:
         """See `Trail`."""
 
     def judged(self, judgement: GuardrailRecord) -> None:

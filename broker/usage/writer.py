@@ -47,6 +47,8 @@ class Writer:
         self._waiting: deque[Record] = deque()
         self._signals: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = {}
         self._wake = threading.Event()
+        self._is_awake = False
+        """Whether `_wake` need not be set: whoever puts a record does not ask it each time."""
         self._pause = threading.Event()
         self._is_over = False
         self._shown: set[str] = set()
@@ -70,7 +72,8 @@ class Writer:
             self.lost += 1
             return False
         self._waiting.append(record)
-        if not self._wake.is_set():
+        if not self._is_awake:
+            self._is_awake = True
             self._wake.set()
         return True
 
@@ -116,7 +119,9 @@ class Writer:
             self._pause.clear()
             if not self._waiting:
                 # Awake as long as records come: to be woken for each batch would cost the loop more than to put one.
+                # In this order: what is put from here on either wakes it again, or is seen below.
                 self._wake.clear()
+                self._is_awake = False
             while self._waiting:
                 batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
                 if not self._wrote(batch):
@@ -127,7 +132,8 @@ class Writer:
                     continue
                 for record in batch:
                     self._waiting.popleft()
-                    self._tell(record)
+                    if self._signals:
+                        self._tell(record)
             if self._is_over:
                 self._files.close()
                 return

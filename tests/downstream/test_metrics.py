@@ -63,7 +63,8 @@ async def test_without_the_setting_there_is_no_such_path(start: Start) -> None:
 def test_what_callers_make_up_makes_no_series(rule: str) -> None:
     counts = Counts(["one"])
     for index in range(3 * MAX_RULES):
-        record = CallRecord(Caller(""), "http", "", "tools/call", server=f"s{index}", rule=rule.format(index))
+        record = CallRecord(Caller(""), "http", "", "tools/call")
+        record.server, record.rule = f"s{index}", rule.format(index)
         counts.called(record)
     assert len(counts.calls) <= MAX_RULES + 1 and sum(counts.calls.values()) == 3 * MAX_RULES
     assert {upstream for _, upstream, _, _ in counts.calls} == {"other"}

@@ -48,7 +48,9 @@ class Disk(Files):
 
 
 def call(public: str = "one__echo") -> CallRecord:
-    return CallRecord(ANN, "http", "2026-07-28", "tools/call", public=public)
+    record = CallRecord(ANN, "http", "2026-07-28", "tools/call")
+    record.public = public
+    return record
 
 
 def written(directory: Path) -> list[dict[str, Any]]:

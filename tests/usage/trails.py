@@ -18,7 +18,8 @@ def call(
     principal: str, tool: str, *, at: float, server: str = "one", outcome: str = "done", team: str = "data"
 ) -> Record:
     who = Caller(principal, "acme", team, principal.removeprefix("key:"))
-    record = CallRecord(who, "http", "2026-07-28", "tools/call", public=f"{server}__{tool}", own=tool, kind="tools")
+    record = CallRecord(who, "http", "2026-07-28", "tools/call")
+    record.public, record.own, record.kind = f"{server}__{tool}", tool, "tools"
     record.server, record.rule, record.time, record.seq = server, "org:acme/allow/0", at, 1
     record.outcome, record.code = outcome, 1001 if outcome == "error" else 0  # type: ignore[assignment]
     return record
