@@ -5,12 +5,11 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, ClassVar, Final, Literal
 
 from broker.core import wire
@@ -39,13 +38,9 @@ Outcome = Literal[
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@")
 _AT, _BACKSLASH, _DELETE = b"@\\\x7f"
 _WHO: Final = ("principal", "organization", "team", "key")
-_REPEATED: Final = (
-    *("event", *_WHO, "front", "era", "method", "view", "public", "own", "kind", "server", "rule", "guardrails"),
-)
-"""What is the same in one record after another: it is encoded once."""
-_COMMON: Final = frozenset({"event", "seq", "time", "caller", "mark", "policy", "judgements"})
+_WHAT: Final = (*("front", "era", "method", "view", "public", "own", "kind", "server", "rule", "guardrails", "policy"),)
+_COMMON: Final = frozenset({"seq", "time", "caller", "mark", "policy"})
 _NOTHING: Final[Mapping[str, Any]] = {}
-_Values = Callable[[Any], tuple[Any, ...]]
 
 
 @dataclass
@@ -58,47 +53,23 @@ class Record:
     caller: Caller
 
     def line(self) -> bytes:
-        """One whole line: what is empty is left out. Every call has one, so what records share is not made anew."""
-        names, values, repeated = _readers(type(self))
-        own = {name: value for name, value in zip(names, values(self), strict=True) if value}
-        own["time"] = moment_text(self.time)
-        own.update(self._more())
-        return _harmless(own)[:-1] + b"," + _encoded(type(self), *repeated(self))
+        """One whole line: what is empty is left out."""
+        found: dict[str, Any] = {"seq": self.seq, "time": moment_text(self.time), "event": self.event}
+        found |= {name: getattr(self.caller, name) for name in _WHO}
+        found |= {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _COMMON}
+        return _harmless({**{name: one for name, one in found.items() if one}, **self._more()}) + b"\n"
 
     def _more(self) -> Mapping[str, Any]:
         """What is not a field of its own, or not as it is written."""
         return _NOTHING
 
 
-@lru_cache
-def _readers(kind: type[Record]) -> tuple[tuple[str, ...], _Values, _Values]:
-    """The names of what differs from record to record, and what reads the values of that, and of what is repeated."""
-    fields_of = [one.name for one in fields(kind) if one.name not in _COMMON]
-    names = ("seq", "time", *(name for name in fields_of if name not in _REPEATED))
-    return names, attrgetter(*names), attrgetter(*(_place(name) for name in _repeated_names(kind)))
-
-
-@lru_cache
-def _repeated_names(kind: type[Record]) -> tuple[str, ...]:
-    has = {"event", *_WHO, *(one.name for one in fields(kind))}
-    return tuple(name for name in _REPEATED if name in has)
-
-
-def _place(name: str) -> str:
-    return f"caller.{name}" if name in _WHO else name
-
-
-@lru_cache(maxsize=1024)
-def _encoded(kind: type[Record], *values: str) -> bytes:
-    """The end of a line."""
-    found = zip(_repeated_names(kind), values, strict=True)
-    return wire.encode({name: _text(value) for name, value in found if value})[1:] + b"\n"
-
-
 @dataclass(init=False)
 class CallRecord(Record):
-    """A decision on a request that names an entry, and what became of it. Every request makes one, so only what it has
-    is set."""
+    """A decision on a request that names an entry, and what became of it.
+
+    Every request makes one, so only what it has is set, and what a line shares with others is not encoded anew.
+    """
 
     event: ClassVar[str] = "call"
     front: str
@@ -141,21 +112,61 @@ class CallRecord(Record):
         self.request_bytes = size
         self.trace = trace
 
-    def _more(self) -> Mapping[str, Any]:
-        more: dict[str, Any] = {}
+    def line(self) -> bytes:
+        """See `Record`."""
+        line = f'{{"seq":{self.seq},"time":"{moment_text(self.time)}","event":"call","outcome":"{self.outcome}"'
+        if self.request_bytes:
+            line += f',"request_bytes":{self.request_bytes}'
+        if self.result_bytes:
+            line += f',"result_bytes":{self.result_bytes}'
         if self.ms:
-            more["ms"] = int(self.ms * 1000) / 1000
-        if self.policy is not NO_REVISION:
-            more["policy"] = self.policy.text
+            line += f',"ms":{int(self.ms * 1000) / 1000}'
+        if self.trace:  # hexadecimal digits
+            line += f',"trace":"{self.trace}"'
+        rare = b"" if _RARE.isdisjoint(vars(self)) else _part(self._rare())
+        return b"".join((line.encode(), rare, self._who(), self._what(), b"}\n"))
+
+    def _who(self) -> bytes:
+        who = self.caller
+        part = _who if len(who.principal) <= MAX_FIELD else _who.__wrapped__
+        return part(who.principal, who.organization, who.team, who.key)
+
+    def _what(self) -> bytes:
+        # Names and methods may be anybody's: what is long is not kept.
+        size = len(self.method) + len(self.public) + len(self.own) + len(self.rule)
+        part = _what if size <= MAX_FIELD else _what.__wrapped__
+        return part(
+            *(self.front, self.era, self.method, self.view, self.public, self.own, self.kind, self.server),
+            *(self.rule, self.guardrails, "" if self.policy is NO_REVISION else self.policy.text),
+        )
+
+    def _rare(self) -> dict[str, Any]:
+        found = {name: getattr(self, name) for name in ("call", "code", "error", "arguments", "results")}
         if self.judgements is not None:
-            more["judgements"] = [_judgement(one) for one in self.judgements]
-        return more
+            found["judgements"] = [_judgement(one) for one in self.judgements]
+        return found | {"more_judgements": self.more_judgements}
 
     def decision(self) -> "CallRecord":
         """What is known of it before the call, as a record of its own."""
         record = copy(self)
         record.judgements = None
         return record
+
+
+_RARE: Final = frozenset({"call", "code", "error", "arguments", "results", "judgements", "more_judgements"})
+"""What most records of calls have not."""
+
+
+@lru_cache(maxsize=2048)
+def _who(*values: str) -> bytes:
+    """The part of a line that says who it was."""
+    return _part(dict(zip(_WHO, values, strict=True)))
+
+
+@lru_cache(maxsize=2048)
+def _what(*values: str) -> bytes:
+    """The part of a line that says what it was, and by which rules."""
+    return _part(dict(zip(_WHAT, values, strict=True)))
 
 
 @dataclass(slots=True)
@@ -243,6 +254,12 @@ def _harmless(value: dict[str, Any]) -> bytes:
     if len(line) <= MAX_FIELD and line.isascii() and not _is_suspect(line):
         return line
     return wire.encode({name: _text(one) if isinstance(one, str) else one for name, one in value.items()})
+
+
+def _part(value: Mapping[str, Any]) -> bytes:
+    """`,"a":1,"b":2`: a part of a line, of what is not empty."""
+    found = {name: one for name, one in value.items() if one}
+    return b"," + _harmless(found)[1:-1] if found else b""
 
 
 def _is_suspect(line: bytes) -> bool:

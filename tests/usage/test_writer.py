@@ -14,6 +14,7 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.core.caller import Caller
+from broker.usage import records
 from broker.usage import writer as writer_module
 from broker.usage.files import Bounds, Files, paths
 from broker.usage.records import CallRecord, DiscoveryRecord, Mark
@@ -155,6 +156,37 @@ def test_F81_I45_whatever_a_name_holds_its_record_is_one_line_of_bounded_fields(
     assert raw.count(b"\n") == 2 and b"hunter2" not in raw
     assert all(character.isprintable() for character in raw.decode().replace("\n", ""))
     assert all(len(str(value).encode()) <= 1024 for one in written(tmp_path) for value in one.values())
+
+
+def test_what_records_share_is_kept_and_a_long_name_that_somebody_made_up_is_not(tmp_path: Path) -> None:
+    before = records._what.cache_info().currsize
+    with writing(Disk(tmp_path)) as writer:
+        for index in range(50):
+            writer.put(call(f"one__{index:05}" * 500))
+        long = CallRecord(Caller("jwt:" + "x" * 5000), "http", "2026-07-28", "tools/call")
+        writer.put(long)
+    assert records._what.cache_info().currsize <= before + 1
+    found = written(tmp_path)
+    assert len(found) == 51 and len(found[-1]["principal"]) <= 1024
+    assert len({one["public"] for one in found[:-1]}) == 50
+
+
+async def test_every_line_says_its_own_whatever_it_shares_with_others(tmp_path: Path) -> None:
+    callers = [Caller("key:ann", "acme", "data", "ann"), Caller("key:ann", "acme", "web", "ann"), Caller("key:bob")]
+    asked = [("one__echo", "done", 0), ("one__echo", "error", 1001), ("one__drop", "denied", 0)]
+    with writing(Disk(tmp_path)) as writer:
+        for who in callers:
+            for public, outcome, code in asked:
+                record = CallRecord(who, "http", "2026-07-28", "tools/call", size=7)
+                record.public, record.outcome = public, outcome  # type: ignore[assignment]
+                if code:
+                    record.code = code
+                writer.put(record)
+    found = [
+        (one["principal"], one.get("team", ""), one["public"], one["outcome"], one.get("code", 0))
+        for one in written(tmp_path)
+    ]
+    assert found == [(who.principal, who.team, *one) for who in callers for one in asked]
 
 
 def test_a_name_that_is_no_unicode_is_recorded_as_what_it_is_and_stops_nobody(tmp_path: Path) -> None:
