@@ -59,7 +59,7 @@ def _by_text(local: Local, directory: Directory) -> Caller:
         key_secret = config.identity.key_secret or read_key_secret(state_directory(config))
         if key_secret is None:
             raise BadKey("nothing was ever hashed")
-        return KeyTable.of(key_secret, directory).verify(text.strip(), local.broker.clock.wall()).caller
+        return KeyTable(key_secret, directory).verify(text.strip(), local.broker.clock.wall()).caller
     except NoKeySecret as error:
         raise Stop(line(error, 2000), FAILED) from None
     except BadKey:

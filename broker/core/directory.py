@@ -5,7 +5,7 @@ changed at run time, but keys that are made at run time can belong to a team of 
 organization or a team that has no level of its own (`level=None`): a place for keys, defined elsewhere.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
@@ -44,6 +44,11 @@ class Key:
     role: Role = Role.MEMBER
     revoked: bool = False
     source: Source = Source.FILE
+
+    @property
+    def principal(self) -> str:
+        """Who asks with it. A key of the file has no id of its own, so its place is part of its principal."""
+        return f"key:{self.id}" if self.source is Source.DATABASE else self.level.where
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,9 @@ class Place:
 
     @property
     def caller(self) -> Caller:
-        """Who asks with this key. A key of the file has no id of its own, so its place is part of its principal."""
+        """Who asks with this key."""
         key = self.key
-        principal = f"key:{key.id}" if key.source is Source.DATABASE else key.level.where
-        return Caller(principal, self.organization, self.team, key.id, key.role, expires=key.expires)
+        return Caller(key.principal, self.organization, self.team, key.id, key.role, expires=key.expires)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,16 @@ class Directory:
     )
     """Per issuer that maps scopes: what each of them allows. A token of it gets what any of its scopes allows."""
 
+    def keys_by_place(self) -> Iterator[tuple[str, str, Iterable[Key]]]:
+        """The keys of each organization ("" for the team) and team, in order."""
+        for organization in self.organizations.values():
+            yield organization.name, "", organization.keys.values()
+            for team in organization.teams.values():
+                yield organization.name, team.name, team.keys.values()
+
     def places(self) -> Iterator[Place]:
         """Every key, in order."""
-        for organization in self.organizations.values():
-            for key in organization.keys.values():
-                yield Place(organization.name, "", key)
-            for team in organization.teams.values():
-                for key in team.keys.values():
-                    yield Place(organization.name, team.name, key)
+        return (Place(organization, team, key) for organization, team, keys in self.keys_by_place() for key in keys)
 
 
 def merge(file: Directory, database: Directory) -> tuple[Directory, tuple[str, ...]]:
@@ -159,6 +165,8 @@ def _teams(
 def _keys(
     file: Mapping[str, Key], database: Mapping[str, Key], taken: frozenset[str], said: list[str]
 ) -> Mapping[str, Key]:
+    if not file and not taken:
+        return database  # nothing to compare a hundred thousand of them with
     keys = dict(file)
     for key in database.values():
         if key.id in file or any(one.hex in taken for one in key.hashes):

@@ -7,7 +7,7 @@ from broker.core.budget import Limit
 from broker.core.caller import Caller
 from broker.core.directory import Directory
 from broker.core.grants import Level
-from broker.core.quota import Limits, ServerLimits
+from broker.core.quota import UNLIMITED, Limits, ServerLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LimitRules:
 
     def __post_init__(self) -> None:
         is_empty = all(one.is_none for one in self.servers.values()) and not any(
-            not level.limits.is_none for level in _all_levels(self.directory)
+            level.limits is not UNLIMITED and not level.limits.is_none for level in _all_levels(self.directory)
         )
         object.__setattr__(self, "is_empty", is_empty)
 
@@ -86,5 +86,6 @@ def _placed(directory: Directory) -> Iterator[tuple[tuple[str, str], Level]]:
         for team in organization.teams.values():
             if team.level is not None:
                 yield (organization.name, team.name), team.level
-    for place in directory.places():
-        yield (place.organization, place.team), place.key.level
+    for organization, team, keys in directory.keys_by_place():
+        for key in keys:
+            yield (organization, team), key.level

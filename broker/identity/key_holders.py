@@ -100,5 +100,5 @@ class KeyAuthenticator:
             if self._secret is None:
                 log.error("there is no key secret: no API key can be verified")
                 raise Unverifiable
-            self._compiled = directory, KeyTable.of(self._secret, directory)
+            self._compiled = directory, KeyTable(self._secret, directory)
         return self._compiled[1]

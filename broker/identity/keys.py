@@ -11,13 +11,13 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from broker.config import Secret
 from broker.core.caller import Caller
-from broker.core.directory import Directory, Source
+from broker.core.directory import Directory, Key, Place, Source
 
 PREFIX: Final = "mcpb_"
 ID_BYTES: Final = 8
@@ -82,35 +82,43 @@ def hash_of(text: str, key_secret: Secret) -> str:
     return hmac.new(key_secret.reveal().encode(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
-def _holders(directory: Directory) -> Iterator[Holder]:
-    for place in directory.places():
-        caller = place.caller
-        for one in place.key.hashes:
-            ends = min(caller.expires, one.not_after)
-            yield Holder(one.hex, replace(caller, expires=ends), place.key.revoked, place.key.source)
-
-
 class KeyTable:
-    """Every key that is known, by hash. Immutable: a change makes a new table."""
+    """Every key that is known, by hash. Immutable: a change makes a new table.
 
-    def __init__(self, key_secret: Secret, holders: Iterable[Holder] = ()) -> None:
+    Made anew at each change, with every request waiting: so each of hundreds of thousands is only put into a table, and
+    becomes a holder when somebody presents it.
+    """
+
+    def __init__(self, key_secret: Secret, directory: Directory) -> None:
         """A hash that comes twice belongs to nobody: one of the two would get the rights of the other."""
         self._key_secret = key_secret
+        self._keys: dict[str, Key] = {}
+        self._places: dict[str, tuple[str, str]] = {}
+        """Organization and team."""
         self._holders: dict[str, Holder] = {}
+        """Those that were asked for."""
         twice: set[str] = set()
-        for holder in holders:
-            if self._holders.setdefault(holder.digest, holder) is not holder:
-                twice.add(holder.digest)
+        for organization, team, keys in directory.keys_by_place():
+            place = (organization, team)
+            for key in keys:
+                for one in key.hashes:
+                    if one.hex in self._keys:
+                        twice.add(one.hex)
+                    self._keys[one.hex] = key
+                    self._places[one.hex] = place
         for digest in twice:
-            del self._holders[digest]
+            del self._keys[digest]
 
-    @classmethod
-    def of(cls, key_secret: Secret, directory: Directory) -> "KeyTable":
-        """The keys of a directory."""
-        return cls(key_secret, _holders(directory))
+    @cached_property
+    def _by_principal(self) -> dict[str, list[str]]:
+        """Hashes. Made when first asked for: that is when somebody's credential has ended."""
+        found: dict[str, list[str]] = {}
+        for digest, key in self._keys.items():
+            found.setdefault(key.principal, []).append(digest)
+        return found
 
     def __len__(self) -> int:
-        return len(self._holders)
+        return len(self._keys)
 
     def __repr__(self) -> str:
         return f"KeyTable({len(self)} hashes)"
@@ -123,7 +131,7 @@ class KeyTable:
         if _TEXT.fullmatch(text) is None:
             raise BadKey("not a key")
         digest = hash_of(text, self._key_secret)
-        holder = self._holders.get(digest, _NOBODY)
+        holder = self._holder(digest) or _NOBODY
         if not hmac.compare_digest(digest, holder.digest):
             raise BadKey("unknown key")
         if holder.is_revoked:
@@ -135,12 +143,21 @@ class KeyTable:
     def is_in_force(self, holder: Holder, now: float) -> bool:
         """Whether what an earlier table verified is still so: same key, same place, same role, neither revoked nor
         expired. Cheap: for open streams, and for credentials that are remembered."""
-        found = self._holders.get(holder.digest)
+        found = self._holder(holder.digest)
         # The same object, as long as the table is the same: that is what a call meets.
         return (found is holder or found == holder) and not holder.is_revoked and now < holder.caller.expires
 
     def is_anyone(self, principal: str, now: float) -> bool:
         """Whether any text at all would bring this principal in: not that of a key that is revoked or has expired."""
-        return any(
-            holder.caller.principal == principal and self.is_in_force(holder, now) for holder in self._holders.values()
-        )
+        holders = map(self._holder, self._by_principal.get(principal, ()))
+        return any(holder is not None and self.is_in_force(holder, now) for holder in holders)
+
+    def _holder(self, digest: str) -> Holder | None:
+        found = self._holders.get(digest)
+        if found is None and digest in self._keys:
+            key = self._keys[digest]
+            caller = Place(*self._places[digest], key).caller
+            ends = next(one.not_after for one in key.hashes if one.hex == digest)
+            caller = replace(caller, expires=min(caller.expires, ends))
+            found = self._holders[digest] = Holder(digest, caller, key.revoked, key.source)
+        return found

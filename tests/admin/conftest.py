@@ -61,7 +61,7 @@ class World:
     file: list[Directory]
 
     async def table(self) -> KeyTable:
-        return KeyTable.of(SECRET, (await self.office.store.load()).directory)
+        return KeyTable(SECRET, (await self.office.store.load()).directory)
 
     async def actor(
         self,

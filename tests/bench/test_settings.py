@@ -17,7 +17,7 @@ def test_every_variant_is_a_configuration_that_the_broker_takes(name: str, tmp_p
     made = setting({"web": SERVER}, VARIANTS[name], tmp_path, keys=TEAMS)
     file = tmp_path / "servers.yaml"
     file.write_bytes(orjson.dumps(made.sections))
-    assert load(file, {}).config.servers["web"].command == "echo"
+    assert list(load(file, {}).config.servers) == ["web"]
 
 
 def test_there_are_as_many_rules_and_keys_as_are_said(tmp_path: Path) -> None:

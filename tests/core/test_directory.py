@@ -105,3 +105,9 @@ def test_members_and_scopes_of_both_are_in_force() -> None:
     database = Directory(memberships=(Membership(ann.principal, "acme", "data"), bob))
     merged, said = merge(file, database)
     assert merged.memberships == (ann, bob) and merged.scopes == file.scopes and said == ()
+
+
+def test_keys_of_the_database_alone_are_taken_over_as_they_are() -> None:
+    stored = directory(ACME, keys=(key("x", "", source=Source.DATABASE),), source=Source.DATABASE)
+    merged, _ = merge(NONE, stored)
+    assert merged.organizations["acme"].keys is stored.organizations["acme"].keys

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -44,7 +45,7 @@ def directory(*keys: Key) -> Directory:
 
 
 def table(*keys: Key) -> KeyTable:
-    return KeyTable.of(SECRET, directory(*keys))
+    return KeyTable(SECRET, directory(*keys))
 
 
 def why(table: KeyTable, text: str, now: float = NOW) -> str:
@@ -203,3 +204,46 @@ def test_where_no_key_secret_can_be_made_the_remedy_is_said(tmp_path: Path) -> N
     (tmp_path / "state").write_text("a file where the directory should be")
     with pytest.raises(NoKeySecret, match=r"Not a directory|broker\.state_dir"):
         make_key_secret(tmp_path / "state", secrets.token_bytes)
+
+
+def many(count: int) -> Directory:
+    """A directory with so many keys, of the database."""
+    return directory(
+        *(replace(key(minted()), id=f"k{number}", hashes=(KeyHash(f"{number:064x}"),)) for number in range(count))
+    )
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions are called by it."""
+    called: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda _frame, event, _argument: called.append(event) if event.endswith("call") else None)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return len(called)
+
+
+def test_a_table_of_a_thousand_keys_is_made_without_calling_anything_for_each() -> None:
+    few, large = many(10), many(1000)
+    assert calls_of(lambda: KeyTable(SECRET, large)) == calls_of(lambda: KeyTable(SECRET, few))
+
+
+def test_whether_somebody_may_come_back_is_looked_up_and_not_searched_for() -> None:
+    known = [KeyTable(SECRET, many(count)) for count in (10, 1000)]
+    for one in known:
+        assert one.is_anyone("key:k3", NOW) and not one.is_anyone("key:k1001", NOW)
+    for principal in ("key:k4", "key:gone"):
+        few, large = (calls_of(lambda one=one, who=principal: one.is_anyone(who, NOW)) for one in known)
+        assert few == large
+
+
+def test_a_key_that_was_moved_to_another_team_may_still_come_back() -> None:
+    made = key(minted())
+    home = Team("data", team_level("acme", "data"), {})
+    moved = Team("web", team_level("acme", "web"), {made.id: replace(made, level=key_level("acme", "web", "ci"))})
+    teams = {"data": home, "web": moved}
+    known = KeyTable(SECRET, Directory({"acme": Organization("acme", organization_level("acme"), teams)}))
+    assert not known.is_in_force(table(made).verify(text_of(minted()), NOW), NOW)
+    assert known.is_anyone(made.principal, NOW)
