@@ -3,6 +3,8 @@
 import http.client
 import json
 import re
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -22,6 +24,7 @@ FIRST_ID: Final = 1_000_000_000
 """Ids have as many digits as the hole, so that the length of a request does not depend on its id."""
 HOLE: Final = b"9999999999"
 """Where the id of the request is put."""
+_MORE: Final = re.compile(rb'"nextCursor":"([^"]+)"')
 _ID: Final = re.compile(rb'"id":([0-9]{10})\b')
 
 
@@ -130,6 +133,35 @@ def open_session(port: int, key: str = "") -> str | None:
     session, _ = post(port, message, headers(LEGACY, "initialize", None, None, key))
     post(port, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers(LEGACY, "", None, session, key))
     return session
+
+
+def open_sessions(port: int, key: str, count: int) -> None:
+    """So many legacy sessions of one key, over one connection. Raises: OSError, KeyError if one is refused."""
+    params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        for _ in range(count):
+            connection.request("POST", "/mcp", body, headers(LEGACY, "initialize", None, None, key))
+            response = connection.getresponse()
+            response.read()
+            if "mcp-session-id" not in response.headers:
+                raise KeyError(f"no session: {response.status}")
+
+
+def time_of_list(port: int, key: str) -> float:
+    """Seconds for all pages of a modern `tools/list`, which are not parsed. Raises: OSError."""
+    given = headers(MODERN, "tools/list", None, None, key)
+    params: dict[str, Any] = {"_meta": ENVELOPE}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.connect()
+        begun = time.perf_counter()
+        while True:
+            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": params}
+            connection.request("POST", "/mcp", json.dumps(message), given)
+            more = _MORE.search(connection.getresponse().read())
+            if more is None:
+                return time.perf_counter() - begun
+            params = {**params, "cursor": more[1].decode()}
 
 
 def list_tools(port: int, key: str = "") -> list[dict[str, Any]]:

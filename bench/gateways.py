@@ -15,9 +15,9 @@ from bench.ask import LEGACY, Ask, WrongAnswer, list_tools
 from bench.echo import MODERN
 from bench.load import over_http
 from bench.machine import ROOT, cores, free_port, start, stop
-from bench.settings import KEYS, Parts, setting
+from bench.settings import Parts, setting
 
-READY_TIMEOUT: Final = 30.0
+READY_TIMEOUT: Final = 120.0
 """Seconds until a process that was started must answer."""
 
 NGINX: Final = """
@@ -59,6 +59,8 @@ class Field:
         self.broker = broker
         """The command that starts the broker, less its arguments."""
         self.load_core, self.core = cores()
+        self.took = 0.0
+        """Seconds until the last broker that was started listed its tools."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "Field":
@@ -87,23 +89,28 @@ class Field:
         wrap: Sequence[str] = (),
         more: Mapping[str, Any] = NOTHING,
         key: str = "",
+        state: Path | None = None,
     ) -> tuple[subprocess.Popen[bytes], int]:
         """The broker in front of `servers`, which have `tools` tools in all; its process and port. `more`: further
         sections of the file; `key`: with which it is asked whether it is ready.
         """
         port = free_port()
-        argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers, more=more))]
+        argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers, state, more))]
+        begun = time.monotonic()
         process = self.start([*argv, "--host", "127.0.0.1", "--port", str(port)], self.core)
         await ready(process, port, tools, key)
+        self.took = time.monotonic() - begun
         return process, port
 
     async def serve_with(
-        self, servers: Mapping[str, Any], tools: int, parts: Parts, keys: int = KEYS
+        self, servers: Mapping[str, Any], tools: int, parts: Parts, *, state: Path | None = None, key: str = ""
     ) -> tuple[subprocess.Popen[bytes], int, list[str]]:
-        """The same with these parts on, when a call is permitted; its process, its port, and the keys of callers."""
-        made = setting(dict(servers), parts, self.fresh("parts"), keys)
-        key = made.keys[0] if made.keys else ""
-        process, port = await self.serve({}, tools, more=made.sections, key=key)
+        """The same with these parts on, when a call is permitted; its process, its port, and the keys of callers.
+        `key`: of the store in `state`.
+        """
+        made = setting(dict(servers), parts, self.fresh("parts"))
+        key = key or (made.keys[0] if made.keys else "")
+        process, port = await self.serve({}, tools, more=made.sections, key=key, state=state)
         await permitted(port, f"{next(iter(servers))}__echo", key)
         return process, port, made.keys
 

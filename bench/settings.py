@@ -13,7 +13,7 @@ TEAMS: Final = 50
 RULES: Final = 200
 MANY: Final = 1_000_000_000
 """A limit that no benchmark reaches."""
-_SECRET: Final = "a secret for the keys of a benchmark"
+KEY_SECRET: Final = "a secret for the keys of a benchmark"
 _LEVEL: Final = {"rate": f"{MANY}/minute", "budget": {"day": MANY}}
 _SERVER: Final = {"limits": {"concurrency": 1000, "per_caller": {"rate": f"{MANY}/minute"}}, "cost": 1}
 _CHECK: Final = "def check(ctx):\n    return {'action': 'allow'}\n"
@@ -56,7 +56,7 @@ def setting(servers: dict[str, Any], parts: Parts, directory: Path, keys: int = 
     texts: list[str] = []
     if parts.identity:
         organization, texts = organization_of(keys, _LEVEL if parts.limits else None)
-        sections |= {"identity": {"key_secret": _SECRET}, "organizations": {"acme": organization}}
+        sections |= {"identity": {"key_secret": KEY_SECRET}, "organizations": {"acme": organization}}
     sections |= {"audit": {"enabled": parts.audit}, "usage": {"enabled": parts.usage}}
     if parts.guardrail:
         check = directory / "check.py"
@@ -82,6 +82,6 @@ def organization_of(keys: int, limits: dict[str, Any] | None) -> tuple[dict[str,
     for number in range(keys):
         text = mint(os.urandom(ENTROPY)).text.reveal()
         texts.append(text)
-        teams[f"t{number % TEAMS}"]["keys"][f"k{number}"] = {"hash": hash_of(text, Secret(_SECRET)), **more}
+        teams[f"t{number % TEAMS}"]["keys"][f"k{number}"] = {"hash": hash_of(text, Secret(KEY_SECRET)), **more}
     deny = [{"tools": [f"*__secret{rule}*"]} for rule in range(RULES - 3 * TEAMS - 1)]
     return {"allow": [{"servers": ["*"]}], "deny": deny, "teams": teams, **more}, texts
