@@ -53,7 +53,7 @@ class Axis:
 async def standing(field: Field, servers: Mapping[str, Any], tools: int) -> Standing:
     """A broker in front of these servers."""
     process, port, keys = await field.serve_with(servers, tools, EVERYTHING)
-    return Standing(process, port, f"{next(reversed(servers))}__echo", keys, field.took)
+    return Standing(process, port, f"{list(servers)[-1]}__echo", keys, field.took)
 
 
 async def with_upstreams(field: Field, count: int) -> Standing:

@@ -18,16 +18,19 @@ OTHERS: Final = "#b8c4cc"
 
 
 def draw(directory: Path, tables: Mapping[str, Rows]) -> list[Path]:
-    """A file for each kind of table that is there, in `directory`; `tables` are those of results.json."""
+    """A file for the peers and one for each axis of growth, as far as they were measured, in `directory`; `tables` are
+    those of results.json.
+    """
     matplotlib.use("agg")
-    plots = {"peers.png": (against.TITLE, peers), "growth.png": (growth.TITLE, grown)}
-    drawn: list[Path] = []
-    for name, (title, plot) in plots.items():
-        if tables.get(title):
-            figure = plot(tables[title])
-            figure.savefig(directory / name, dpi=DPI, metadata={"Software": None})
-            drawn.append(directory / name)
-    return drawn
+    figures: dict[str, Figure] = {}
+    if tables.get(against.TITLE):
+        figures["peers.png"] = peers(tables[against.TITLE])
+    rows = tables.get(growth.TITLE, ())
+    for axis in dict.fromkeys(row["axis"] for row in rows):
+        figures[f"growth-{axis}.png"] = grown(axis, [row for row in rows if row["axis"] == axis])
+    for name, figure in figures.items():
+        figure.savefig(directory / name, dpi=DPI, metadata={"Software": None})
+    return [directory / name for name in figures]
 
 
 def peers(rows: Rows) -> Figure:
@@ -50,24 +53,22 @@ def peers(rows: Rows) -> Figure:
 
 
 SHOWN: Final[Mapping[str, Callable[[Mapping[str, Any]], float]]] = {
-    "CPU ms for a call": lambda row: row["broker"]["cpu_per_call"] * 1000,
-    "resident MiB": lambda row: row["mib"],
+    "CPU for a call, ms": lambda row: row["broker"]["cpu_per_call"] * 1000,
+    "tools/list, ms": lambda row: row["list"] * 1000,
+    "start, s": lambda row: row["start"],
+    "memory, MiB": lambda row: row["mib"],
 }
 
 
-def grown(rows: Rows) -> Figure:
-    """CPU time of a call and memory, a column for each axis; each row of panels has one scale, from zero on."""
-    axes = list(dict.fromkeys(row["axis"] for row in rows))
-    figure = Figure(figsize=(4 * len(axes), 6), layout="constrained")
-    panels = figure.subplots(len(SHOWN), len(axes), squeeze=False)
-    for line, (what, value) in zip(panels, SHOWN.items(), strict=True):
-        highest = max(map(value, rows))
-        for panel, axis in zip(line, axes, strict=True):
-            mine = [row for row in rows if row["axis"] == axis]
-            panel.plot([row["value"] for row in mine], [value(row) for row in mine], marker="o", color=BROKER)
-            panel.set(xscale="log", xlabel=axis, ylim=(0, highest * 1.1 or 1))
-            plain(panel)
-        line[0].set_ylabel(what)
+def grown(axis: str, rows: Rows) -> Figure:
+    """What a call, a list, the start and memory cost with more and more of something; each panel begins at zero."""
+    figure = Figure(figsize=(3 * len(SHOWN), 2.8), layout="constrained")
+    panels = figure.subplots(1, len(SHOWN), squeeze=False)[0]
+    for panel, (what, value) in zip(panels, SHOWN.items(), strict=True):
+        values = [value(row) for row in rows]
+        panel.plot([row["value"] for row in rows], values, marker="o", color=BROKER)
+        panel.set(xscale="log", xlabel=axis, ylim=(0, max(values) * 1.1 or 1), title=what)
+        plain(panel)
     return figure
 
 

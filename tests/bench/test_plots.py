@@ -12,17 +12,18 @@ from bench import against, growth, plots
 
 def grown(axis: str, *points: tuple[int, float, float]) -> list[dict[str, Any]]:
     return [
-        {"axis": axis, "value": value, "mib": mib, "broker": {"cpu_per_call": cpu / 1000}} for value, cpu, mib in points
+        {"axis": axis, "value": value, "mib": mib, "list": 0.01, "start": 1.5, "broker": {"cpu_per_call": cpu / 1000}}
+        for value, cpu, mib in points
     ]
 
 
 def test_every_point_is_inside_its_panel_whatever_the_others_show() -> None:
-    figure = plots.grown([*grown("tools", (10, 0.5, 80), (100, 0.6, 300)), *grown("sessions", (1, 5, 90))])
-    assert len(figure.axes) == 4
+    figure = plots.grown("tools", grown("tools", (10, 0.5, 80), (100, 0.6, 300)))
+    assert len(figure.axes) == len(plots.SHOWN)
     for panel in figure.axes:
         bottom, top = panel.get_ylim()
         shown = [float(value) for line in panel.lines for value in numpy.asarray(line.get_ydata())]
-        assert shown and all(bottom <= value <= top for value in shown)
+        assert len(shown) == 2 and all(bottom <= value <= top for value in shown)
 
 
 def test_each_gateway_has_a_bar_and_ours_is_told_apart() -> None:
@@ -32,8 +33,9 @@ def test_each_gateway_has_a_bar_and_ours_is_told_apart() -> None:
     assert [to_hex(bar.get_facecolor()) for bar in panel.patches] == [plots.OTHERS, plots.BROKER]
 
 
-def test_a_file_is_drawn_for_what_was_measured_only(tmp_path: Path) -> None:
+def test_a_file_is_drawn_for_each_axis_that_was_measured(tmp_path: Path) -> None:
     assert plots.draw(tmp_path, {"Idle memory": [{}]}) == []
-    drawn = plots.draw(tmp_path, {growth.TITLE: grown("tools", (10, 0.5, 80)), against.TITLE: []})
-    assert [file.name for file in drawn] == ["growth.png"]
-    assert drawn[0].read_bytes().startswith(b"\x89PNG")
+    rows = [*grown("tools", (10, 0.5, 80)), *grown("keys", (1, 0.5, 80), (10, 0.5, 81))]
+    drawn = plots.draw(tmp_path, {growth.TITLE: rows, against.TITLE: []})
+    assert [file.name for file in drawn] == ["growth-tools.png", "growth-keys.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in drawn)
