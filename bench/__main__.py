@@ -16,7 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import against, growth, load, machine, parts, plots, report, startup, targets, throughput
+from bench import against, growth, load, machine, memory, parts, plots, report, startup, targets, throughput
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
@@ -67,7 +67,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
             "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
-            "memory": lambda at: one(startup.memory_table(at, step)),
+            "memory": lambda at: one(memory.memory_table(at, step, short=short)),
             "profile": lambda at: profile_tables(at, 2.0 if short else 6.0, step),
         }
         for name in given.only or [name for name in SECTIONS if not short or name not in LONG]:

@@ -8,13 +8,13 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.ask import LEGACY
-from bench.gateways import ERAS, Field, echo_argv, http_server, stdio_server
-from bench.machine import HAS_PROC, ROOT, STOP_TIMEOUT, environment, memory_mib
+from bench.gateways import Field, echo_argv, stdio_server
+from bench.machine import ROOT, STOP_TIMEOUT, environment
 from bench.report import Table
 
 SERVERS: Final = 10
@@ -191,43 +191,3 @@ async def cold_list_table(field: Field, rounds: int, step: Callable[[str], None]
         table.add(kind, f"{statistics.median(direct):.2f}", f"{first:.2f}", f"{complete:.2f}", f"{tools} of {SERVERS}")
         table.keep({"servers": kind, "direct": direct, "broker": lists})
     return table
-
-
-async def memory_table(field: Field, step: Callable[[str], None]) -> Table:
-    """Idle memory."""
-    table = Table("Idle memory", ("what", "MiB"), "Resident, when all is loaded, and the broker has answered once.")
-    if not HAS_PROC:
-        table.note = "Not measured: there is no /proc here."
-        return table
-    step("memory")
-    many = http_server(await field.upstream(1000), ERAS["modern"])
-    few = http_server(await field.upstream(3), ERAS["modern"])
-    cases: dict[str, Callable[[], Awaitable[int]]] = {
-        "python": lambda: idle(field, "pass"),
-        "import mcp": lambda: idle(field, "import mcp"),
-        "broker, 3 tools": lambda: serving(field, {"web": few}, 3),
-        "broker, 1000 tools": lambda: serving(field, {"web": many}, 1000),
-    }
-    for name, begin in cases.items():
-        size = memory_mib(await begin())
-        table.add(name, f"{size:.0f}")
-        table.keep({"case": name, "mib": size})
-    return table
-
-
-async def idle(field: Field, code: str) -> int:
-    """A Python that has done something, and waits."""
-    done = field.fresh("idle") / "done"
-    wait = f"{code}; import pathlib, time; pathlib.Path({str(done)!r}).touch(); time.sleep(60)"
-    process = field.start([sys.executable, "-c", wait], None)
-    async with asyncio.timeout(ANSWER_TIMEOUT):
-        while not done.exists():  # noqa: ASYNC110 - a file has no event
-            await asyncio.sleep(0.05)
-    return process.pid
-
-
-async def serving(field: Field, servers: dict[str, Any], tools: int) -> int:
-    """A broker that has answered, and waits."""
-    process, _ = await field.serve(servers, tools)
-    await asyncio.sleep(1)
-    return process.pid

@@ -1,7 +1,7 @@
 """Where log lines go: stderr, always, since stdout is protocol or a command's result.
 
-Lines for a pipe are plain, those for a terminal are coloured and stand above a progress bar. What an upstream chose
-is part of many of them, so control characters are escaped whatever the message is (I-40, I-45): one record, one line.
+Lines for a pipe are plain; those for a terminal are coloured (`cli/terminal.py`). What an upstream chose is part of
+many of them, so control characters are escaped whatever the message is (I-40, I-45): one record, one line.
 Whoever wrote it may have put a secret in: every message is scrubbed (`secrecy.py`), as is every text of an exception.
 """
 
@@ -16,9 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from rich.console import Console
-from rich.text import Text
-
 from broker.errors import InternalError
 from broker.secrecy import foreign, scrubbed
 
@@ -29,29 +26,25 @@ MAX_PLACES: Final = 8
 """Frames of ours that the line of a fault names, the innermost ones."""
 
 _ROOT: Final = Path(__file__).resolve().parent
-
-_STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
-
-
 _request: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that this task works for, where lines are JSON."""
 _names_requests = False
 """Whether they are: each request asks."""
 
 
-def configure(level: str, console: Console | None = None, *, as_json: bool = False) -> None:
+def configure(level: str, handler: logging.Handler | None = None, *, as_json: bool = False) -> None:
     """Log the broker's records from `level` on to stderr, and of everybody else's no less than warnings.
 
-    `console`: the one that draws on stderr, so that lines and a progress bar do not overwrite each other.
+    `handler`: what takes the lines there instead, if they are not JSON.
     """
     global _names_requests
     _names_requests = as_json
     # A host that closed our stderr must not stop us.
     logging.raiseExceptions = False
-    shown = console or Console(stderr=True)
-    handler = _Terminal(shown) if shown.is_terminal and not as_json else logging.StreamHandler(sys.stderr)
+    if handler is None or as_json:
+        handler = logging.StreamHandler(sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler.setFormatter((_Json if as_json else _OneLine)(with_traces=number <= logging.DEBUG))
+    handler.setFormatter((_Json if as_json else OneLine)(with_traces=number <= logging.DEBUG))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
@@ -137,7 +130,7 @@ def catch_strays() -> None:
     sys.unraisablehook = in_cleaning
 
 
-class _OneLine(logging.Formatter):
+class OneLine(logging.Formatter):
     """`12:00:00 WARNING broker.upstream.supervise: text`; with a trace below it only when debugging."""
 
     def __init__(self, *, with_traces: bool) -> None:
@@ -159,7 +152,7 @@ class _OneLine(logging.Formatter):
         return "\n".join([message, *(f"  {line}" for line in fault_lines(fault))])
 
 
-class _Json(_OneLine):
+class _Json(OneLine):
     """One object a line: `time`, `level`, `logger`, `message`, and `request` while one is under way; in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -173,31 +166,3 @@ class _Json(_OneLine):
         if request := _request.get():
             line["request"] = request
         return json.dumps(line)
-
-
-class _Terminal(logging.Handler):
-    """Coloured lines; the name of the module only when debugging."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print the record."""
-        try:
-            self._console.print(self._line(record), soft_wrap=True)
-        except Exception:
-            self.handleError(record)
-
-    def _line(self, record: logging.LogRecord) -> Text:
-        formatter = self.formatter
-        assert isinstance(formatter, _OneLine)
-        name = f"{record.name}: " if is_debugging() else ""
-        return Text.assemble(
-            (formatter.formatTime(record, formatter.datefmt), "dim"),
-            " ",
-            (f"{record.levelname:<7}", _STYLES.get(record.levelname, "")),
-            " ",
-            (name, "dim"),
-            formatter.message_of(record),
-        )

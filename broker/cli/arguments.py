@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.cli.exits import BAD_INPUT, Stop
-from broker.cli.screen import line
+from broker.cli.words import line
 from broker.core import wire
 
 

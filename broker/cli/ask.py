@@ -13,7 +13,8 @@ from rich.progress import Progress, TaskID
 from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import FAILED, OK, Stop
 from broker.cli.local import Local, Refused, settled
-from broker.cli.screen import Screen, line
+from broker.cli.screen import Screen
+from broker.cli.words import line
 from broker.compiled import naming_of
 from broker.config import Loaded
 from broker.core.request import LISTS, NAMED, Kind

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 from broker.app import run_async
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
-from broker.cli.screen import Screen, count, line
+from broker.cli.screen import Screen
+from broker.cli.words import count, line
 from broker.clock import SystemClock
 from broker.compiled import state_directory
 from broker.stores.errors import StoreError

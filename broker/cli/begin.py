@@ -4,18 +4,22 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from broker import logs
 from broker.app import run_async
 from broker.cli.exits import BAD_INPUT, INTERRUPTED, Stop
-from broker.cli.screen import Screen, count, line
+from broker.cli.words import count, line
 from broker.config import ConfigError, Loaded, Problem, load
+
+if TYPE_CHECKING:
+    from broker.cli.screen import Screen
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +27,38 @@ DEFAULT_FILE: Final = "servers.yaml"
 VARIABLE: Final = "MCP_BROKER_CONFIG"
 
 
-def begin(level: str, *, as_json: bool = False) -> Screen:
-    """The screen, with logs above its progress bars. All is loaded by now: the garbage collector works from here on,
-    and leaves alone what was there before.
-    """
+def begin(level: str) -> "Screen":
+    """The screen of a command, with logs above its progress bars."""
+    from broker.cli.screen import Screen
+    from broker.cli.terminal import Terminal
+
+    screen = Screen()
+    _begin(level, Terminal(screen.err) if screen.err.is_terminal else None)
+    return screen
+
+
+def begin_to_serve(level: str, *, as_json: bool) -> None:
+    """Logs of a broker that serves. Colours are loaded where somebody looks: hosts wait for us to start."""
+    handler = None
+    if sys.stderr.isatty() and not as_json:
+        from rich.console import Console
+
+        from broker.cli.terminal import Terminal
+
+        handler = Terminal(Console(stderr=True))
+    _begin(level, handler, as_json=as_json)
+
+
+def _begin(level: str, handler: logging.Handler | None, *, as_json: bool = False) -> None:
+    """All is loaded by now: the garbage collector works from here on, and leaves alone what was there before."""
     gc.freeze()
     gc.enable()
-    screen = Screen()
-    logs.configure(level, screen.err, as_json=as_json)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            # A character that the terminal does not know must not end the command.
+            reconfigure(errors="backslashreplace")
+    logs.configure(level, handler, as_json=as_json)
     logs.catch_strays()
-    return screen
 
 
 def find_config(given: Path | None) -> Path:

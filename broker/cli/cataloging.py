@@ -9,8 +9,9 @@ from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.guise import put_on
 from broker.cli.local import Local
-from broker.cli.screen import Node, Screen, count, line
+from broker.cli.screen import Node, Screen
 from broker.cli.survey import Row, cleaned, dropped, isolated, survey
+from broker.cli.words import count, line
 from broker.compiled import policy_of
 from broker.config import Loaded
 from broker.core import wire

@@ -10,8 +10,9 @@ from broker.cli.begin import begin, find_config, listed, run_to_end
 from broker.cli.callers import with_advice
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.local import Local
-from broker.cli.screen import Screen, count, line
+from broker.cli.screen import Screen
 from broker.cli.survey import Row, counted, isolated, survey
+from broker.cli.words import count, line
 from broker.clock import SystemClock
 from broker.compiled import problems_of
 from broker.config import ConfigError, Loaded, Problem, load

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from broker.cli.begin import begin
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
-from broker.cli.screen import Screen, line
+from broker.cli.screen import Screen
+from broker.cli.words import line
 from broker.clock import SystemClock
 
 KEY: Final = "MCP_BROKER_KEY"

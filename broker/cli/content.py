@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-from broker.cli.screen import block, line
+from broker.cli.words import block, line
 
 
 def of_call(result: dict[str, Any]) -> Iterator[str]:

@@ -10,8 +10,9 @@ from broker.cli.cataloging import members
 from broker.cli.exits import OK
 from broker.cli.guise import put_on
 from broker.cli.local import Local
-from broker.cli.screen import Screen, line
+from broker.cli.screen import Screen
 from broker.cli.survey import survey
+from broker.cli.words import line
 from broker.compiled import naming_of
 from broker.config import Loaded
 from broker.core.caller import Caller

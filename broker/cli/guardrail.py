@@ -7,7 +7,8 @@ from typing import Any
 
 from broker.cli.begin import begin, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
-from broker.cli.screen import Screen, count, line
+from broker.cli.screen import Screen
+from broker.cli.words import count, line
 from broker.clock import SystemClock
 from broker.config import read_text
 from broker.core import wire

@@ -8,7 +8,7 @@ from broker.admin.insight import NOT_SEEN, caller_at
 from broker.cli.condition import KEY as VARIABLE
 from broker.cli.exits import BAD_INPUT, FAILED, Stop
 from broker.cli.local import Local
-from broker.cli.screen import line
+from broker.cli.words import line
 from broker.compiled import state_directory
 from broker.core.caller import LOCAL, Caller
 from broker.core.directory import Directory

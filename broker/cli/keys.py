@@ -10,9 +10,11 @@ from broker.admin.names import good_name
 from broker.admin.views import KeyView, MadeKey
 from broker.cli.begin import begin, read_config
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
+from broker.cli.key_secret import key_secret_of
 from broker.cli.moments import duration, moment, shown
-from broker.cli.office import confirm, do, key_secret_of, look, place_of, plain, rules_of, show_one
-from broker.cli.screen import Screen, line
+from broker.cli.office import confirm, do, look, place_of, plain, rules_of, show_one
+from broker.cli.screen import Screen
+from broker.cli.words import line
 from broker.clock import SystemClock
 from broker.core.caller import LOCAL, Role
 from broker.identity.key_secret import NoKeySecret

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from broker.cli.exits import BAD_INPUT, Stop
-from broker.cli.screen import line
+from broker.cli.words import line
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")

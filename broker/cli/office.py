@@ -3,10 +3,9 @@
 Whoever can run this can read the store's file: the actor is the operator of this machine, who may do everything.
 """
 
-import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -19,19 +18,20 @@ from broker.admin.journal import AuditJournal, Unrecorded
 from broker.admin.rules import KEPT, Rules
 from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
+from broker.cli.key_secret import key_secret_of
 from broker.cli.moments import shown
-from broker.cli.screen import Screen, line
+from broker.cli.screen import Screen
+from broker.cli.words import line
 from broker.clock import SystemClock
 from broker.compiled import state_directory
-from broker.config import Loaded, Secret, directory_of
+from broker.config import Loaded, directory_of
 from broker.config.document import UnreadableError
 from broker.config.load import read_data
 from broker.config.secret import MAX_SECRET_FILE
 from broker.core.shape import is_array, is_object
-from broker.identity.key_secret import NoKeySecret, make_key_secret
+from broker.identity.key_secret import NoKeySecret
 from broker.stores.empty import EmptyStore
 from broker.stores.errors import StoreError
-from broker.stores.glance import glance
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.usage.assembly import audit_of_administration
@@ -80,17 +80,6 @@ def do(
         return OK
 
     return run_to_end(main)
-
-
-def key_secret_of(loaded: Loaded) -> Secret:
-    """What keys are hashed with; made, if there is none yet. Raises: NoKeySecret."""
-    if loaded.config.identity.key_secret is not None:
-        return loaded.config.identity.key_secret
-    state = state_directory(loaded.config)
-    has_keys = False
-    with suppress(sqlite3.Error):  # a store without tables
-        has_keys = bool(glance(Location.of(loaded.config.store, state), "keys"))
-    return make_key_secret(state, SystemClock().random_bytes, has_keys=has_keys)
 
 
 def _no_store() -> "DirectoryStore":

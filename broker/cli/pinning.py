@@ -7,7 +7,7 @@ from typing import Any
 from broker.cli.begin import begin, read_config, run_to_end
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.moments import shown
-from broker.cli.screen import count, line
+from broker.cli.words import count, line
 from broker.clock import SystemClock
 from broker.compiled import pins_directory, state_directory
 from broker.config import Config

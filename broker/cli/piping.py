@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from broker.app import Broker, run, run_async
-from broker.cli.begin import begin, read_config, warn
+from broker.cli.begin import begin_to_serve, read_config, warn
 from broker.cli.exits import OK
 from broker.cli.reloading import serve_reloads
 from broker.downstream.stdio import StdioFront
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def stdio(config: Path | None, level: str, *, logs_json: bool = False) -> int:
     """The exit code. Raises: Stop."""
-    begin(level, as_json=logs_json)
+    begin_to_serve(level, as_json=logs_json)
     loaded = read_config(config)
     warn(loaded)
     if sys.stdin.isatty():

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from broker.admin import members, organizations, teams
 from broker.cli.office import confirm, do, look, place_of, plain, rules_of, show_one, split_team
-from broker.cli.screen import Screen, count, line
+from broker.cli.screen import Screen
+from broker.cli.words import count, line
 from broker.core.caller import LOCAL, Role
 
 _ORGANIZATIONS: Final = ("organization", "source", "created")

@@ -1,11 +1,10 @@
 """What a person sees: results on stdout, everything else on stderr; trees, tables and colours on a terminal only.
 
 Text of an upstream is never given to the terminal as it is: it could move the cursor, hide what stands beside it, or
-be read as markup (I-40). `line` and `block` make it harmless, and rich gets it as `Text`, in which nothing is markup.
+be read as markup (I-40). `words.py` makes it harmless, and rich gets it as `Text`, in which nothing is markup.
 """
 
 import json
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
-
-from broker.errors import printable
 
 _BAR: Final = 24
 """Characters of a bar that is full."""
@@ -39,10 +36,6 @@ class Screen:
     """The two streams of a command."""
 
     def __init__(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if reconfigure := getattr(stream, "reconfigure", None):
-                # A character that the terminal does not know must not end the command.
-                reconfigure(errors="backslashreplace")
         self.out = Console(highlight=False, markup=False, emoji=False)
         self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
@@ -113,22 +106,6 @@ class Screen:
             console.print(Text(text, style), soft_wrap=True)
         else:
             print(text, file=console.file)
-
-
-def line(text: object, limit: int = 200) -> str:
-    """Any text as a part of one line."""
-    return printable(" ".join(str(text).split()), limit)
-
-
-def block(text: str) -> str:
-    """Any text with its lines and tabs kept, and every other control character escaped."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join("\t".join(printable(part, len(part)) for part in row.split("\t")) for row in lines)
-
-
-def count(number: int, what: str) -> str:
-    """`1 tool`, `2 tools`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _empty_table(header: Sequence[str], words: int) -> Table:

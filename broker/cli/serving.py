@@ -14,13 +14,13 @@ from broker.admin.journal import AuditJournal
 from broker.admin.premises import Premises
 from broker.app import Broker, run, run_async
 from broker.cli.allocation import settle_in
-from broker.cli.begin import begin, read_config, warn
+from broker.cli.begin import begin_to_serve, read_config, warn
 from broker.cli.callers import with_advice
 from broker.cli.descriptors import bounds_of
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
-from broker.cli.office import key_secret_of
+from broker.cli.key_secret import key_secret_of
 from broker.cli.reloading import serve_reloads
-from broker.cli.screen import count, line
+from broker.cli.words import count, line
 from broker.compiled import state_directory
 from broker.config import Config, Loaded, Secret
 from broker.core.directory import Directory
@@ -53,7 +53,7 @@ MIB: Final = 1 << 20
 
 def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: bool = False) -> int:
     """The exit code. Raises: Stop."""
-    begin(level, as_json=logs_json)
+    begin_to_serve(level, as_json=logs_json)
     loaded = with_advice(read_config(config))
     settle_in()
     broker = Broker(loaded)

@@ -5,7 +5,8 @@ from typing import Any
 import anyio
 
 from broker.cli.local import Local, patience_of, settled
-from broker.cli.screen import Screen, line
+from broker.cli.screen import Screen
+from broker.cli.words import line
 from broker.core.request import LISTS, Kind
 
 Row = dict[str, Any]

@@ -11,7 +11,8 @@ from broker.admin.desk import Office
 from broker.admin.usage import Asked, BudgetView, UsageView, asked, budgets, used
 from broker.cli.moments import ago, shown
 from broker.cli.office import look
-from broker.cli.screen import Screen, count, line
+from broker.cli.screen import Screen
+from broker.cli.words import count, line
 from broker.clock import SystemClock
 from broker.core.caller import LOCAL
 from broker.stores.usage_rows import Group

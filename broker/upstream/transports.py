@@ -39,7 +39,7 @@ def _directory(server: StdioServer) -> str | None:
 async def _open_url(name: str, server: HttpServer, connect_timeout: float) -> Link:
     web = await _driver("web")
     headers = {key: reveal(value) for key, value in server.headers.items()}
-    client = web.WebClient(name, reveal(server.url), headers, connect_timeout)
+    client = await web.WebClient.open(name, reveal(server.url), headers, connect_timeout)
     try:
         if server.transport == "sse":
             duplex = await (await _driver("sse")).SseDuplex.open(client)

@@ -14,8 +14,10 @@ from tests.downstream.raw_http import modern, modern_headers
 from tests.peers import SERVERS, Peers
 
 SDK = {"mcp", "mcp_types"}
-OPTIONAL = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "opentelemetry", "RestrictedPython", "jwt", "starlette"}
+DRIVERS = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "aiohttp"}
+OPTIONAL = DRIVERS | {"opentelemetry", "RestrictedPython", "jwt", "starlette"}
 """What only some configurations need."""
+FOR_TERMINALS = {"rich"}
 
 
 def loaded(program: Program) -> set[str]:
@@ -49,7 +51,7 @@ def test_stdio_with_servers_of_both_transports_loads_neither_the_sdk_nor_what_is
     assert names(json.loads(process.stdout.readline())["result"]) == {"raw", "modern", "legacy"}
     process.stdin.close()
     assert process.wait(30) == 0
-    assert loaded(program) & (SDK | OPTIONAL) == set()
+    assert loaded(program) & (SDK | OPTIONAL | FOR_TERMINALS) == set()
 
 
 def test_serve_with_servers_of_both_transports_loads_neither_the_sdk_nor_what_is_optional(
@@ -69,4 +71,4 @@ def test_serve_with_servers_of_both_transports_loads_neither_the_sdk_nor_what_is
     wait_until(listed, "all servers are listed")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert loaded(program) & (SDK | OPTIONAL) == set()
+    assert loaded(program) & (SDK | OPTIONAL | FOR_TERMINALS) == set()

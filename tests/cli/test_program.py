@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from broker import cli, logs
-from broker.cli import screen
+from broker.cli import words
 from tests.cli.conftest import LIMIT, Program
 from tests.peers import ROOT
 
@@ -151,5 +151,5 @@ def test_a_log_record_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixtur
 
 
 def test_text_of_others_is_made_harmless() -> None:
-    assert screen.line("a\n b\x1b]8;;x\x07", 100) == "a b\\x1b]8;;x\\x07"
-    assert screen.block("a\r\nb\tc\rd\x07") == "a\nb\tc\\rd\\x07"
+    assert words.line("a\n b\x1b]8;;x\x07", 100) == "a b\\x1b]8;;x\\x07"
+    assert words.block("a\r\nb\tc\rd\x07") == "a\nb\tc\\rd\\x07"

@@ -82,7 +82,7 @@ class Probes:
             self._listening.setdefault(kind, peer)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(web, "can_carry", lambda url: not is_general and can_carry(url))
-            client = WebClient("p", peer.url, {}, 10)
+            client = await WebClient.open("p", peer.url, {}, 10)
         return HttpLink(client) if transport == "http" else PipeLink("p", await SseDuplex.open(client))
 
 
