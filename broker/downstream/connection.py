@@ -131,11 +131,17 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         if self._is_deaf:
             return
-        if self._is_between:
-            known = self._known.find(data)
-            if known is not None:
-                return self._begin(Http(self, known[0], self._peer, known[1]))
-        may_learn, self._complete = self._is_between, None
+        # Whether these can only be the first bytes of a request.
+        is_new = (
+            self._current is None
+            and self._arriving is None
+            and not self._is_in_head
+            and not self._queue
+            and self._drain is None
+        )
+        if is_new and (known := self._known.find(data)) is not None:
+            return self._begin(Http(self, known[0], self._peer, known[1]))
+        self._complete = None
         self._piece = len(data)
         self._is_shared = False
         try:
@@ -148,19 +154,8 @@ class Connection(asyncio.Protocol):
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
                 self._refuse(431)
-        elif may_learn and self._complete is not None:
+        elif is_new and self._complete is not None:
             self._known.learn(data, self._complete)
-
-    @property
-    def _is_between(self) -> bool:
-        """Whether what comes now can only be the first bytes of a request."""
-        return (
-            self._current is None
-            and self._arriving is None
-            and not self._is_in_head
-            and not self._queue
-            and self._drain is None
-        )
 
     def _decline(self, rest: bytes) -> None:
         """An upgrade to another protocol is not taken up: the request is read again as one of this (RFC 9110 7.8)."""

@@ -36,8 +36,6 @@ class Door:
 
     def check_site(self, http: Http) -> None:
         """Where a request was sent to, and which page sent it. Raises: HttpError."""
-        if http.head.site is self._guard:
-            return  # as it was before
         if "host" in http.headers.duplicated or not self._guard.allows_host(http.headers.get("host")):
             host = printable(http.headers.get("host") or "", 100)
             raise HttpError(421, InvalidRequest(f"Host {host!r} is not served here: see server.allowed_hosts"))
@@ -47,7 +45,8 @@ class Door:
 
     def known(self, http: Http, path: str) -> Admission | None:
         """Who asks, if that is known without waiting; None: `admit` finds out. Raises: HttpError."""
-        self.check_site(http)
+        if http.head.site is not self._guard:
+            self.check_site(http)
         try:
             admission = self._identity.known(http.head)
             if admission is None or http.settle(admission.caller.principal):

@@ -219,7 +219,7 @@ class HttpFront:
             envelope = check_envelope(http.headers, incoming, admission.caller, view, self._engine.router.served)
         except BrokerError as error:
             return _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
-        if not incoming.is_request:
+        if incoming.id is None:
             return http.respond(202)
         who = Who(
             admission.caller,
