@@ -54,7 +54,7 @@ class Texts:
             return text in self.only
         if not text.startswith(self.prefix) or text in self.but:
             return False
-        return not any(text.startswith(prefix) for prefix in self.but_prefixes)
+        return not text.startswith(tuple(self.but_prefixes))
 
     def __and__(self, other: "Texts") -> "Texts":
         if self.only is not None:
@@ -134,10 +134,10 @@ class Domain:
 
     def has(self, value: object) -> bool:
         """Whether a JSON value, or `Plain.ABSENT`, is one of them."""
+        if type(value) is str:  # most are, and `Plain` is a `str` too
+            return self.texts.has(value)
         if isinstance(value, Plain):
             return value in self.plain
-        if isinstance(value, str):
-            return self.texts.has(value)
         if value is None or isinstance(value, bool):
             return PLAIN_OF[value] in self.plain
         if is_number(value):

@@ -94,10 +94,12 @@ class Allowing:
         """The rule that allows the call, or why none does."""
         refusal: Refusal | None = None
         for choice in self.choices:
-            failing = next((path for path, domain in choice.demands if not is_in(domain, arguments, path)), None)
-            if failing is None:
+            for path, domain in choice.demands:
+                if not is_in(domain, arguments, path):
+                    refusal = refusal or Refusal(choice.rule, ".".join(path))
+                    break
+            else:
                 return choice.rule
-            refusal = refusal or Refusal(choice.rule, ".".join(failing))
         assert refusal is not None
         return refusal
 
@@ -119,8 +121,9 @@ class Denying:
 
     def judge(self, arguments: object) -> str | Refusal:
         """ "" if the call is spared, or why it is not."""
-        if any(is_in(domain, arguments, path) for path, domain in self.choice.demands):
-            return ""
+        for path, domain in self.choice.demands:
+            if is_in(domain, arguments, path):
+                return ""
         return Refusal(self.choice.rule, ".".join(self.choice.demands[0][0]))
 
     @property

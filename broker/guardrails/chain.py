@@ -38,6 +38,9 @@ MEMBER: Final[Mapping[Phase, str]] = {
 }
 """What of `ctx` is judged in a phase, and what a rewrite carries."""
 
+OF_CALLS: Final = (Phase.REQUEST, Phase.RESULT, Phase.QUESTION)
+"""The phases of a call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -138,6 +141,7 @@ class Chains:
     def __init__(self, guardrails: Sequence[Guardrail]) -> None:
         self.guardrails = tuple(guardrails)
         self._kept: dict[tuple[object, ...], tuple[Guardrail, ...]] = {}
+        self._judging: dict[tuple[object, ...], bool] = {}
 
     def of(self, phase: Phase, subject: Subject) -> tuple[Guardrail, ...]:
         """Those that judge a subject in a phase, in order."""
@@ -151,6 +155,17 @@ class Chains:
             found = self._kept[key] = tuple(
                 one for one in self.guardrails if phase in one.phases and one.selector.fits(subject)
             )
+        return found
+
+    def judge_calls(self, server: str, kind: str, own: str, caller: Caller) -> bool:
+        """Whether any of them judges anything of a call; of an entry, or of what belongs to none (`Subject`)."""
+        key = (server, kind, own, caller.organization, caller.team, caller.key)
+        found = self._judging.get(key)
+        if found is None:
+            if len(self._judging) >= MAX_KEPT:
+                self._judging.clear()
+            subject = Subject(server, kind, own, caller=caller)
+            found = self._judging[key] = any(self.of(phase, subject) for phase in OF_CALLS)
         return found
 
 

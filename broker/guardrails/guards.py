@@ -169,13 +169,10 @@ class Guards:
         is_about_task = method.startswith("tasks/")
         if is_about_task and method not in TASK_RESULTS:
             return UNGUARDED
-        if is_foreign:
-            subject = Subject(entry.server, "", "", method, caller)
-        else:
-            subject = Subject(entry.server, entry.kind, entry.own, "tools/call" if is_about_task else method, caller)
-        phases = (Phase.REQUEST, Phase.RESULT, Phase.QUESTION)
-        if not any(self.chains.of(phase, subject) for phase in phases):
+        kind, own = ("", "") if is_foreign else (entry.kind, entry.own)
+        if not self.chains.judge_calls(entry.server, kind, own, caller):
             return UNGUARDED
+        subject = Subject(entry.server, kind, own, "tools/call" if is_about_task else method, caller)
         return _GuardedTask(self, subject, record) if is_about_task else _GuardedCall(self, subject, record)
 
     def judges_results(self, server: str) -> bool:
