@@ -38,6 +38,7 @@ from broker.usage.assembly import audit_of, budgets_of, meter_of
 from broker.usage.audit import NOBODY, LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.quotas import Quotas
+from broker.workers.assignment import ALONE, Worker
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Broker:
         clock: Clock | None = None,
         waits_for_caller: bool = False,
         has_one_caller: bool = False,
+        worker: Worker = ALONE,
     ) -> None:
         self.loaded = loaded
         self.clock = clock or SystemClock()
@@ -100,7 +102,7 @@ class Broker:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._guards_left = anyio.Event()
         """Set when no generation has the guardrails that are in force now."""
-        self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]))
+        self.parking = Parking(self.clock, Sealer([secrets.token_bytes(32)]), worker)
         self.meter = meter_of(loaded.config)
         """What is counted of calls."""
         self.audit = audit_of(

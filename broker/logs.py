@@ -32,10 +32,11 @@ _names_requests = False
 """Whether they are: each request asks."""
 
 
-def configure(level: str, handler: logging.Handler | None = None, *, as_json: bool = False) -> None:
+def configure(level: str, handler: logging.Handler | None = None, *, as_json: bool = False, worker: int = 0) -> None:
     """Log the broker's records from `level` on to stderr, and of everybody else's no less than warnings.
 
-    `handler`: what takes the lines there instead, if they are not JSON.
+    `handler`: what takes the lines there instead, if they are not JSON. `worker`: its number,
+    where several processes write to stderr; 0: they do not.
     """
     global _names_requests
     _names_requests = as_json
@@ -44,7 +45,7 @@ def configure(level: str, handler: logging.Handler | None = None, *, as_json: bo
     if handler is None or as_json:
         handler = logging.StreamHandler(sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler.setFormatter((_Json if as_json else OneLine)(with_traces=number <= logging.DEBUG))
+    handler.setFormatter((_Json if as_json else OneLine)(with_traces=number <= logging.DEBUG, worker=worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
@@ -133,13 +134,16 @@ def catch_strays() -> None:
 class OneLine(logging.Formatter):
     """`12:00:00 WARNING broker.upstream.supervise: text`; with a trace below it only when debugging."""
 
-    def __init__(self, *, with_traces: bool) -> None:
+    def __init__(self, *, with_traces: bool, worker: int = 0) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._with_traces = with_traces
+        self.worker = worker
+        self.origin = f"worker {worker}: " if worker else ""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        return f"{self.formatTime(record, self.datefmt)} {record.levelname:<7} {record.name}: {self.message_of(record)}"
+        moment, said = self.formatTime(record, self.datefmt), self.message_of(record)
+        return f"{moment} {record.levelname:<7} {self.origin}{record.name}: {said}"
 
     def message_of(self, record: logging.LogRecord) -> str:
         """The message, and what is known of the fault that it is about."""
@@ -163,6 +167,8 @@ class _Json(OneLine):
             "logger": record.name,
             "message": self.message_of(record),
         }
+        if self.worker:
+            line["worker"] = self.worker
         if request := _request.get():
             line["request"] = request
         return json.dumps(line)

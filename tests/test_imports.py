@@ -13,6 +13,7 @@ LAYERS: list[set[str]] = [
     {"errors", "clock", "half_open", "in_use"},
     {"core"},
     {"secrecy"},
+    {"workers"},
     {"logs"},
     {"config"},
     {"outbound"},

@@ -38,6 +38,8 @@ class UpstreamView:
     last_error: str
     last_error_at: float | None
     stderr: tuple[str, ...]
+    worker: int = 1
+    """Whose link it is, of `serve --workers`."""
 
 
 async def view(office: Office, actor: Caller, now: Served, who: str, name: str) -> tuple[Caller, Seen]:

@@ -122,7 +122,9 @@ class SightList:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path`: below the base, with `{names}` in it. `result`: what it answers; a list of them where `is_list`."""
+    """`path`: below the base, with `{names}` in it. `result`: what it answers; a list of them where `is_list`, of all
+    workers together where it `is_per_worker`.
+    """
 
     method: str
     path: str
@@ -132,6 +134,7 @@ class Route:
     body: type[Body] | None = None
     query: type[Body] | None = None
     is_list: bool = field(default=False, kw_only=True)
+    is_per_worker: bool = field(default=False, kw_only=True)
     status: int = field(default=200, kw_only=True)
 
 
@@ -361,11 +364,19 @@ ROUTES: Final = (
     Route("POST", f"{_KEY}/move", "Move a key to another place", _move_key, KeyView, Move),
     Route("GET", "/views", "Show the exact view of a key or a place", _show_view, CatalogView, query=ViewQuery),
     Route("POST", "/explain", "Name the rule that decides", _explain, Explanation, Question),
-    Route("GET", "/upstreams", "List servers and how they are", _list_upstreams, UpstreamView, is_list=True),
+    Route(
+        "GET",
+        "/upstreams",
+        "List servers and how they are",
+        _list_upstreams,
+        UpstreamView,
+        is_list=True,
+        is_per_worker=True,
+    ),
     Route("GET", "/upstreams/{server}", "Show how a server is", _show_upstream, UpstreamView),
     Route("GET", "/usage", "Show who has used what", _list_usage, UsageView, query=UsageQuery, is_list=True),
     Route("GET", "/budgets", "Show budgets and what is left of them", _list_budgets, BudgetView, is_list=True),
-    Route("GET", "/sessions", "List open sessions", _list_sessions, SessionView, is_list=True),
+    Route("GET", "/sessions", "List open sessions", _list_sessions, SessionView, is_list=True, is_per_worker=True),
     Route(
         "GET", "/audit", "Find records of calls, discoveries and changes", _find_records, RecordList, query=RecordQuery
     ),

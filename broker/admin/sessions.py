@@ -1,6 +1,5 @@
 """Open sessions: seen and ended by who administers their caller's place, and by that caller."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from broker.admin.desk import Desk, Office, acting, looking
 from broker.admin.errors import NotFound
 from broker.core.caller import LOCAL, Caller, Role
+from broker.downstream.crew import Crew
 from broker.downstream.session import LegacySession
 
 
@@ -16,6 +16,11 @@ class Front(Protocol):
 
     def sessions(self) -> Iterable[LegacySession]:
         """All that are open."""
+        ...
+
+    @property
+    def crew(self) -> Crew:
+        """The workers, of which this is the front of one."""
         ...
 
     def end(self, session: LegacySession) -> None:
@@ -34,6 +39,8 @@ class SessionView:
     view: str
     version: str
     is_busy: bool
+    worker: int = 1
+    """Where it is, of `serve --workers`."""
 
 
 async def listed(office: Office, actor: Caller, front: Front) -> list[SessionView]:
@@ -45,7 +52,7 @@ async def listed(office: Office, actor: Caller, front: Front) -> list[SessionVie
 async def end(office: Office, actor: Caller, front: Front, reference: str) -> SessionView:
     """Raises: AdminError, StoreError, Unrecorded."""
     async with acting(office, actor, "session.end", f"session:{reference}") as desk:
-        found = next((one for one in front.sessions() if _reference(one) == reference), None)
+        found = next((one for one in front.sessions() if one.reference == reference), None)
         if found is None or not _may_end(desk, actor, found.caller):
             raise NotFound("there is no such session that you may see")
         view = _view(found)
@@ -63,14 +70,10 @@ def _may_end(desk: Desk, actor: Caller, caller: Caller) -> bool:
     return desk.authority.has(role, *place) and desk.authority.has(caller.role, *place)
 
 
-def _reference(session: LegacySession) -> str:
-    return hashlib.sha256(session.id.encode()).hexdigest()[:24]
-
-
 def _view(session: LegacySession) -> SessionView:
     caller = session.caller
     return SessionView(
-        _reference(session),
+        session.reference,
         caller.principal,
         caller.organization,
         caller.team,

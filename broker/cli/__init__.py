@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import typer
@@ -36,6 +37,7 @@ from broker.cli.options import (
     UsedBy,
     View,
     Wait,
+    Workers,
 )
 
 app = typer.Typer(
@@ -74,13 +76,14 @@ def serve(
     config: Config = None,
     host: Host = "127.0.0.1",
     port: Port = 8787,
+    workers: Workers = None,
     log_level: LogLevel = Level.INFO,
     log_format: LogFormat = Format.TEXT,
 ) -> None:
     """Serve over HTTP, for hosts that connect to a URL."""
     from broker.cli import serving
 
-    raise typer.Exit(serving.serve(config, host, port, log_level, logs_json=log_format is Format.JSON))
+    raise typer.Exit(serving.serve(config, host, port, workers, log_level, logs_json=log_format is Format.JSON))
 
 
 @app.command(epilog=EPILOG)
@@ -357,11 +360,16 @@ def pin_accept(
 
 
 def main() -> None:
-    """The program. Whatever goes wrong is one line on stderr and an exit code."""
+    """The program."""
     # What is loaded stays: looking for circles in it meanwhile takes a seventh of the time to start. `begin` ends this.
     gc.disable()
+    told(lambda: app(prog_name="mcp-broker"))
+
+
+def told(command: Callable[[], None]) -> None:
+    """Run it. Whatever goes wrong is one line on stderr and an exit code."""
     try:
-        app(prog_name="mcp-broker")
+        command()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as fault:

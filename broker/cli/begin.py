@@ -37,8 +37,8 @@ def begin(level: str) -> "Screen":
     return screen
 
 
-def begin_to_serve(level: str, *, as_json: bool) -> None:
-    """Logs of a broker that serves. Colours are loaded where somebody looks: hosts wait for us to start."""
+def begin_to_serve(level: str, *, as_json: bool, worker: int = 0) -> None:
+    """Logs of a broker that serves; `worker`: its number, where there are several. Colours are loaded where somebody looks: hosts wait for us to start."""
     handler = None
     if sys.stderr.isatty() and not as_json:
         from rich.console import Console
@@ -46,10 +46,10 @@ def begin_to_serve(level: str, *, as_json: bool) -> None:
         from broker.cli.terminal import Terminal
 
         handler = Terminal(Console(stderr=True))
-    _begin(level, handler, as_json=as_json)
+    _begin(level, handler, as_json=as_json, worker=worker)
 
 
-def _begin(level: str, handler: logging.Handler | None, *, as_json: bool = False) -> None:
+def _begin(level: str, handler: logging.Handler | None, *, as_json: bool = False, worker: int = 0) -> None:
     """All is loaded by now: the garbage collector works from here on, and leaves alone what was there before."""
     gc.freeze()
     gc.enable()
@@ -57,7 +57,7 @@ def _begin(level: str, handler: logging.Handler | None, *, as_json: bool = False
         if reconfigure := getattr(stream, "reconfigure", None):
             # A character that the terminal does not know must not end the command.
             reconfigure(errors="backslashreplace")
-    logs.configure(level, handler, as_json=as_json)
+    logs.configure(level, handler, as_json=as_json, worker=worker)
     logs.catch_strays()
 
 

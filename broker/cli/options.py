@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.workers.assignment import MAX_WORKERS
+
 
 class Level(StrEnum):
     """The least important log lines to show."""
@@ -155,5 +157,15 @@ View = Annotated[
 ]
 Host = Annotated[
     str, typer.Option("--host", help="Where to listen: this machine only, while there is no credential source.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        max=MAX_WORKERS,
+        show_default=False,
+        help="Processes that serve as one, each on a core of its own. Left out: server.workers of the file, else 1.",
+    ),
 ]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one, which is printed.")]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from broker.cli.descriptors import bounds_of
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.key_secret import key_secret_of
 from broker.cli.reloading import serve_reloads
+from broker.cli.shift import ALONE_AT_WORK, AloneAtWork, Shift
 from broker.cli.words import count, line
 from broker.compiled import state_directory
 from broker.config import Config, Loaded, Secret
@@ -45,18 +47,57 @@ from broker.usage.assembly import archive_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.meter import Counts
+from broker.workers.assignment import Assignment
+from broker.workers.supervisor import Plan, become_supervisor
 
 log = logging.getLogger(__name__)
 
 MIB: Final = 1 << 20
 
 
-def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: bool = False) -> int:
+def serve(
+    config: Path | None, host: str, port: int, workers: int | None, level: str, *, logs_json: bool = False
+) -> int:
     """The exit code. Raises: Stop."""
     begin_to_serve(level, as_json=logs_json)
     loaded = with_advice(read_config(config))
+    settings = {"config": str(config) if config else None, "host": host, "level": level, "logs_json": logs_json}
+    count = workers or loaded.config.server.workers
+    if count > 1:
+        # The file is good, and the port is ours: all else is the workers' business.
+        listener = _bound(host, port)
+        plan = Plan(count, listener.fileno(), loaded.config.broker.drain, level, logs_json, settings)
+        try:
+            become_supervisor(plan)
+        except OSError as error:
+            raise Stop(f"--workers {count} is not possible here: {error.strerror}", FAILED) from None
+    return _serve(loaded, host, lambda: _bound(host, port), ALONE_AT_WORK)
+
+
+def serve_as_worker(assignment: Assignment) -> int:
+    """One of several: the exit code. Raises: Stop."""
+    given, worker = assignment.serve, assignment.worker
+    begin_to_serve(given["level"], as_json=given["logs_json"], worker=worker.number)
+    loaded = with_advice(read_config(Path(given["config"]) if given["config"] else None))
+    listener = socket.socket(fileno=assignment.listener)
+    return _serve(loaded, given["host"], lambda: listener, Shift(assignment))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Raises: Stop."""
+    try:
+        return bind(host, port)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise Stop(
+            f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
+        ) from None
+
+
+def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift: Shift | AloneAtWork) -> int:
+    """The exit code. Raises: Stop."""
     settle_in()
-    broker = Broker(loaded)
+    broker = Broker(loaded, worker=shift.crew.worker)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
     premises = _premises(broker, location)
@@ -69,20 +110,19 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
     reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, room, watch))
     most = loaded.config.server.memory_max
     vitals = Vitals(broker.clock, Memory(most * MIB if most is not None else limit_of_machine()))
-    try:
-        listener = bind(host, port)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise Stop(
-            f"cannot listen on {host}:{port}: {why}. Choose another --port, or 0 for a free one.", FAILED
-        ) from None
+    listener = listen()
     metrics = metrics_of(broker, reloads.gauges)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"
+
+    def ready() -> None:
+        _announce(loaded, url, door.has_source, is_first=shift.crew.worker.number == 1)
+        shift.is_ready()
 
     async def front(broker: Broker) -> None:
         async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
             tasks.start_soon(serve_reloads, reloads)
+            tasks.start_soon(shift.serve, broker.engine.closing)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()
@@ -92,13 +132,14 @@ def serve(config: Path | None, host: str, port: int, level: str, *, logs_json: b
                 broker.engine,
                 door,
                 listener,
-                lambda: _announce(loaded, url, door.has_source),
+                ready,
                 metrics,
                 api,
                 room,
                 _health(broker, watch, reloads, vitals),
                 lambda: broker.drain,
                 vitals,
+                shift.crew,
             )
             tasks.cancel_scope.cancel()
 
@@ -230,7 +271,9 @@ def metrics_of(broker: Broker, more: Callable[[], list[Gauge]] = list) -> Metric
     return Metrics(broker.meter, lambda: [*broker.gauges(), *more()], access)
 
 
-def _announce(loaded: Loaded, url: str, has_source: bool) -> None:
+def _announce(loaded: Loaded, url: str, has_source: bool, *, is_first: bool) -> None:
+    if not is_first:  # one of several workers has said it
+        return log.info("serving")
     # Said at every level: with --port 0 nobody else knows the port.
     log.setLevel(logging.INFO)
     enabled = sum(server.enabled for server in loaded.config.servers.values())

@@ -34,6 +34,6 @@ class Terminal(logging.Handler):
             " ",
             (f"{record.levelname:<7}", _STYLES.get(record.levelname, "")),
             " ",
-            (name, "dim"),
+            (f"{formatter.origin}{name}", "dim"),
             formatter.message_of(record),
         )

@@ -27,6 +27,7 @@ from broker.config.identity import IdentitySettings
 from broker.config.limits import ServerLimitSettings
 from broker.config.problem import Fault
 from broker.config.strict import TAG, Freeze, Lists, Masked, SecretText, Strictest, hidden, unsaid
+from broker.workers.assignment import MAX_WORKERS
 
 MAX_SECONDS: float = 86_400
 """A day. A longer time-out is a typing error, or a wish to have none."""
@@ -106,6 +107,13 @@ class ServerSettings(Strictest):
         le=1 << 20,
         description="MiB that the broker may hold. Above 85 % of it requests are answered 503, above 95 % streams that "
         "only wait are ended. null: what the container allows, if it says so.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_WORKERS,
+        description="Processes of `serve` that share the port, sessions and limits; each has servers of its own. "
+        "Read at the start.",
     )
 
 

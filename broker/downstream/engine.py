@@ -158,6 +158,10 @@ class Engine:
         request = Request(incoming.method, incoming.params, who.version, who.view)
         self.router.note(request, who.caller, who.asker)
 
+    def knows_task(self, public: object, caller: Caller) -> bool:
+        """Whether a task of the modern era is known here, and this caller's."""
+        return self.router.knows_task(public, caller, self.clock.now())
+
     def session_ended(self, session: str) -> None:
         """A legacy session is over: what was kept for it alone ends with it."""
         self.router.served.pool.end_session(session)

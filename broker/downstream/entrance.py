@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 
 from broker.downstream.message import error_bytes
+from broker.downstream.moving import OUTSIDE, Arrival
 from broker.downstream.room import Place, Room
 from broker.errors import InvalidRequest
 
@@ -73,7 +74,7 @@ class TurnedAway(asyncio.Protocol):
 class Entrance:
     """See the module. `make` makes the protocol of a connection, which gives its place back at its end."""
 
-    def __init__(self, room: Room, make: Callable[[Place], asyncio.Protocol]) -> None:
+    def __init__(self, room: Room, make: Callable[[Place, Arrival], asyncio.Protocol]) -> None:
         self._room = room
         self._make = make
         self.turned_away: set[asyncio.Transport] = set()
@@ -112,9 +113,17 @@ class Entrance:
         else:
             _dismiss(opened)
 
-    async def _seat(self, opened: socket.socket, place: Place) -> None:
+    async def receive(self, opened: socket.socket, arrival: Arrival) -> None:
+        """Another worker has accepted it."""
+        place = self._room.enter(arrival.peer or _peer(opened))
+        if place is None:
+            _dismiss(opened)
+        else:
+            await self._seat(opened, place, arrival)
+
+    async def _seat(self, opened: socket.socket, place: Place, arrival: Arrival = OUTSIDE) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._make(place), opened)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._make(place, arrival), opened)
         except OSError as error:  # then nobody was told of it, who could give the place back
             log.debug("a connection was lost at once: %s", error)
             opened.close()
@@ -152,9 +161,10 @@ class Entrance:
 def _peer(opened: socket.socket) -> str:
     """Its address; "" if it is gone already."""
     try:
-        return str(opened.getpeername()[0])
+        peer = opened.getpeername()
     except OSError:
         return ""
+    return str(peer[0]) if isinstance(peer, tuple) else ""  # a worker that asks is nowhere
 
 
 def _dismiss(opened: socket.socket) -> None:

@@ -19,7 +19,9 @@ from broker.core.era import ALL_VERSIONS, META_VERSION, MODERN_VERSIONS, is_mode
 from broker.core.shape import is_object
 from broker.core.tracecontext import PARENT
 from broker.downstream import metrics
+from broker.downstream.crew import NO_CREW, Crew
 from broker.downstream.door import Door
+from broker.downstream.elsewhere import Elsewhere
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.health import WELL, Health
@@ -86,7 +88,11 @@ class HttpFront:
         room: Room | None = None,
         health: Health = WELL,
         vitals: Vitals | None = None,
+        crew: Crew = NO_CREW,
     ) -> None:
+        self.crew = crew
+        """The workers, of which this is the front of one."""
+        self._elsewhere = Elsewhere(crew, engine.knows_task, self.sessions)
         self._room = room or Room()
         self._vitals = vitals or Vitals(SystemClock())
         self._metrics = page
@@ -96,7 +102,7 @@ class HttpFront:
         self._api = api
         self._sessions = Sessions(engine.session_ended)
         self._vigil = Vigil()
-        self._sse = SseFront(engine, self._vigil)
+        self._sse = SseFront(engine, self._vigil, crew.worker)
         self._stage: Stage | None = None
 
     @asynccontextmanager
@@ -139,13 +145,18 @@ class HttpFront:
             if path in ("/healthz", "/readyz"):
                 return await self._health(path, http)
             if path == metrics.PATH and self._metrics is not None:
-                return await self._metrics.serve(http, self._door, self._gauges())
+                return await self._metrics.serve(http, self._door, self._gauges(), self.crew)
             if self._api is not None and path.startswith(_API):
-                return await self._api.serve(http, await self._door.admit(http, ENDPOINT), self)
+                admission = await self._door.admit(http, ENDPOINT)
+                if self.crew.is_alone or not await self._elsewhere.has_administered(http):
+                    await self._api.serve(http, admission, self)
+                return
             is_sse = path in ("/sse", "/messages")
             if not is_sse and not _VIEW.fullmatch(path):
                 return await self._door.describe(http, path)
         admission = self._door.known(http, path) or await self._door.admit(http, path)
+        if not self.crew.is_alone and await self._elsewhere.has_session_of(http):
+            return
         if self._vitals.memory.is_high and http.method != "DELETE":
             raise HttpError(503, InvalidRequest("memory is short: try again later"), _RETRY_LATER)
         if is_sse:
@@ -192,13 +203,16 @@ class HttpFront:
     async def _post(self, http: Http, admission: Admission, view: str) -> None:
         if not http.head.is_fit:
             self._check_media(http)
+        body = http.whole(_MAX_BODY) or await http.body(_MAX_BODY)
         try:
-            incoming = parse(http.whole(_MAX_BODY) or await http.body(_MAX_BODY))
+            incoming = parse(body)
         except Rejected as rejected:
             return _respond(http, 400, refused(rejected.id, rejected.error))
         if PARENT in http.headers:
             incoming = traced(incoming, http.headers)
         if META_VERSION in incoming.meta or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
+            if not self.crew.is_alone and await self._elsewhere.has_named(http, admission.caller, incoming, body):
+                return
             await self._post_modern(http, admission, view, incoming)
         else:
             await self._post_legacy(http, admission, view, incoming)
@@ -275,7 +289,7 @@ class HttpFront:
         assert incoming.id is not None
         capabilities = incoming.params.get("capabilities")
         session = LegacySession(
-            self._engine.clock.token(),
+            self.crew.worker.mark(self._engine.clock.token()),
             admission.caller,
             view,
             agreed_version(incoming.params),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from broker.core.caller import Role
+from broker.downstream.crew import NO_CREW, Crew
 from broker.downstream.door import Door
 from broker.downstream.web import Http, HttpError
 from broker.errors import InvalidRequest
@@ -25,7 +26,7 @@ class Metrics:
     gauges: Callable[[], Iterable[Gauge]]
     access: Access
 
-    async def serve(self, http: Http, door: Door, more: Iterable[Gauge]) -> None:
+    async def serve(self, http: Http, door: Door, more: Iterable[Gauge], crew: Crew = NO_CREW) -> None:
         """Answer. `more`: what only the front knows. Raises: HttpError."""
         if self.access == "public":
             door.check_site(http)
@@ -35,4 +36,6 @@ class Metrics:
             raise HttpError.not_allowed("GET")
         exposition: Any = importlib.import_module("broker.usage.exposition")
         body: bytes = exposition.page(self.counts, lambda: (*self.gauges(), *more))
+        if crew.asks(http):
+            body = exposition.merged([(crew.worker.number, body), *await crew.answers(http)])
         http.respond(200, body, ((b"content-type", exposition.CONTENT_TYPE),))

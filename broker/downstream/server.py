@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from broker.downstream.connection import Connection
+from broker.downstream.crew import NO_CREW, Crew
 from broker.downstream.door import Door
 from broker.downstream.ending import LAST_WORDS, nobody_to_tell, usual_drain
 from broker.downstream.engine import Engine
@@ -18,7 +19,8 @@ from broker.downstream.entrance import Entrance
 from broker.downstream.health import WELL, Health
 from broker.downstream.http import Api, HttpFront
 from broker.downstream.metrics import Metrics
-from broker.downstream.room import Room
+from broker.downstream.moving import Arrival, Movable
+from broker.downstream.room import Place, Room
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import Http
 from broker.half_open import notice_half_open
@@ -60,8 +62,11 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
-    def __init__(self, serve: Callable[[Http], Awaitable[None]], room: Room | None = None) -> None:
+    def __init__(
+        self, serve: Callable[[Http], Awaitable[None]], room: Room | None = None, crew: Crew = NO_CREW
+    ) -> None:
         self.serve = serve
+        self._crew = crew
         self.room = room or Room()
         """How many of them there may be."""
         self.connections: set[Connection] = set()
@@ -89,11 +94,11 @@ class HttpServer:
         """Accept until `closing` is set; then let what is in flight end, for at most `drain` seconds (asked then).
         `give_up` makes answers of what is left.
         """
-        entrance = Entrance(self.room, lambda place: Connection(self, place))
+        entrance = Entrance(self.room, self._connection)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look)
             accepting = anyio.CancelScope()
-            tasks.start_soon(_accept, entrance, listener, accepting)
+            tasks.start_soon(_accept, entrance, listener, self._crew, accepting)
             try:
                 await closing.wait()
                 self.is_closing = True
@@ -111,6 +116,9 @@ class HttpServer:
                 listener.close()
                 await self._abort()
                 tasks.cancel_scope.cancel()
+
+    def _connection(self, place: Place, arrival: Arrival) -> Connection:
+        return Connection(self, place) if self._crew.is_alone else Movable(self, place, arrival)
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,9 +141,11 @@ class HttpServer:
                 await asyncio.wait(left)
 
 
-async def _accept(entrance: Entrance, listener: socket.socket, scope: anyio.CancelScope) -> None:
+async def _accept(entrance: Entrance, listener: socket.socket, crew: Crew, scope: anyio.CancelScope) -> None:
     with scope:
-        await entrance.serve(listener)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crew.serve, entrance)
+            await entrance.serve(listener)
 
 
 async def serve_http(
@@ -149,10 +159,11 @@ async def serve_http(
     health: Health = WELL,
     drain: Callable[[], float] = usual_drain,
     vitals: Vitals | None = None,
+    crew: Crew = NO_CREW,
 ) -> None:
     """Serve until `engine.closing` is set and what was in flight has ended, or `drain` seconds have passed (F-90)."""
     room = room or Room()
-    front = HttpFront(engine, door, metrics, api, room, health, vitals)
+    front = HttpFront(engine, door, metrics, api, room, health, vitals, crew)
     async with front.running():
         on_ready()
-        await HttpServer(front.serve, room).run(listener, engine.closing, drain, engine.ending.set)
+        await HttpServer(front.serve, room, crew).run(listener, engine.closing, drain, engine.ending.set)

@@ -3,6 +3,7 @@
 Ids are random and bound to the principal that opened them; for anybody else the session does not exist (SP-80, I-33).
 """
 
+import hashlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ class LegacySession:
     is_closed: bool = False
     front: str = "http"
     """By which it came, as the audit has it."""
+
+    @property
+    def reference(self) -> str:
+        """What stands for its id where others see it: the id itself is its caller's alone."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:24]
 
     @property
     def can_resume(self) -> bool:

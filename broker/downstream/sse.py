@@ -26,6 +26,7 @@ from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http, media_type
 from broker.errors import BrokerError, InvalidParams, InvalidRequest
 from broker.identity.admission import Admission
 from broker.relay.notify import Subscriber
+from broker.workers.assignment import ALONE, Worker
 
 SESSION_PARAMETER: Final = "session"
 MAX_STREAMS: Final = 1000
@@ -43,7 +44,8 @@ class _Stream:
 class SseFront:
     """See the module. The HTTP front has let the caller in."""
 
-    def __init__(self, engine: Engine, vigil: Vigil) -> None:
+    def __init__(self, engine: Engine, vigil: Vigil, worker: Worker = ALONE) -> None:
+        self._worker = worker
         self._engine = engine
         self._vigil = vigil
         self._streams: dict[str, _Stream] = {}
@@ -70,7 +72,8 @@ class SseFront:
         if len(self._streams) >= MAX_STREAMS:
             return await _refuse(http, 503, "too many streams are open")
         await http.body(0)
-        session = LegacySession(self._engine.clock.token(), admission.caller, "", LATEST_LEGACY, front="sse")
+        session_id = self._worker.mark(self._engine.clock.token())
+        session = LegacySession(session_id, admission.caller, "", LATEST_LEGACY, front="sse")
         outbox = Outbox()
 
         await http.start(200, STREAM_HEADERS)

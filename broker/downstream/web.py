@@ -21,6 +21,8 @@ JSON_HEADERS: Final = ((b"content-type", JSON_MEDIA.encode()),)
 _CLOSE: Final = (b"connection", b"close")
 _FRAMING: Final = frozenset({b"connection", b"transfer-encoding"})
 """Said here, and by nobody else."""
+_REFRAMED: Final = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
+"""Of a request: said of the way in which its body came."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 
@@ -113,6 +115,11 @@ class Http:
         self._is_chunked = False
 
     @property
+    def wire(self) -> Wire:
+        """The connection under it."""
+        return self._wire
+
+    @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for more of the body."""
         return self._more is not None and not self._more.done()
@@ -158,6 +165,21 @@ class Http:
         self._refuse_more_than(limit)
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def put_back(self, body: bytes) -> None:
+        """What `body` gave is to be had once more."""
+        self._parts = [body]
+
+    def again(self, body: bytes, *, is_last: bool) -> bytes:
+        """The request, once more, as bytes. `is_last`: none other is to follow it."""
+        target = self.path.encode("latin-1") + (b"?" + self.query if self.query else b"")
+        gone = _REFRAMED | ({"connection"} if is_last else set[str]())
+        fields = [f"{name}: {value}\r\n".encode("latin-1") for name, value in self.headers.lines if name not in gone]
+        fields += [b"connection: close\r\n"] * is_last
+        if body or self.method != "GET":
+            fields.append(b"content-length: %d\r\n" % len(body))
+        version = b"1.0" if self.head.is_old else b"1.1"
+        return b"%b %b HTTP/%b\r\n%b\r\n%b" % (self.method.encode(), target, version, b"".join(fields), body)
 
     async def _arrival(self, limit: int) -> None:
         declared = self.headers.get("content-length")

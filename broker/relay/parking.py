@@ -3,7 +3,8 @@
 A legacy upstream asks in the middle of a call and keeps the call open; a modern caller can only be answered. So the
 upstream's call goes on here, in a task of its own, while its caller gets `input_required` with the questions and a
 sealed `requestState`. Its retry brings the answers and takes the call up again: progress and log messages that came in
-between are delivered then. A call belongs to one process; a state that finds no call gets the one frozen answer.
+between are delivered then. A call belongs to one process (one worker of several: the state says which); a state that
+finds no call gets the one frozen answer.
 """
 
 import logging
@@ -25,6 +26,7 @@ from broker.errors import BrokerError, CannotAsk, InvalidParams
 from broker.logs import internal_error
 from broker.relay.exchange import never
 from broker.upstream.link import MAX_QUESTIONS
+from broker.workers.assignment import ALONE, Worker
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +145,10 @@ class ParkedCall:
 class Parking:
     """The parked calls of this process. `running` must be entered around its use."""
 
-    def __init__(self, clock: Clock, sealer: Sealer) -> None:
+    def __init__(self, clock: Clock, sealer: Sealer, worker: Worker = ALONE) -> None:
         self._clock = clock
         self._sealer = sealer
+        self._worker = worker
         self._parked: dict[str, ParkedCall] = {}
         self._spent: dict[str, float] = {}
         """Serials of states that were used, until they would have expired: a state resumes once."""
@@ -208,7 +211,7 @@ class Parking:
             inner=inner,
             parked=parked,
         )
-        return self._sealer.seal(claims, os.urandom(NONCE_SIZE))
+        return self._worker.mark(self._sealer.seal(claims, os.urandom(NONCE_SIZE)))
 
     def unseal(self, text: object, retry: Claims) -> Claims:
         """What a state carries, if it was made for this very request, and is used for the first time.
@@ -217,7 +220,7 @@ class Parking:
         """
         now = self._clock.wall()
         try:
-            state = self._sealer.unseal(text)
+            state = self._sealer.unseal(self._worker.unmark(text))
             state.refuse_other_use(retry, now)
             if state.serial in self._spent:
                 raise Unsealable("used before")
@@ -232,7 +235,7 @@ class Parking:
         sent with it, once guardrails have judged them.
         """
         try:
-            state = self._sealer.unseal(text)
+            state = self._sealer.unseal(self._worker.unmark(text))
             state.refuse_other_use(replace(retry, digest=state.digest), self._clock.wall())
         except Unsealable:
             return False

@@ -43,7 +43,7 @@ from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
 from broker.relay.parking import Parking
 from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
-from broker.relay.tasks import Task, Tasks
+from broker.relay.tasks import Task, Tasks, UnknownTask
 from broker.relay.watches import Watches
 from broker.upstream.isolated import Asker
 from broker.upstream.supervise import GONE
@@ -309,6 +309,14 @@ class Router:
             self.served, self._tasks, Request(who.method, {"taskId": public}, who.version, who.view), caller, now
         )
         await watches.add_task(task, self.served.pool.watching(permit.entry.server, asker))
+
+    def knows_task(self, public: object, caller: Caller, now: float) -> bool:
+        """Whether a task of the modern era is known here, and this caller's."""
+        try:
+            self._tasks.find(caller.principal, public, is_modern=True, now=now)
+        except UnknownTask:
+            return False
+        return True
 
     async def discover(self, request: Request, caller: Caller, trail: Trail = NO_TRAIL) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""

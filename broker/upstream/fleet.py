@@ -13,8 +13,9 @@ import anyio.abc
 
 from broker.upstream.isolated import Isolated
 from broker.upstream.pool import Swap
-from broker.upstream.process import become_subreaper, reap_orphans
+from broker.upstream.process import reap_orphans
 from broker.upstream.supervise import Upstream
+from broker.workers.orphans import become_subreaper
 
 log = logging.getLogger(__name__)
 

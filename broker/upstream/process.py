@@ -7,7 +7,6 @@ the tag, or is in the child's session, is killed and reaped. Elsewhere the proce
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import secrets
@@ -46,7 +45,6 @@ REAP_EVERY: Final = 15.0
 """Seconds between two looks for zombies that nobody waits for."""
 
 _IS_LINUX = sys.platform.startswith("linux")
-_PR_SET_CHILD_SUBREAPER = 36
 _STAT_PARENT, _STAT_SESSION, _STAT_START = 1, 3, 19
 """Where these stand in /proc/<pid>/stat, counted from behind the command's name."""
 
@@ -184,13 +182,6 @@ def _why_not_found(command: str) -> str:
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a child may inherit. Exported shell functions are left out: old shells execute them."""
     return {name: environ[name] for name in INHERITED if name in environ and not environ[name].startswith("()")}
-
-
-def become_subreaper() -> None:
-    """On Linux, orphaned descendants become children of this process, where they can be found and reaped."""
-    if _IS_LINUX:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(session: int, tag: str) -> list[int]:

@@ -1,6 +1,6 @@
 """What is counted, in the words of Prometheus. Loaded with the first look: the library brings an HTTP server."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 from broker.usage.gauges import Gauge
 from broker.usage.meter import BOUNDS, Counts
 
+HEADS: Final = 2
+"""Lines about a family: its help, and its type."""
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -69,3 +71,31 @@ def page(counts: Counts, gauges: Callable[[], Iterable[Gauge]]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(counts, gauges))
     return generate_latest(registry)
+
+
+def merged(pages: Sequence[tuple[int, bytes]]) -> bytes:
+    """The pages of several workers as one: every sample is told apart by the number of its `worker`."""
+    families: dict[str, tuple[list[str], list[str]]] = {}
+    for worker, text in pages:
+        name = ""
+        for line in text.decode().splitlines():
+            if line.startswith("#"):
+                name = line.split(" ", 3)[2]
+                heads, _ = families.setdefault(name, ([], []))
+                if line not in heads and len(heads) < HEADS:
+                    heads.append(line)
+            elif line:
+                families.setdefault(name, ([], []))[1].append(_of_worker(line, worker))
+    return "".join(f"{line}\n" for heads, samples in families.values() for line in (*heads, *samples)).encode()
+
+
+def _of_worker(sample: str, worker: int) -> str:
+    """`name{labels} value` or `name value`, with one label more, in front."""
+    name = sample[: _end_of_name(sample)]
+    rest = sample[len(name) :]
+    return f'{name}{{worker="{worker}",{rest[1:]}' if rest.startswith("{") else f'{name}{{worker="{worker}"}}{rest}'
+
+
+def _end_of_name(sample: str) -> int:
+    """No name of ours has a brace or a space in it; values of labels, which may, come later."""
+    return min(at for at in (sample.find("{"), sample.find(" ")) if at >= 0)

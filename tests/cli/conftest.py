@@ -98,11 +98,18 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
+    with running(tmp_path) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Program]:
+    """`Program` in an empty directory below that one."""
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "SYSTEMROOT")}
-    environment |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "100"}
-    directory = tmp_path / "here"
-    directory.mkdir()
-    program = Program(directory, environment)
+    environment |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(directory / "state"), "COLUMNS": "100"}
+    here = directory / "here"
+    here.mkdir()
+    program = Program(here, environment)
     try:
         yield program
     finally:

@@ -14,6 +14,7 @@ import pytest
 from broker.upstream import process
 from broker.upstream.child import PipeChild
 from broker.upstream.process import CannotStart, Process, child_environment, find_program
+from broker.workers.orphans import become_subreaper
 from tests.hostile.harness import exists, needs_proc, until
 from tests.peers import is_alive
 
@@ -61,7 +62,7 @@ async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
     script, bound = STUBBORN[case]
     with anyio.fail_after(20):
         child = await Process.start(["/bin/sh", "-c", f"echo up; {script}"], {}, None)
-        process.become_subreaper()
+        become_subreaper()
         assert await child.stdout.readline() == b"up\n"
         began = time.monotonic()
         await child.stop()

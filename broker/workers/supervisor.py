@@ -1,0 +1,331 @@
+"""The supervisor: it starts workers, starts again those that die, passes signals on, and ends with the last of them.
+
+It has the listening socket, so that no connection is lost with a worker, and knows nothing of MCP: the standard library
+and `broker.workers` are all that it loads. `mcp-broker serve` becomes it, once the configuration has been read and the
+port is bound; a mistake that only a broker finds is found by the first worker, which starts alone, and says it once.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from broker.workers.assignment import Assignment, Worker, socket_of
+from broker.workers.board import Board, BoardStuck, make_board
+from broker.workers.launch import command
+from broker.workers.orphans import become_subreaper, children, end_others
+
+FAILED: Final = 1
+"""Exit code where a worker was killed by a signal."""
+FIRST_PAUSE: Final = 0.25
+"""Seconds before a worker that has died is started again; doubled each time, up to `LAST_PAUSE`."""
+LAST_PAUSE: Final = 30.0
+"""Seconds likewise, at most: a worker that cannot live must not take the machine with starting."""
+STEADY: Final = 60.0
+"""Seconds that a worker must have lived for its next death to count as the first."""
+GRACE: Final = 15.0
+"""Seconds beyond `broker.drain` after which a worker that was told to end is killed: one that hangs ends nothing."""
+ORPHANS_LIVE: Final = 1.0
+"""Seconds that servers of a worker that was killed get to see that their stdin is closed."""
+_READY: Final = b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do. `listener`: the descriptor of the listening socket; `drain`: seconds; `level`: of log lines."""
+
+    workers: int
+    listener: int
+    drain: float
+    level: str
+    logs_json: bool
+    serve: Mapping[str, Any]
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker, over all its lives."""
+
+    number: int
+    process: "subprocess.Popen[bytes] | None" = None
+    leash: socket.socket | None = None
+    is_ready: bool = False
+    began: float = 0.0
+    deaths: int = 0
+    """In a row."""
+    due: float = 0.0
+    """When it is to be started, while it does not run."""
+
+
+class Log:
+    """Lines as the workers write them."""
+
+    def __init__(self, *, as_json: bool, level: str) -> None:
+        self._as_json = as_json
+        self._says_info = level in ("debug", "info")
+
+    def info(self, text: str) -> None:
+        """One line, if such are wanted."""
+        if self._says_info:
+            self._say("INFO", text)
+
+    def warning(self, text: str) -> None:
+        """One line."""
+        self._say("WARNING", text)
+
+    def _say(self, level: str, text: str) -> None:
+        name = "broker.workers.supervisor"
+        if self._as_json:
+            moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "+00:00"
+            said = json.dumps({"time": moment, "level": level.lower(), "logger": name, "message": text})
+        else:
+            said = f"{time.strftime('%H:%M:%S')} {level:<7} {name}: {text}"
+        with contextlib.suppress(OSError):  # a host that closed our stderr must not stop us
+            os.write(2, f"{said}\n".encode())
+
+
+class Supervisor:
+    """See the module."""
+
+    def __init__(self, plan: Plan, directory: Path, log: Log, now: Callable[[], float] = time.monotonic) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._log = log
+        self._now = now
+        self._board_handle = make_board(plan.workers)
+        self._board = Board(self._board_handle, Worker(1, plan.workers))
+        self._bells = tuple(_bell() for _ in range(plan.workers))
+        self._members = [Member(number) for number in range(1, plan.workers + 1)]
+        self._selector = selectors.DefaultSelector()
+        self._signals, self._signalled = _signal_pipe()
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        self._was_ready = False
+        """Whether the first worker was: from then on a worker that dies is started again."""
+        self._killed_at = 0.0
+        """When what is left is killed; 0 while nothing is to end."""
+        self._code = 0
+        self._orphans_end = 0.0
+
+    def run(self) -> int:
+        """The exit code, once all have ended."""
+        self._start(self._members[0])
+        while any(member.process is not None for member in self._members) or not self._is_ending:
+            for key, _ in self._selector.select(self._patience()):
+                if key.fileobj is self._signals:
+                    self._heed_signals()
+                else:
+                    self._hear(key.data)
+            for member in self._members:
+                self._look_after(member)
+            self._end_orphans()
+        return self._code
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._killed_at > 0
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due."""
+        due = [one.due for one in self._members if one.process is None and self._was_ready and not self._is_ending]
+        due += [when for when in (self._killed_at, self._orphans_end) if when]
+        return max(0.0, min(due) - self._now()) if due else None
+
+    # -- one worker -----------------------------------------------------------------------------------------------
+
+    def _start(self, member: Member) -> None:
+        plan, number = self._plan, member.number
+        ours, theirs = socket.socketpair()
+        assignment = Assignment(
+            Worker(number, plan.workers),
+            plan.listener,
+            theirs.fileno(),
+            self._board_handle,
+            self._bells,
+            self._directory,
+            plan.serve,
+        )
+        handles = [plan.listener, theirs.fileno(), self._board_handle, *(end for bell in self._bells for end in bell)]
+        argv = command("broker.cli.worker", assignment.text())
+        member.is_ready, member.began = False, self._now()
+        try:
+            # A group of its own: Ctrl-C in a terminal must reach it once, through us.
+            member.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=handles, process_group=0)
+        except OSError as error:
+            ours.close()
+            self._log.warning(f"worker {number} cannot be started: {error.strerror}")
+            self._bury(member, FAILED)
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        member.leash = ours
+        self._selector.register(ours, selectors.EVENT_READ, member)
+
+    def _hear(self, member: Member) -> None:
+        assert member.leash is not None
+        try:
+            said = member.leash.recv(64)
+        except OSError:
+            said = b""
+        if _READY in said and not member.is_ready:
+            member.is_ready = True
+            if not self._was_ready:
+                self._was_ready = True
+                for other in self._members[1:]:
+                    if not self._is_ending:
+                        self._start(other)
+            if all(one.is_ready for one in self._members):
+                self._log.info(f"{len(self._members)} workers serve")
+        if not said:
+            self._selector.unregister(member.leash)
+            member.leash.close()
+            member.leash = None
+
+    def _look_after(self, member: Member) -> None:
+        if member.process is not None and member.process.poll() is not None:
+            code = member.process.returncode
+            member.process = None
+            if member.leash is not None:
+                self._hear(member)  # it may have been ready before
+            self._bury(member, code)
+        elif member.process is None and self._was_ready and not self._is_ending and member.due <= self._now():
+            self._start(member)
+        elif member.process is not None and self._is_ending and self._killed_at <= self._now():
+            self._log.warning(f"worker {member.number} does not end: it is killed")
+            member.process.kill()
+            member.process.wait()
+
+    def _bury(self, member: Member, code: int) -> None:
+        """What it held is nobody's any more."""
+        if member.leash is not None:
+            self._selector.unregister(member.leash)
+            member.leash.close()
+            member.leash = None
+        with contextlib.suppress(OSError):
+            socket_of(self._directory, member.number).unlink()
+        with contextlib.suppress(BoardStuck):  # then it clears its columns itself, when it starts again
+            self._board.clear(member.number)
+        self._ring()
+        if children() - self._own():
+            self._orphans_end = self._now() + ORPHANS_LIVE
+        if self._is_ending or not self._was_ready:
+            self._code = self._code or (FAILED if code < 0 else code)
+            if not self._is_ending:  # it could not start at all, and has said why
+                self._killed_at = self._now() + GRACE
+            return
+        now = self._now()
+        member.deaths = 1 if now - member.began >= STEADY else member.deaths + 1
+        pause = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(member.deaths - 1, 16))
+        member.due = now + pause
+        how = f"was ended by signal {-code}" if code < 0 else f"has ended with code {code}"
+        self._log.warning(f"worker {member.number} {how}: it is started again in {pause:g} s; its sessions are lost")
+
+    def _ring(self) -> None:
+        """Whoever waits for a place looks again."""
+        for _, bell in self._bells:
+            with contextlib.suppress(BlockingIOError):
+                os.write(bell, b"!")
+
+    # -- all of them ----------------------------------------------------------------------------------------------
+
+    def _own(self) -> set[int]:
+        return {one.process.pid for one in self._members if one.process is not None}
+
+    def _end_orphans(self) -> None:
+        """Servers of a worker that was killed, which did not end with it."""
+        if self._orphans_end and self._orphans_end <= self._now():
+            self._orphans_end = self._now() + 0.05 if end_others(self._own()) else 0.0
+
+    def _heed_signals(self) -> None:
+        try:
+            received = self._signals.recv(64)
+        except BlockingIOError:
+            return
+        for number in received:
+            if number == signal.SIGHUP:
+                self._pass_on(signal.SIGHUP)
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                patience = GRACE + (0.0 if self._is_ending else self._plan.drain)
+                self._killed_at = self._now() + patience
+                self._pass_on(signal.SIGTERM)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for member in self._members:
+            # One that is not ready may not heed a SIGHUP yet, which would end it; it reads the file anyhow.
+            if member.process is not None and (member.is_ready or number != signal.SIGHUP):
+                member.process.send_signal(number)
+
+    def close(self) -> None:
+        """Give back what it has."""
+        self._board.close()
+        self._selector.close()
+        for ends in self._bells:
+            for end in ends:
+                os.close(end)
+        self._signals.close()
+        self._signalled.close()
+
+
+def _bell() -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _signal_pipe() -> tuple[socket.socket, socket.socket]:
+    """Where the numbers of signals can be read, and what must be kept for that."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return ours, theirs
+
+
+def main(text: str) -> int:
+    """The exit code."""
+    plan = Plan(**json.loads(text))
+    os.set_inheritable(plan.listener, False)
+    become_subreaper()
+    log = Log(as_json=plan.logs_json, level=plan.level)
+    directory = Path(tempfile.mkdtemp(prefix="mcp-broker-"))  # only its owner may enter it
+    try:
+        supervisor = Supervisor(plan, directory, log)
+        try:
+            return supervisor.run()
+        finally:
+            supervisor.close()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def become_supervisor(plan: Plan) -> None:
+    """Replace this process: whoever watches it keeps its process id. Raises: OSError."""
+    if not hasattr(os, "fork"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    os.set_inheritable(plan.listener, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command("broker.workers.supervisor", plan.text()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

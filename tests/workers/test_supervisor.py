@@ -1,0 +1,136 @@
+"""The supervisor of `serve --workers N`: it starts workers, replaces those that die, and ends with them."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from tests.cli.conftest import Program, wait_until
+from tests.peers import is_alive
+from tests.workers.crew import STATEFUL, Serving, text
+
+
+def test_workers_serve_one_port_and_sigterm_ends_all_of_them(program: Program) -> None:
+    serving = Serving(program, 2)
+    workers = serving.workers()
+    assert set(workers) == {1, 2}
+    assert serving.log.count("1 server on http://") == 1
+    assert "worker 1: broker.cli.serving" in serving.log and "worker 2: broker.cli.serving: serving" in serving.log
+    assert serving.caller().ask("GET", "/readyz")[0] == 200
+    assert serving.end() == 0
+    assert not any(map(is_alive, workers.values()))
+    assert "Traceback" not in serving.log
+
+
+def test_the_supervisor_is_small_and_knows_nothing_of_mcp(program: Program) -> None:
+    serving = Serving(program, 2)
+    maps = Path(f"/proc/{serving.process.pid}/maps").read_text(encoding="ascii")
+    assert not re.search(r"uvloop|httptools|pydantic|orjson", maps)
+    assert re.search(r"uvloop", Path(f"/proc/{serving.workers()[1]}/maps").read_text(encoding="ascii"))
+
+
+def test_a_wrong_configuration_ends_everything_with_the_mistake_said_once(program: Program) -> None:
+    program.configure(one={"command": "x", "colour": "red"})
+    done = program.run("serve", "--port", "0", "--workers", "2")
+    assert done.code == 2
+    assert done.err.count("colour") == 1 and "nothing was started" in done.err
+
+
+def test_what_only_a_broker_finds_is_said_once_by_the_first_worker(program: Program) -> None:
+    guardrail = program.directory / "wrong.py"
+    guardrail.write_text("import os\n", encoding="utf-8")
+    document = {"guardrails": {"no": {"file": str(guardrail)}}, "servers": {"one": {**STATEFUL, "guardrails": ["no"]}}}
+    (program.directory / "servers.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    done = program.run("serve", "--port", "0", "--workers", "3")
+    assert done.code == 2, done.err
+    assert done.err.count("nothing was started") == 1
+
+
+def test_a_port_in_use_is_said_before_any_worker_starts(program: Program) -> None:
+    program.configure(one=STATEFUL)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = program.run("serve", "--workers", "2", "--port", str(taken.getsockname()[1]))
+    assert done.code == 1
+    assert "cannot listen on" in done.err and "worker" not in done.err
+
+
+def test_the_number_of_workers_may_stand_in_the_file(program: Program) -> None:
+    (program.directory / "servers.yaml").write_text("server: {workers: 2}\nservers: {}\n", encoding="utf-8")
+    program.start("serve", "--port", "0")
+    wait_until(lambda: "2 workers serve" in program.errors.read_text(encoding="utf-8"), "both serve")
+
+
+def test_sighup_reloads_every_worker(program: Program) -> None:
+    serving = Serving(program, 2)
+    callers = {number: serving.at(number) for number in (1, 2)}
+    serving.write({"one": dict(STATEFUL), "two": dict(STATEFUL)})
+    serving.process.send_signal(signal.SIGHUP)
+    for number in (1, 2):
+        serving.says(f"worker {number}: broker.reload: ")
+    wait_until(lambda: serving.log.count("was read again, and is in force") == 2, "both have read it")
+    for caller in callers.values():
+        assert text(caller.call("two__recall"))["pid"]
+    assert len({text(caller.call("two__recall"))["pid"] for caller in callers.values()}) == 2
+
+
+def test_a_broken_file_leaves_every_worker_as_it_was_and_none_is_lost(program: Program) -> None:
+    serving = Serving(program, 2)
+    workers = serving.workers()
+    serving.path.write_text("servers: [", encoding="utf-8")
+    serving.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: serving.log.count("what was in force before stays") == 2, "both have said so")
+    assert serving.workers() == workers
+    assert text(serving.caller().call("one__recall"))["pid"]
+
+
+def test_a_supervisor_that_is_killed_takes_its_workers_and_their_servers_with_it(program: Program) -> None:
+    serving = Serving(program, 2)
+    workers = list(serving.workers().values())
+    servers = [text(serving.at(number).call("one__recall"))["pid"] for number in (1, 2)]
+    serving.process.kill()
+    wait_until(lambda: not any(map(is_alive, [*workers, *servers])), "all of them have ended")
+    assert "the supervisor is gone" in serving.log
+    with socket.create_server(("127.0.0.1", serving.port)):
+        pass  # the port is free again
+
+
+def test_what_a_killed_worker_has_started_is_ended_by_the_supervisor(program: Program) -> None:
+    stubborn = {"command": "/bin/sh", "args": ["-c", "trap '' HUP TERM PIPE; while :; do sleep 1; done"]}
+    serving = Serving(program, 2, servers={"one": dict(STATEFUL), "two": stubborn}, broker={"first_wait": 0})
+    before = serving.workers()
+    ours = _descendants(before[2])
+    assert ours
+    os.kill(before[2], signal.SIGKILL)
+    wait_until(lambda: serving.workers().get(2, before[2]) != before[2], "it is started again")
+    wait_until(lambda: not any(map(is_alive, ours)), "nothing is left of the dead one")
+    assert serving.workers()[1] == before[1]
+
+
+def test_a_worker_that_hangs_at_the_end_is_killed(program: Program) -> None:
+    serving = Serving(program, 2, broker={"drain": 0})
+    os.kill(serving.workers()[2], signal.SIGSTOP)
+    assert serving.end() == 1
+    assert "worker 2 does not end: it is killed" in serving.log
+
+
+def test_the_directory_of_the_sockets_is_private_and_goes_with_the_broker(program: Program, tmp_path: Path) -> None:
+    program.environment["TMPDIR"] = str(tmp_path)
+    serving = Serving(program, 2)
+    (directory,) = tmp_path.glob("mcp-broker-*")
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in directory.iterdir()) == ["1.sock", "2.sock"]
+    serving.end()
+    assert not directory.exists()
+    again = Serving(program, 2)
+    (directory,) = tmp_path.glob("mcp-broker-*")
+    again.process.kill()
+    wait_until(lambda: not directory.exists(), "the last worker has removed it")
+
+
+def _descendants(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
