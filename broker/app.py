@@ -36,6 +36,7 @@ from broker.upstream.pins import INTERVAL, PinFiles, Pinning
 from broker.upstream.pool import Swap
 from broker.usage.assembly import audit_of, budgets_of, meter_of
 from broker.usage.audit import NOBODY, LineAudit
+from broker.usage.counting import OWN_COUNTING, Counting
 from broker.usage.gauges import Gauge
 from broker.usage.quotas import Quotas
 from broker.workers.assignment import ALONE, Worker
@@ -76,7 +77,7 @@ class Broker:
     """Alive while `running` is entered: one configuration, and after a `reload` another one.
 
     A front that has one caller in all says so; one that `waits_for_caller` declares to its upstreams what that caller
-    can be asked.
+    can be asked. `worker`: which of several processes it is; `counting`: where its limits are counted.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Broker:
         waits_for_caller: bool = False,
         has_one_caller: bool = False,
         worker: Worker = ALONE,
+        counting: Counting = OWN_COUNTING,
     ) -> None:
         self.loaded = loaded
         self.clock = clock or SystemClock()
@@ -112,7 +114,7 @@ class Broker:
             loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation, self._warned
         )
         """What calls cost: it outlives a configuration too."""
-        self.quotas = Quotas(self.clock, lambda: self.generation.limits, self.budgets)
+        self.quotas = Quotas(self.clock, lambda: self.generation.limits, self.budgets, counting)
         """What is counted against limits: it outlives a configuration."""
         router = Router(self.generation, self.parking, hub.tasks, self.quotas)
         self.engine = Engine(router, hub, self.clock, self.audit)

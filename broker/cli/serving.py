@@ -97,7 +97,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift: Shift | AloneAtWork) -> int:
     """The exit code. Raises: Stop."""
     settle_in()
-    broker = Broker(loaded, worker=shift.crew.worker)
+    broker = Broker(loaded, worker=shift.crew.worker, counting=shift.counting)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
     watch = Watch(location, lambda: open_store(location), broker.clock, _adopt(broker))
     premises = _premises(broker, location)
@@ -106,7 +106,7 @@ def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift
         _refuse_unusable(location)
     supplies = _supplies(broker, lambda: broker.loaded.config, watch)
     door, identity = _door(broker, host, supplies, may_have_keys=may_have_keys)
-    room = Room(bounds_of(loaded.config))
+    room = Room(bounds_of(loaded.config), shift.held)
     reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, room, watch))
     most = loaded.config.server.memory_max
     vitals = Vitals(broker.clock, Memory(most * MIB if most is not None else limit_of_machine()))

@@ -5,8 +5,9 @@ one request that is answered, so what is bounded here bounds those too. Nothing 
 """
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from broker.core.caller import LOCAL
 from broker.identity.failures import network_of
@@ -41,19 +42,52 @@ class Place:
     principal: str = ""
 
 
-class Room:
-    """See the module."""
+class Held(Protocol):
+    """How many connections there are, by kind (one of the bounds) and name: in this process alone, or over several."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    lock: AbstractContextManager[None]
+    """Held from a look to what follows from it."""
+
+    def number(self, kind: str, name: str) -> int:
+        """So many there are."""
+        ...
+
+    def add(self, kind: str, name: str, number: int) -> bool:
+        """So many more; whether they could be counted. Fewer always can."""
+        ...
+
+
+class OwnHeld:
+    """In this process alone. Nobody who has none is kept: names and addresses are as many as others like."""
+
+    def __init__(self) -> None:
+        self.lock: AbstractContextManager[None] = nullcontext()
+        self._numbers: Counter[tuple[str, str]] = Counter()
+
+    def number(self, kind: str, name: str) -> int:
+        """See `Held`."""
+        return self._numbers[kind, name]
+
+    def add(self, kind: str, name: str, number: int) -> bool:
+        """See `Held`."""
+        self._numbers[kind, name] += number
+        if not self._numbers[kind, name]:
+            del self._numbers[kind, name]
+        return True
+
+
+class Room:
+    """See the module. `held`: where is counted. Of several processes each has no more than the bound of all, since its
+    descriptors are its own.
+    """
+
+    def __init__(self, bounds: Bounds | None = None, held: Held | None = None) -> None:
         self.bounds = bounds or Bounds()
+        self._held = held or OwnHeld()
         self.taken = 0
-        """How many there are."""
+        """How many there are in this process."""
         self.refused: Counter[str] = Counter({IN_ALL: 0, OF_CALLER: 0, OF_ADDRESS: 0})
         """How many found no room since the start, by the bound."""
-        self._strangers: Counter[str] = Counter()
-        """On which nobody was let in, by network."""
-        self._callers: Counter[str] = Counter()
-        """The others, by principal."""
 
     def __repr__(self) -> str:
         return f"<Room {self.taken} of {self.bounds.total} taken>"
@@ -61,37 +95,43 @@ class Room:
     def enter(self, peer: str) -> Place | None:
         """The place of a new connection from that address; None if there is none."""
         network = network_of(peer)
-        if self.taken >= self.bounds.total:
-            return self._refuse(IN_ALL)
-        if self._strangers[network] >= min(self.bounds.per_address, self.bounds.half):
-            return self._refuse(OF_ADDRESS)
+        with self._held.lock:
+            if max(self.taken, self._held.number(IN_ALL, "")) >= self.bounds.total:
+                return self._refuse(IN_ALL)
+            if self._held.number(OF_ADDRESS, network) >= min(self.bounds.per_address, self.bounds.half):
+                return self._refuse(OF_ADDRESS)
+            if not self._held.add(IN_ALL, "", 1):
+                return self._refuse(IN_ALL)
+            if not self._held.add(OF_ADDRESS, network, 1):
+                self._held.add(IN_ALL, "", -1)
+                return self._refuse(OF_ADDRESS)
         self.taken += 1
-        self._strangers[network] += 1
         return Place(network)
 
     def settle(self, place: Place, principal: str) -> bool:
         """Whether somebody who was let in on it may have one more connection; if so, it is theirs from now on."""
         if place.principal == principal:
             return True
-        if principal != LOCAL.principal and self._callers[principal] >= min(self.bounds.per_caller, self.bounds.half):
-            self._refuse(OF_CALLER)
-            return False
-        self._forget(place)
+        most = min(self.bounds.per_caller, self.bounds.half)
+        with self._held.lock:
+            is_over = principal != LOCAL.principal and self._held.number(OF_CALLER, principal) >= most
+            if is_over or not self._held.add(OF_CALLER, principal, 1):
+                self._refuse(OF_CALLER)
+                return False
+            self._forget(place)
         place.principal = principal
-        self._callers[principal] += 1
         return True
 
     def leave(self, place: Place) -> None:
         """It is gone. Once for each."""
         self.taken -= 1
-        self._forget(place)
+        with self._held.lock:
+            self._held.add(IN_ALL, "", -1)
+            self._forget(place)
 
     def _refuse(self, bound: str) -> None:
         self.refused[bound] += 1
 
     def _forget(self, place: Place) -> None:
-        """Nobody who has none is kept: names and addresses are as many as others like."""
-        counts, key = (self._callers, place.principal) if place.principal else (self._strangers, place.network)
-        counts[key] -= 1
-        if not counts[key]:
-            del counts[key]
+        kind, name = (OF_CALLER, place.principal) if place.principal else (OF_ADDRESS, place.network)
+        self._held.add(kind, name, -1)

@@ -11,9 +11,9 @@ from broker.core.caller import Caller
 from broker.core.limits import Applied, LimitRules
 from broker.core.quota import NO_LIMITS, Limits
 from broker.errors import LimitReached
+from broker.usage.counting import OWN_COUNTING, AnyWindow, Counting
 from broker.usage.gate import Gate
 from broker.usage.gauges import Gauge
-from broker.usage.window import Window, full_one, take
 
 MAX_COUNTERS: Final = 100_000
 """Levels, and callers of servers, that are counted at a time. Without a bound, an issuer with any number of users would
@@ -31,11 +31,13 @@ KINDS: Final = {"org": "organization", "team": "team", "key": "key", "server": "
 class Counter:
     """Of one level, or of one caller at a server."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, counting: Counting, level: str, principal: str) -> None:
+        self._counting = counting
+        self._name = level, principal
         self.level = level
         self.limits = NO_LIMITS
-        self.windows: tuple[Window, ...] = ()
-        self.gate = Gate(level)
+        self.windows: tuple[AnyWindow, ...] = ()
+        self.gate = counting.gate(level, level, principal)
 
     def allow(self, limits: Limits) -> None:
         """Other limits from now on. What was counted stays, where a window of the same length is left."""
@@ -43,7 +45,9 @@ class Counter:
             return
         self.limits = limits
         windows = {window.rate.seconds: window for window in self.windows}
-        self.windows = tuple(windows.get(rate.seconds) or Window(rate) for rate in limits.rates)
+        self.windows = tuple(
+            windows.get(rate.seconds) or self._counting.window(rate, *self._name) for rate in limits.rates
+        )
         for window, rate in zip(self.windows, limits.rates, strict=True):
             window.limit(rate)
         self.gate.allow(limits)
@@ -57,7 +61,7 @@ class Counter:
 class Applying:
     """The counters of one caller's calls at one server. Never changed."""
 
-    windows: tuple[Window, ...]
+    windows: tuple[AnyWindow, ...]
     levels: tuple[str, ...]
     """Of each window."""
     gates: tuple[Gate, ...]
@@ -68,9 +72,12 @@ NOTHING: Final = Applying((), (), ())
 
 
 class Counters:
-    """See the module. `rules`: the limits in force."""
+    """See the module. `rules`: the limits in force; `counting`: where is counted."""
 
-    def __init__(self, clock: Clock, rules: Callable[[], LimitRules]) -> None:
+    def __init__(self, clock: Clock, rules: Callable[[], LimitRules], counting: Counting = OWN_COUNTING) -> None:
+        self._counting = counting
+        self.enter = counting.enter
+        """Pass all of some gates; or none, if one is full: the first that is. Raises: LimitReached."""
         self._clock = clock
         self._rules = rules
         self._known = LimitRules()
@@ -110,14 +117,13 @@ class Counters:
     def take(self, applying: Applying) -> None:
         """One more call in all windows. Raises: LimitReached, with none taken."""
         now = self._clock.now()
-        if full_one(applying.windows, now) is not None:
+        if self._counting.take(applying.windows, now) is not None:
             raise _over(applying, now)
-        take(applying.windows, now)
 
     def refuse_if_over(self, applying: Applying) -> None:
         """Raises: LimitReached, if one call more is too much for any window."""
         now = self._clock.now()
-        if full_one(applying.windows, now) is not None:
+        if self._counting.full_one(applying.windows, now) is not None:
             raise _over(applying, now)
 
     def gauges(self) -> list[Gauge]:
@@ -132,7 +138,7 @@ class Counters:
         key = _key(applied, caller)
         found = self._counters.get(key)
         if found is None:
-            found = self._counters[key] = Counter(applied.level)
+            found = self._counters[key] = Counter(self._counting, *key)
         found.allow(applied.limits)
         return found
 

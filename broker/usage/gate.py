@@ -33,6 +33,11 @@ class Waiter:
         self.at: Gate | None = None
         """Where it stands now."""
 
+    def let_pass(self) -> None:
+        """It has passed all of its gates."""
+        self.has_passed = True
+        self.ready.set()
+
     def withdraw(self) -> None:
         """It waits no more; a place that it was given meanwhile is the next one's."""
         if self.has_passed:
@@ -86,13 +91,21 @@ class Gate:
         self.add(waiter)
         try:
             with anyio.move_on_after(self.patience):
-                await waiter.ready.wait()
+                await self.await_turn(waiter)
         except BaseException:
             waiter.withdraw()
             raise
         if not waiter.has_passed:
             waiter.withdraw()
             raise self.refusal()
+
+    async def await_turn(self, waiter: Waiter) -> None:
+        """Until it has passed, or was turned away."""
+        await waiter.ready.wait()
+
+    def leave(self) -> None:
+        """A call that has passed is over."""
+        self.running -= 1
 
     def refusal(self) -> LimitReached:
         """What is said to who is turned away."""
@@ -116,17 +129,26 @@ class Gate:
     def pump(self) -> None:
         """Let pass who may. What is before a gate while that has a free place waits for another, and stands there."""
         while self._lanes and not self.is_full:
-            principal, lane = next(iter(self._lanes.items()))
-            waiter = lane[0]
-            self.remove(waiter)
-            if lane:  # its caller's turn comes again after all others
-                self._lanes[principal] = self._lanes.pop(principal)
+            waiter = self.take_first()
             full = enter(waiter.gates)
             if full is not None:
                 full.add(waiter)
             else:
-                waiter.has_passed = True
-                waiter.ready.set()
+                waiter.let_pass()
+
+    @property
+    def first(self) -> Waiter:
+        """Whose turn it is; there is one."""
+        return next(iter(self._lanes.values()))[0]
+
+    def take_first(self) -> Waiter:
+        """Whose turn it is: it does not stand here any more."""
+        principal, lane = next(iter(self._lanes.items()))
+        waiter = lane[0]
+        self.remove(waiter)
+        if lane:  # its caller's turn comes again after all others
+            self._lanes[principal] = self._lanes.pop(principal)
+        return waiter
 
     def _make_room(self, principal: str) -> None:
         """Raises: LimitReached, unless there is room, or another caller has more of it than this one would have."""
@@ -153,7 +175,7 @@ def enter(gates: Iterable[Gate]) -> Gate | None:
 def leave(gates: Iterable[Gate]) -> None:
     """The call is over: its places are the next ones'."""
     for gate in gates:
-        gate.running -= 1
+        gate.leave()
     for gate in gates:
         if gate.waiting:
             gate.pump()

@@ -18,7 +18,8 @@ from broker.clock import Clock
 from broker.core.limits import LimitRules
 from broker.core.policy import Permit
 from broker.usage.counters import Counters
-from broker.usage.gate import Gate, enter, leave
+from broker.usage.counting import OWN_COUNTING, Counting
+from broker.usage.gate import Gate, leave
 
 TASKS: Final = "tasks/"
 UNCOUNTED: Final = frozenset({"tasks/cancel"})
@@ -110,13 +111,19 @@ NO_HOLD: Final = Hold()
 
 
 class Quotas:
-    """The limits of one process, for as long as it runs: a reload changes them, and keeps what was counted.
+    """The limits of a broker, for as long as it runs: a reload changes them, and keeps what was counted.
 
-    `rules`: those in force. Read at each call.
+    `rules`: those in force. Read at each call. `counting`: where is counted.
     """
 
-    def __init__(self, clock: Clock, rules: Callable[[], LimitRules], budgets: Budgets = NO_BUDGETS) -> None:
-        self.counters = Counters(clock, rules)
+    def __init__(
+        self,
+        clock: Clock,
+        rules: Callable[[], LimitRules],
+        budgets: Budgets = NO_BUDGETS,
+        counting: Counting = OWN_COUNTING,
+    ) -> None:
+        self.counters = Counters(clock, rules, counting)
         self.budgets = budgets
         """What calls may cost."""
 
@@ -132,7 +139,7 @@ class Quotas:
         is_counted = not is_retry and method not in UNCOUNTED
         applying = counters.applying(caller, server)
         gates = () if method.startswith(TASKS) else applying.gates
-        full = enter(gates)
+        full = counters.enter(gates)
         if full is not None:
             if is_counted:  # who will be refused need not wait for it
                 counters.refuse_if_over(applying)

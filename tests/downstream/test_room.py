@@ -1,13 +1,29 @@
 """How many connections there may be: the bounds hold whatever comes and goes, and nothing is remembered of who left."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.caller import LOCAL
-from broker.downstream.room import IN_ALL, OF_ADDRESS, OF_CALLER, Bounds, Place, Room
+from broker.downstream.room import IN_ALL, OF_ADDRESS, OF_CALLER, Bounds, OwnHeld, Place, Room
+from broker.workers.assignment import Worker
+from broker.workers.board import Board, make_board
+from broker.workers.held import SharedHeld
 
 PEERS = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "")
 PRINCIPALS = ("key:a", "key:b", LOCAL.principal)
+PLACES = ["in this process", "in memory of several"]
+_handle = make_board(2)
+_place = PLACES[0]
+
+
+@pytest.fixture(scope="module", params=PLACES, autouse=True)
+def place(request: pytest.FixtureRequest) -> None:
+    """Both must pass every test."""
+    global _place
+    _place = request.param
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("enter"), st.sampled_from(PEERS)),
@@ -22,7 +38,8 @@ STEPS = st.lists(
 def test_F78_no_bound_is_ever_passed_and_who_left_is_forgotten(
     steps: list[tuple[str, int | str, str]], total: int, per_caller: int, per_address: int
 ) -> None:
-    room = Room(Bounds(total, per_caller, per_address))
+    held = OwnHeld() if _place == PLACES[0] else SharedHeld(Board(_handle, Worker(1, 2)))
+    room = Room(Bounds(total, per_caller, per_address), held)
     inside: list[Place] = []
     for step in steps:
         match step:
@@ -45,7 +62,8 @@ def test_F78_no_bound_is_ever_passed_and_who_left_is_forgotten(
     for place in inside:
         room.leave(place)
     assert room.taken == 0
-    assert not room._callers and not room._strangers
+    if isinstance(held, OwnHeld):
+        assert not held._numbers
 
 
 def test_F78_one_machine_with_many_addresses_of_IPv6_is_one_stranger() -> None:

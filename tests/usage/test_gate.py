@@ -1,5 +1,6 @@
 """Calls at a time, and who waits: nobody is forgotten, nobody passes who may not, and callers take turns."""
 
+import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,15 +13,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.clock import SystemClock
 from broker.core.quota import Limits
 from broker.errors import LimitReached
-from broker.usage.gate import Gate, enter, leave
+from broker.usage.gate import Gate, leave
+from tests.usage.counted import PLACES, counting
 
 TIMEOUT = 10.0
+_names = itertools.count()
+_place = PLACES[0]
+_counting = counting(_place)
+
+
+@pytest.fixture(scope="module", params=PLACES, autouse=True)
+def place(request: pytest.FixtureRequest) -> None:
+    """Both must pass every test."""
+    global _place, _counting
+    _place = request.param
+    _counting = counting(_place, SystemClock())
+
+
+def enter(gates: tuple[Gate, ...]) -> Gate | None:
+    return _counting.enter(gates)
 
 
 def gate(cap: int = 1, queue: int = 100, wait: float = TIMEOUT, level: str = "server:sql") -> Gate:
-    made = Gate(level)
+    made = _counting.gate(level, str(next(_names)))
     made.allow(Limits(concurrency=cap, queue=queue, wait=wait))
     return made
 

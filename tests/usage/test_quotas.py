@@ -20,9 +20,19 @@ from broker.core.request import Kind
 from broker.errors import LimitReached
 from broker.usage import counters
 from broker.usage.quotas import NO_HOLD, Hold, Quotas
+from tests.usage.counted import PLACES, counting
 
 MINUTE = 60
 CALL = "tools/call"
+
+_place = PLACES[0]
+
+
+@pytest.fixture(scope="module", params=PLACES, autouse=True)
+def place(request: pytest.FixtureRequest) -> None:
+    """Both must pass every test."""
+    global _place
+    _place = request.param
 
 
 def limits(*rates: str | tuple[int, int], concurrency: int | None = None, queue: int = 0) -> Limits:
@@ -46,7 +56,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        self.quotas = Quotas(self.clock, lambda: self.rules)
+        self.quotas = Quotas(self.clock, lambda: self.rules, counting=counting(_place, self.clock))
 
     async def admit(self, who: str = "ann", server: str = "sql", method: str = CALL, *, is_retry: bool = False) -> Hold:
         return await self.quotas.admit(permit(who, server), method, is_retry=is_retry)

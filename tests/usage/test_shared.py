@@ -1,0 +1,249 @@
+"""Limits over several workers: each is one board and one counting on the same memory."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+
+from broker.clock import SystemClock
+from broker.core.quota import Limits, Rate
+from broker.errors import LimitReached
+from broker.usage.gate import Gate, leave
+from broker.usage.shared import CLAIM, SharedCounting, SharedGate
+from broker.workers.assignment import Worker
+from broker.workers.board import BUCKET, Board, BoardStuck, make_board
+from broker.workers.held import SharedHeld
+from tests.peers import ROOT
+
+TIMEOUT = 20.0
+
+
+@dataclass
+class Crew:
+    """Two workers."""
+
+    handle: int = field(default_factory=lambda: make_board(2))
+    bells: tuple[tuple[int, int], ...] = field(default_factory=lambda: (_bell(), _bell()))
+
+    def board(self, number: int) -> Board:
+        return Board(self.handle, Worker(number, 2))
+
+    def counting(self, number: int) -> SharedCounting:
+        return SharedCounting(self.board(number), SystemClock(), self.bells)
+
+    def gate(self, number: int, cap: int = 1, wait: float = TIMEOUT) -> SharedGate:
+        gate = self.counting(number).gate("server:sql", "server:sql", "")
+        gate.allow(Limits(concurrency=cap, wait=wait))
+        return gate
+
+
+def enter(gates: tuple[Gate, ...]) -> Gate | None:
+    (gate,) = gates
+    assert isinstance(gate, SharedGate)
+    return gate.counting.enter(gates)
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    crew = Crew()
+    yield crew
+    for end in (crew.handle, *(end for bell in crew.bells for end in bell)):
+        os.close(end)
+
+
+def test_a_window_counts_the_calls_of_all_workers(crew: Crew) -> None:
+    one, two = (crew.counting(number).window(Rate(3, 60), "team:a") for number in (1, 2))
+    for now, window in ((1.0, one), (2.0, two), (3.0, one)):
+        assert window.has_room(now)
+        window.take(now)
+    assert not one.has_room(4.0) and not two.has_room(4.0)
+    assert two.missing(4.0) == 57.0
+    assert two.has_room(61.0) and one.missing(61.0) == 0.0
+
+
+def test_a_gate_has_one_cap_for_all_workers_and_gives_back_what_a_dead_one_held(crew: Crew) -> None:
+    one, two = crew.gate(1, 2), crew.gate(2, 2)
+    enter((one,))
+    enter((two,))
+    assert one.is_full and two.is_full
+    crew.board(1).clear(1)  # as the supervisor does, once worker 1 has died
+    assert not two.is_full
+    leave((two,))
+    enter((two,))
+    enter((two,))
+    assert two.is_full
+
+
+async def test_workers_take_turns_at_a_gate_however_many_wait_in_each(crew: Crew) -> None:
+    """Whoever leaves in one worker lets the other one pass that waits longer, not the next of its own."""
+    gates = crew.gate(1), crew.gate(2)
+    order: list[str] = []
+    ready = anyio.Event()
+
+    async def call(gate: Gate, name: str) -> None:
+        if enter((gate,)) is not None:
+            await gate.wait((gate,), name[0])
+        order.append(name)
+        if name == "a0":
+            await ready.wait()
+        await anyio.lowlevel.checkpoint()
+        leave((gate,))
+
+    with anyio.fail_after(TIMEOUT):
+        async with gates[0].counting.listening(), gates[1].counting.listening(), anyio.create_task_group() as tasks:
+            for gate, name in ((0, "a0"), (0, "a1"), (0, "a2"), (0, "a3"), (1, "b1"), (1, "b2")):
+                tasks.start_soon(call, gates[gate], name)
+                await anyio.wait_all_tasks_blocked()
+            ready.set()
+    assert order == ["a0", "a1", "b1", "a2", "b2", "a3"]
+
+
+async def test_who_waits_in_one_worker_is_woken_by_the_bell_of_another(crew: Crew) -> None:
+    one, two = crew.gate(1), crew.gate(2)
+    enter((one,))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(two.wait, (two,), "b")
+        await anyio.wait_all_tasks_blocked()
+        leave((one,))
+        assert os.read(crew.bells[1][0], 16), "it was rung"
+    assert one.is_full
+
+
+def test_the_turn_of_a_worker_that_hangs_is_not_kept(crew: Crew) -> None:
+    one, two = crew.gate(1), crew.gate(2)
+    board = crew.board(1)
+    digest = board.digest("gate", "server:sql", "")
+    with board:
+        at = board.find_tally(digest, make=True)
+        mine = board.mine(at)
+        mine.waiting, mine.since, mine.seen = 1, SystemClock().now() - 9, SystemClock().now()
+        board.put(at, mine)
+        assert two.is_full, "worker 1 is before us"
+        mine.seen -= CLAIM + 1
+        board.put(at, mine)
+    assert not two.is_full and not one.is_full
+
+
+def test_a_bucket_that_is_full_refuses_whoever_is_not_counted_yet(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = crew.board(1)
+    monkeypatch.setattr(board, "_bucket", lambda digest, cells: 0)  # all names meet
+    held = SharedHeld(board)
+    for number in range(BUCKET):
+        assert held.add("all", str(number), 1)
+    assert not held.add("all", "one more", 1) and held.number("all", "one more") == 0
+    held.add("all", "3", -1)
+    assert held.add("all", "one more", 1) and held.number("all", "one more") == 1
+    counting = SharedCounting(board, SystemClock(), crew.bells)
+    windows = [counting.window(Rate(1, 60), str(number)) for number in range(BUCKET + 1)]
+    for window in windows[:BUCKET]:
+        assert window.has_room(1.0)
+        window.take(1.0)
+    assert not windows[BUCKET].has_room(2.0) and windows[BUCKET].missing(2.0) > 0
+    assert windows[BUCKET].has_room(61.0), "the others are over: a cell is free"
+
+
+def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counted_later(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = crew.counting(1)
+    gate, held = counting.gate("server:sql", "one"), SharedHeld(counting.board)
+    gate.allow(Limits(concurrency=2))
+    enter((gate,))
+    assert held.add("all", "", 2)
+
+    def stuck() -> None:
+        raise BoardStuck
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.board, "_lock", stuck)
+        with pytest.raises(LimitReached):
+            _ = gate.is_full
+        with pytest.raises(LimitReached):
+            counting.window(Rate(1, 60), "x").has_room(1.0)
+        leave((gate,))
+        with held.lock:
+            assert held.number("all", "") > 10**9
+            assert held.add("all", "", -1) and not held.add("all", "", 1)
+    enter((gate,))
+    with counting.board:
+        at = counting.board.find_tally(counting.board.digest("gate", "one"), make=False)
+        assert counting.board.total(at) == 1
+    held.add("all", "", 1)
+    assert held.number("all", "") == 2
+
+
+HAMMER = """
+import sys, time
+from broker.core.quota import Limits, Rate
+from broker.usage.shared import SharedCounting
+from broker.clock import SystemClock
+from broker.workers.assignment import Worker
+from broker.workers.board import Board
+handle, number = int(sys.argv[1]), int(sys.argv[2])
+counting = SharedCounting(Board(handle, Worker(number, 4)), SystemClock(), ())
+windows = [counting.window(Rate(1000, 3600), "a"), counting.window(Rate(700, 3600), "b")]
+print("up", flush=True)
+sys.stdin.readline()
+taken = tried = 0
+while tried < 1500:
+    tried += 1
+    with counting.lock:
+        now = time.monotonic()
+        if all(one.has_room(now) for one in windows):
+            for one in windows:
+                one.take(now)
+            taken += 1
+print(taken, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_processes_that_count_at_once_pass_a_limit_never_and_reach_it_exactly(tmp_path: Path) -> None:
+    handle = make_board(4)
+    script = tmp_path / "hammer.py"
+    script.write_text(HAMMER, encoding="utf-8")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(handle), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[handle],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for number in (1, 2, 3, 4)
+    ]
+    try:
+        for one in started:
+            assert one.stdout is not None and one.stdout.readline() == "up\n"
+        for one in started:
+            assert one.stdin is not None
+            one.stdin.write("\n")
+            one.stdin.flush()
+        started[3].kill()  # while it may have the lock
+        counts = [int(one.stdout.readline()) for one in started[:3] if one.stdout is not None]
+        assert sum(counts) <= 700
+        counting = SharedCounting(Board(handle, Worker(1, 4)), SystemClock(), ())
+        narrow = counting.window(Rate(700, 3600), "b")
+        assert not narrow.has_room(SystemClock().now())
+        assert counting.window(Rate(700, 3600), "b").missing(SystemClock().now()) > 3000
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+            for stream in (one.stdin, one.stdout):
+                if stream is not None:
+                    stream.close()
+        os.close(handle)
+
+
+def _bell() -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
