@@ -25,7 +25,16 @@ log = logging.getLogger(__name__)
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files: a change is seen in the second look after it."""
-FIXED: Final = ("store", "audit", "metrics", "usage", "traces", "broker.state_dir", "server.memory_max")
+FIXED: Final = (
+    "store",
+    "audit",
+    "metrics",
+    "usage",
+    "traces",
+    "broker.state_dir",
+    "server.memory_max",
+    "server.workers",
+)
 """Sections, and settings of others, that a broker is assembled by: what else they say waits for a restart."""
 
 Prepare = Callable[[Loaded], Callable[[], None]]

@@ -38,7 +38,9 @@ def begin(level: str) -> "Screen":
 
 
 def begin_to_serve(level: str, *, as_json: bool, worker: int = 0) -> None:
-    """Logs of a broker that serves; `worker`: its number, where there are several. Colours are loaded where somebody looks: hosts wait for us to start."""
+    """Logs of a broker that serves; `worker`: its number, where there are several. Colours are loaded where somebody
+    looks: hosts wait for us to start.
+    """
     handler = None
     if sys.stderr.isatty() and not as_json:
         from rich.console import Console

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.workers.assignment import MAX_WORKERS
-
 
 class Level(StrEnum):
     """The least important log lines to show."""
@@ -163,7 +161,6 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        max=MAX_WORKERS,
         show_default=False,
         help="Processes that serve as one, each on a core of its own. Left out: server.workers of the file, else 1.",
     ),

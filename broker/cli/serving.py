@@ -47,7 +47,7 @@ from broker.usage.assembly import archive_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.meter import Counts
-from broker.workers.assignment import Assignment
+from broker.workers.assignment import MAX_WORKERS, Assignment
 from broker.workers.supervisor import Plan, become_supervisor
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def serve(
     loaded = with_advice(read_config(config))
     settings = {"config": str(config) if config else None, "host": host, "level": level, "logs_json": logs_json}
     count = workers or loaded.config.server.workers
+    if count > MAX_WORKERS:
+        raise Stop(f"--workers {count} is refused: at most {MAX_WORKERS}", BAD_INPUT)
     if count > 1:
         # The file is good, and the port is ours: all else is the workers' business.
         listener = _bound(host, port)

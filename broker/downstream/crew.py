@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.abc
 
 from broker.core import wire
 from broker.downstream.entrance import PAUSE, Entrance

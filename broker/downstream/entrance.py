@@ -164,7 +164,7 @@ def _peer(opened: socket.socket) -> str:
         peer = opened.getpeername()
     except OSError:
         return ""
-    return str(peer[0]) if isinstance(peer, tuple) else ""  # a worker that asks is nowhere
+    return "" if isinstance(peer, str) else str(peer[0])  # a worker that asks is nowhere
 
 
 def _dismiss(opened: socket.socket) -> None:

@@ -289,6 +289,10 @@ def _bell() -> tuple[int, int]:
     return ends
 
 
+def _note(number: int, frame: object) -> None:
+    """It is in the pipe."""
+
+
 def _signal_pipe() -> tuple[socket.socket, socket.socket]:
     """Where the numbers of signals can be read, and what must be kept for that."""
     ours, theirs = socket.socketpair()
@@ -296,7 +300,7 @@ def _signal_pipe() -> tuple[socket.socket, socket.socket]:
         end.setblocking(False)
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _note)
     return ours, theirs
 
 
