@@ -4,7 +4,7 @@ from typing import Final
 
 from broker.admin.authority import is_role_for
 from broker.admin.desk import Desk, Office, acting, fixed, looking, named
-from broker.admin.errors import Invalid, NotFound
+from broker.admin.errors import Invalid, NotAllowed, NotFound
 from broker.admin.names import good_principal
 from broker.admin.views import MembershipView, membership_view
 from broker.core.caller import Caller, Role
@@ -29,7 +29,12 @@ async def grant(
         if before is not None:
             desk.need_role_within(before.role, organization, team)
             await desk.change.remove(MembershipRow, principal=principal, organization=organization, team=team)
-        elif await desk.reading.count_of(MembershipRow, organization=organization, team=team) >= MAX_MEMBERS:
+        else:
+            await _need_other_places(desk, principal, organization, team)
+        if (
+            before is None
+            and await desk.reading.count_of(MembershipRow, organization=organization, team=team) >= MAX_MEMBERS
+        ):
             raise Invalid(f"{named(organization, team)} has {MAX_MEMBERS} members: remove those who are gone")
         row = MembershipRow(principal, organization, team, role, desk.now)
         await desk.change.add(row)
@@ -76,6 +81,18 @@ async def _stored(desk: Desk, principal: str, organization: str, team: str) -> M
     if any((one.principal, one.organization, one.team) == place for one in desk.file.memberships):
         raise fixed(f"the role of {principal} in {named(organization, team)}")
     return await desk.reading.one(MembershipRow, principal=principal, organization=organization, team=team)
+
+
+async def _need_other_places(desk: Desk, principal: str, organization: str, team: str) -> None:
+    """A membership more can change where a user stands: like a key that is moved, that needs the role in both places.
+
+    Raises: NotAllowed.
+    """
+    stored = await desk.reading.all(MembershipRow, principal=principal, organization=organization)
+    given = [one for one in desk.file.memberships if (one.principal, one.organization) == (principal, organization)]
+    for other in {one.team for one in (*stored, *given)} - {team}:
+        if not desk.authority.has(_role_to_administer(other), organization, other):
+            raise NotAllowed(f"{principal} has a place of its own elsewhere in {organization}: who moves it needs both")
 
 
 def _role_to_administer(team: str) -> Role:

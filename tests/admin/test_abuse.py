@@ -351,6 +351,14 @@ async def test_a_membership_above_one_s_own_role_cannot_be_changed(world: World)
     assert await members.remove(world.office, admin, "jwt:i bob", "acme", "data") is None
 
 
+async def test_nobody_pulls_a_user_out_of_another_team_without_the_role_in_both(world: World) -> None:
+    admin = await world.actor("acme", "data", Role.TEAM_ADMIN)
+    await members.grant(world.office, LOCAL, "jwt:i ada", "acme", "web", Role.MEMBER)
+    await refused(world, NotAllowed, members.grant(world.office, admin, "jwt:i ada", "acme", "data", Role.MEMBER))
+    await members.grant(world.office, LOCAL, "jwt:i ada", "acme", "data", Role.MEMBER)
+    await members.grant(world.office, admin, "jwt:i ada", "acme", "data", Role.TEAM_ADMIN)  # of its own team
+
+
 async def test_what_cannot_be_recorded_is_not_done(world: World) -> None:
     before = await state(world)
     world.notes.error = Unrecorded("the disk is full")
