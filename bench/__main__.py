@@ -65,7 +65,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
             "parts": lambda at: one(parts.parts_table(at, eras, effort, step)),
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
-            "start": lambda at: one(startup.start_table(at, 1 if short else 5, step)),
+            "start": lambda at: startup.start_tables(at, 1 if short else 5, step),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
             "memory": lambda at: one(memory.memory_table(at, step, short=short)),
             "profile": lambda at: profile_tables(at, 2.0 if short else 6.0, step),

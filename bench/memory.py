@@ -16,6 +16,7 @@ from bench.settings import Parts
 TITLE: Final = "Idle memory"
 BASE: Final = "import mcp"
 """A Python that has loaded the SDK, as every server has that is made with it."""
+FEW: Final = "broker, 3 tools"
 SESSION: Final = "one idle session"
 CONNECTION: Final = "one idle connection"
 PER_KEY: Final = 100
@@ -41,7 +42,7 @@ async def memory_table(field: Field, step: Callable[[str], None], *, short: bool
     cases: dict[str, Callable[[], Awaitable[int]]] = {
         "python": lambda: idle(field, "pass"),
         BASE: lambda: idle(field, BASE),
-        "broker, 3 tools": lambda: serving(field, {"web": few}, 3),
+        FEW: lambda: serving(field, {"web": few}, 3),
         "broker, 1000 tools": lambda: serving(field, {"web": many}, 1000),
     }
     sizes: dict[str, float] = {}
@@ -80,11 +81,12 @@ async def of_sessions(field: Field, server: dict[str, Any], keys: int, step: Cal
     """Bytes for each of `PER_KEY` sessions of so many keys. The first of each key are not counted: they bring what all
     of it share.
     """
-    process, port, texts = await field.serve_with({"web": server}, 3, Parts(identity=True), keys)
-    for key in texts:
+    process, port, texts = await field.serve_with({"web": server}, 3, Parts(identity=True))
+    used = texts[:keys]
+    for key in used:
         await asyncio.to_thread(use_session, port, key)
     before = memory_mib(process.pid)
-    for number, key in enumerate(texts):
+    for number, key in enumerate(used):
         step(f"sessions of key {number + 1} of {keys}")
         for _ in range(PER_KEY - 1):
             await asyncio.to_thread(use_session, port, key)

@@ -1,11 +1,13 @@
-"""Cold starts and idle memory: from exec to the first answer."""
+"""Starts: from exec to the first answer."""
 
 import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -21,6 +23,19 @@ SERVERS: Final = 10
 ANSWER_TIMEOUT: Final = 60.0
 MAX_LINE: Final = 16 * 1024 * 1024
 SDK_SERVER: Final = "bench/sdk_server.py"
+COLD_TITLE: Final = f"Cold start with {SERVERS} stdio servers: seconds from exec to the first `tools/list`"
+LIST_TITLE: Final = "From exec to the first whole `tools/list` of the broker on stdio"
+HELP_TITLE: Final = "CPU of a command that does nothing"
+NONE: Final = "no servers"
+HUNG: Final = f"{SERVERS} servers that hang, seen before"
+HEALTHY: Final = f"{SERVERS - 1} healthy servers that were never seen"
+DEAD: Final = "the same, and one that ends at once"
+HELP: Final = "`mcp-broker --help`"
+BASE: Final = "`python -c 'import typer, rich'`"
+
+
+Argv = Callable[[], list[str]]
+"""Makes a command line, with files of its own."""
 
 
 class Dialogue:
@@ -121,7 +136,25 @@ async def first_list(argv: Sequence[str], wanted: int) -> tuple[float, float, in
         return seconds, complete, first
 
 
-async def start_table(field: Field, rounds: int, step: Callable[[str], None]) -> Table:
+async def start_tables(field: Field, rounds: int, step: Callable[[str], None]) -> list[Table]:
+    """All about starts, less the cold ones with servers that take their time."""
+    flag, state = field.fresh("flag") / "hang", field.fresh("seen")
+    hung = {f"server{number}": stdio_server("--hang-if", flag) for number in range(SERVERS)}
+    await first_list(stdio_broker(field, hung, state), SERVERS)
+    await asyncio.sleep(0.5)
+    flag.touch()
+
+    def hanging() -> list[str]:
+        return stdio_broker(field, hung, state)
+
+    return [
+        await start_table(field, hanging, rounds, step),
+        await list_table(field, hanging, rounds, step),
+        await help_table(field, rounds, step),
+    ]
+
+
+async def start_table(field: Field, hanging: Argv, rounds: int, step: Callable[[str], None]) -> Table:
     """From exec to the answer to `initialize`, on stdio."""
     table = Table(
         "From exec to the answer to `initialize`, on stdio",
@@ -129,17 +162,12 @@ async def start_table(field: Field, rounds: int, step: Callable[[str], None]) ->
         "A legacy client. Servers that hang were seen before, and never answer again; one that was never seen is "
         "waited for, so the broker's answer contains its start. Interleaved.",
     )
-    flag, state = field.fresh("flag") / "hang", field.fresh("seen")
-    hung = {f"server{number}": stdio_server("--hang-if", flag) for number in range(SERVERS)}
-    await first_list(stdio_broker(field, hung, state), SERVERS)
-    await asyncio.sleep(0.5)
-    flag.touch()
-    cases: dict[str, Callable[[], list[str]]] = {
+    cases: dict[str, Argv] = {
         "the lean server itself": echo_argv,
         "`python -c 'import mcp'`, until it ends": lambda: [sys.executable, "-c", "import mcp"],
-        "broker, no servers": lambda: stdio_broker(field, {}),
+        f"broker, {NONE}": lambda: stdio_broker(field, {}),
         "broker, one healthy server that was never seen": lambda: stdio_broker(field, {"new": stdio_server()}),
-        f"broker, {SERVERS} servers that hang, seen before": lambda: stdio_broker(field, hung, state),
+        f"broker, {HUNG}": hanging,
     }
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
@@ -147,9 +175,65 @@ async def start_table(field: Field, rounds: int, step: Callable[[str], None]) ->
             step(f"start {turn + 1}: {name}")
             seconds[name].append(await (lifetime(argv()) if "import" in name else first_answer(argv())))
     for name, values in seconds.items():
-        table.add(name, *(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values))))
+        table.add(name, *spread(values))
         table.keep({"case": name, "seconds": values})
     return table
+
+
+async def list_table(field: Field, hanging: Argv, rounds: int, step: Callable[[str], None]) -> Table:
+    """What servers that are not there cost the first list."""
+    table = Table(
+        LIST_TITLE,
+        ("with", "median s", "fastest s", "slowest s"),
+        "Lists of servers that were seen before wait for none of them. Interleaved.",
+    )
+    nine = {f"server{number}": stdio_server() for number in range(SERVERS - 1)}
+    dead = {"command": sys.executable, "args": ["-c", "raise SystemExit(1)"]}
+    cases: dict[str, tuple[Argv, int]] = {
+        NONE: (lambda: stdio_broker(field, {}), 0),
+        HUNG: (hanging, SERVERS),
+        HEALTHY: (lambda: stdio_broker(field, nine), SERVERS - 1),
+        DEAD: (lambda: stdio_broker(field, {**nine, "dead": dead}), SERVERS - 1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name, (argv, tools) in cases.items():
+            step(f"first list {turn + 1}: {name}")
+            seconds[name].append((await first_list(argv(), tools))[1])
+    for name, values in seconds.items():
+        table.add(name, *spread(values))
+    table.keep(seconds)
+    return table
+
+
+async def help_table(field: Field, rounds: int, step: Callable[[str], None]) -> Table:
+    """What the command line costs before it does anything."""
+    table = Table(
+        HELP_TITLE, ("what", "median s", "fastest s", "slowest s"), "Interleaved, and not on a terminal: no boxes."
+    )
+    cases = {BASE: [sys.executable, "-c", "import typer, rich"], HELP: [*field.broker, "--help"]}
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(2 * rounds):
+        for name, argv in cases.items():
+            step(f"command {turn + 1}: {name}")
+            seconds[name].append(await asyncio.to_thread(cpu_of, argv))
+    for name, values in seconds.items():
+        table.add(name, *spread(values))
+    table.keep(seconds)
+    return table
+
+
+def spread(seconds: Sequence[float]) -> list[str]:
+    """Three cells: median, fastest, slowest."""
+    return [f"{value:.2f}" for value in (statistics.median(seconds), min(seconds), max(seconds))]
+
+
+def cpu_of(argv: Sequence[str]) -> float:
+    """Seconds of CPU that a program takes to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(argv, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 async def lifetime(argv: Sequence[str]) -> float:
@@ -168,7 +252,7 @@ async def lifetime(argv: Sequence[str]) -> float:
 async def cold_list_table(field: Field, rounds: int, step: Callable[[str], None], *, short: bool) -> Table:
     """The first `tools/list` with ten stdio servers, against the ten started directly and at once."""
     table = Table(
-        f"Cold start with {SERVERS} stdio servers: seconds from exec to the first `tools/list`",
+        COLD_TITLE,
         ("servers", "started directly at once s", "broker, first list s", "complete list s", "tools in the first"),
         "Nothing was seen before. The servers use all cores; servers on the `SDK` need a second of CPU each to start.",
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import against, throughput
+from bench import against, memory, startup, throughput
 from bench.report import Table, ratio
 
 Row = Mapping[str, Any]
@@ -65,8 +65,66 @@ def _paired(values: str, mine: str, theirs: str) -> Callable[[Row], float]:
     )
 
 
+def seconds(mine: str, theirs: str) -> Callable[[Row], float]:
+    """The median of how many times as long something took as another did, round against round."""
+    return lambda row: statistics.median(one / other for one, other in zip(row[mine], row[theirs], strict=True))
+
+
+def cold(row: Row) -> float:
+    """The first whole list of the broker, as a multiple of what its servers took when they were started directly."""
+    return statistics.median(one[1] / other for one, other in zip(row["broker"], row["direct"], strict=True))
+
+
 def goals() -> list[Goal]:
-    """All of them, in the order in which they are shown. The broker in them has everything on."""
+    """All of them, in the order in which they are shown."""
+    return [*call_goals(), *start_goals(), *memory_goals()]
+
+
+def start_goals() -> list[Goal]:
+    """Of starts."""
+    first, servers = "first list of", startup.SERVERS
+    lists = startup.LIST_TITLE, dict[str, Any]()
+    hung = seconds(startup.HUNG, startup.NONE)
+    return [
+        *(
+            Goal(
+                f"{first} {servers} {kind} servers, times that of them started directly at once",
+                *(startup.COLD_TITLE, {"servers": kind}, cold, 1.3),
+                least=False,
+            )
+            for kind in ("lean", "SDK")
+        ),
+        Goal(f"{first} {startup.HUNG}, times that of none", *lists, hung, 1.5, least=False),
+        Goal(
+            f"{first} {servers} servers of which one ends at once, times that of the others",
+            *(*lists, seconds(startup.DEAD, startup.HEALTHY), SAME),
+            least=False,
+        ),
+        Goal(
+            f"CPU of {startup.HELP}, times that of {startup.BASE}",
+            *(startup.HELP_TITLE, dict[str, Any](), seconds(startup.HELP, startup.BASE), 2),
+            least=False,
+        ),
+    ]
+
+
+def memory_goals() -> list[Goal]:
+    """Of what is held for nothing."""
+    return [
+        Goal(
+            f"MiB of an idle broker with 3 tools, beyond those of `{memory.BASE}`",
+            *(memory.TITLE, {"case": memory.FEW}, lambda row: row["above"], 40),
+            least=False,
+        ),
+        Goal(
+            *(f"kB of {memory.SESSION}", memory.TITLE, {"case": memory.SESSION}, lambda row: row["kb"], 30),
+            least=False,
+        ),
+    ]
+
+
+def call_goals() -> list[Goal]:
+    """Of calls and lists. The broker in them has everything on."""
     found: list[Goal] = []
     few, many = throughput.FEW_LABEL, throughput.MANY_LABEL
     ours, stdio, connected = against.BROKER, against.STDIO, against.CONNECTED
@@ -118,8 +176,8 @@ def targets_table(tables: Sequence[Table]) -> Table:
     table = Table(
         "Targets",
         ("target", "wanted", "measured", "by CPU", ""),
-        "All are ratios of paired rounds in this run. The broker has everything on. `by CPU`: the same by CPU time for "
-        "a call, which wavers less where other programs run, and does not depend on what the load can ask.",
+        "Ratios are of paired rounds in this run. The broker that is called has everything on. `by CPU`: the same by "
+        "CPU time for a call, which wavers less where others run, and does not depend on what the load can ask.",
     )
     for goal in goals():
         for row in rows_of(tables, goal):
@@ -137,8 +195,8 @@ def targets_table(tables: Sequence[Table]) -> Table:
 
 
 def noise(row: Row) -> float:
-    """How much of a core others took, where it was worst."""
-    return max(one["noise"] for one in row.values() if isinstance(one, dict))
+    """How much of a core others took, where it was worst; 0 where that was not looked at."""
+    return max((one["noise"] for one in row.values() if isinstance(one, dict)), default=0.0)
 
 
 def rows_of(tables: Sequence[Table], goal: Goal) -> list[Row]:

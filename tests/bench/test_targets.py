@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench import against, targets, throughput
+from bench import against, memory, startup, targets, throughput
 from bench.report import Table
 
 NOTHING: Mapping[str, object] = {}
@@ -79,3 +79,29 @@ def test_a_cost_that_grows_with_the_catalog_is_missed() -> None:
     few, many = {throughput.FEW_LABEL: shown(1)}, {throughput.MANY_LABEL: shown(1, cpu=1.2)}
     table.keep({"what": throughput.CALL, "caller": "legacy", "callers": 16, **few, **many})
     assert list(said(table).values()) == ["MISSED"]
+
+
+def test_a_start_is_compared_round_by_round() -> None:
+    table = Table(startup.LIST_TITLE, ())
+    table.keep(
+        {startup.NONE: [1, 2, 4], startup.HUNG: [1, 3, 8], startup.HEALTHY: [1, 1, 1], startup.DEAD: [1, 1.2, 1.3]}
+    )
+    servers = startup.SERVERS
+    assert said(table) == {
+        f"first list of {startup.HUNG}, times that of none": "met",
+        f"first list of {servers} servers of which one ends at once, times that of the others": "MISSED",
+    }
+
+
+def test_a_cold_start_counts_until_the_list_is_whole() -> None:
+    table = Table(startup.COLD_TITLE, ())
+    table.keep({"servers": "lean", "direct": [1.0, 1.0], "broker": [(0.5, 1.2, 3), (0.5, 1.3, 3)]})
+    table.keep({"servers": "SDK", "direct": [1.0, 1.0], "broker": [(0.5, 1.4, 3), (0.5, 1.5, 3)]})
+    assert list(said(table).values()) == ["met", "MISSED"]
+
+
+def test_memory_has_targets_without_a_peer() -> None:
+    table = Table(memory.TITLE, ())
+    table.keep({"case": memory.FEW, "mib": 103, "above": 40})
+    table.keep({"case": memory.SESSION, "kb": 31})
+    assert list(said(table).values()) == ["met", "MISSED"]
