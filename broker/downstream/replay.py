@@ -20,6 +20,10 @@ MAX_EVENTS: Final = 256
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Bytes kept of one stream, its last event aside."""
 
+KEPT: Final = 300.0
+"""Seconds for which a stream that has ended is kept. Callers come back at once; without this, all that a session was
+told last would be held for as long as it is open."""
+
 
 class EventLog:
     """One stream: its events under their ids, from the first that is kept to the last."""
@@ -32,6 +36,8 @@ class EventLog:
         self._changed = anyio.Event()
         self.is_over = False
         """Whether its response was the last event."""
+        self.over_since: float | None = None
+        """When that was first seen by `Replay.forget`."""
 
     def priming(self) -> bytes:
         """The first event: an id to come back with, and when."""
@@ -87,3 +93,13 @@ class Replay:
         if log is None or not dash or not number.isdecimal() or len(number) > 9:
             return None
         return log, int(number)
+
+    def forget(self, now: float) -> None:
+        """Streams that have ended are let go in time. To be called now and then; `now`: seconds."""
+        for key, log in tuple(self._logs.items()):
+            if not log.is_over:
+                continue
+            if log.over_since is None:
+                log.over_since = now
+            elif now - log.over_since >= KEPT:
+                del self._logs[key]

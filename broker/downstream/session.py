@@ -241,7 +241,11 @@ class Sessions:
         self._on_closed(session.id)
 
     def expire(self, now: float) -> None:
-        """End sessions that nobody has used for long, and those of callers that cannot come back (I-08)."""
+        """End sessions that nobody has used for long, and those of callers that cannot come back (I-08); of the others,
+        let streams go that have long ended.
+        """
         for session in tuple(self._sessions.values()):
             if (not session.is_busy and now - session.last_used > IDLE_TIMEOUT) or session.is_orphaned:
                 self.close(session)
+            else:
+                session.replay.forget(now)
