@@ -24,7 +24,7 @@ SELECTORS = [
 
 
 def guardrail(selector: Selector, *phases: Phase) -> Guardrail:
-    return Guardrail(Source("check", "", "0" * 64, 1.0, 1, 1), frozenset(phases), selector)
+    return Guardrail(Source("check", b"", "0" * 64, 1.0, 1, 1), frozenset(phases), selector)
 
 
 @pytest.mark.parametrize("kept", [1, 5, chain.MAX_KEPT])
