@@ -126,7 +126,10 @@ def declared_upstream(capabilities: Mapping[str, Any], version: str) -> dict[str
     """
     if not capabilities:
         return {}
-    kept = {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
+    if CARRIED_CAPABILITIES.issuperset(capabilities):
+        kept = dict(capabilities)
+    else:
+        kept = {name: value for name, value in capabilities.items() if name in CARRIED_CAPABILITIES}
     extensions = kept.get("extensions")
     if not is_modern(version) and is_object(extensions) and TASKS in extensions:
         kept["extensions"] = {name: value for name, value in extensions.items() if name != TASKS}

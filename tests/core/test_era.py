@@ -61,6 +61,9 @@ def test_only_what_the_broker_can_carry_back_is_declared(monkeypatch: pytest.Mon
     monkeypatch.setattr(era, "CARRIED_CAPABILITIES", frozenset({"roots"}))
     assert era.declared_upstream(capabilities, LATEST_MODERN) == {"roots": {"listChanged": True}}
     assert era.declared_upstream({}, LATEST_MODERN) == {}, "who offers nothing can be asked nothing"
+    offered = {"roots": {}}
+    kept = era.declared_upstream(offered, LATEST_MODERN)
+    assert kept == offered and kept is not offered, "what a session keeps is not what a request may withhold"
 
 
 @pytest.mark.parametrize("extensions", [{"a/b": {"x": 1}}, {era.TASKS: {}, "a/b": {"x": 1}}, {}, None, [1]])
