@@ -17,19 +17,20 @@ from broker.core.eventstream import Event
 from broker.core.headers import METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER, encoded
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS, related_task
-from broker.core.tracecontext import context_in
+from broker.core.tracecontext import PARENT, context_in
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
 from broker.secrecy import foreign
+from broker.upstream.httpwire import RequestHead
 from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
     Link,
-    Waiting,
     belongs_to_link,
     judge_answer,
     notification_bytes,
     request_bytes,
 )
+from broker.upstream.waiting import Waiting
 from broker.upstream.web import CannotConnect, Response, WebClient, content_type
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,15 @@ MAX_RESUMES: Final = 10
 """Times that the stream of one call is taken up again; the call's own time bounds them too."""
 MAX_STREAM_RETRY: Final = 30.0
 """Seconds at most, whatever its `retry` says (F-55)."""
-
-
-class _SessionEnded(Exception):
-    """The upstream no longer knows our session: what was asked has not been processed."""
+MAX_HEADS: Final = 256
+"""Heads kept for requests of the same kind; then all are made anew, so that strangers cannot fill the memory."""
+MAX_KEPT_NAME: Final = 1024
+"""Characters of a name in such a head; one with a longer name is made each time."""
+NOTHING: Final[Mapping[str, str]] = {}
+_JSON: Final = "application/json"
+_STREAM: Final = "text/event-stream"
+_NAMED_BY: Final[Mapping[str, str]] = {**NAMED_BY, **dict.fromkeys(MODERN_METHODS, "taskId")}
+"""The parameter that `Mcp-Name` repeats, by method."""
 
 
 class HttpLink(Link):
@@ -69,7 +75,8 @@ class HttpLink(Link):
         self._param_headers: dict[str, dict[mirroring.Path, str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._courtesies = 0
-        self._pending: dict[int, Waiting] = {}
+        self._heads: dict[tuple[str, ...], RequestHead] = {}
+        """By all that they are made of: most requests are for the same few."""
         self._initialized = anyio.Event()
         """Set when a legacy handshake is complete: before it there is no session to listen to."""
 
@@ -99,7 +106,7 @@ class HttpLink(Link):
         if was_live and self._session is not None:
             with anyio.move_on_after(COURTESY_TIMEOUT / 5, shield=True):
                 try:
-                    async with self._client.request("DELETE", self._client.url, headers=self._headers()):
+                    with await self._client.send(RequestHead("DELETE", self._client.url, self._headers())):
                         pass
                 except UpstreamUnavailable:
                     log.debug("%s: the session could not be ended", self.upstream)
@@ -116,59 +123,43 @@ class HttpLink(Link):
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
         body = request_bytes(request_id, method, params)
+        head = self._head(method, params)
         answered = False
-        self._pending[request_id] = waiting
         try:
-            with waiting.deadline():
-                session = self._session
-                try:
-                    message = await self._ask(request_id, method, params, body, waiting)
-                except _SessionEnded:
-                    await self._renew_session(session)
-                    message = await self._ask(request_id, method, params, body, waiting, is_retry=True)
+            with await self._client.send(head, body) as response:
+                if response.status != 404 or SESSION_HEADER not in head.headers:
+                    if method == "initialize" and response.status == 200:
+                        self._initialize = params
+                        self._session = _visible_ascii(response.headers.get(SESSION_HEADER.lower()))
+                    message = await self._answer(request_id, response, waiting)
+                    answered = True
+                    return message
+            await self._renew_session(head.headers[SESSION_HEADER])
+            with await self._client.send(self._head(method, params), body) as response:
+                message = await self._answer(request_id, response, waiting)
                 answered = True
                 return message
-            raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
         except CannotConnect as error:
             self.lose(error.why)
             raise
         finally:
-            del self._pending[request_id]
             # In the modern era the closed connection says it.
             if not answered and method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
                 self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
 
-    def _fail_pending(self, why: str) -> None:
-        for waiting in self._pending.values():
-            waiting.abandon(why)
-
-    async def _ask(
-        self,
-        request_id: int,
-        method: str,
-        params: dict[str, Any],
-        body: bytes,
-        waiting: Waiting,
-        *,
-        is_retry: bool = False,
-    ) -> dict[str, Any]:
-        headers = self._headers(method, params)
-        async with self._client.request("POST", self._client.url, headers=headers, body=body) as response:
-            if response.status == 404 and SESSION_HEADER in headers and not is_retry:
-                raise _SessionEnded
-            if response.status != 200:
-                return await self._unusual(request_id, response)
-            if method == "initialize":
-                self._initialize = params
-                self._session = _visible_ascii(response.headers.get(SESSION_HEADER.lower()))
-            match content_type(response):
-                case "application/json":
-                    data = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
-                    return self._answer(request_id, data)
-                case "text/event-stream":
-                    return await self._from_stream(request_id, response, waiting)
-                case _:
-                    raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
+    async def _answer(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
+        """The response message. Raises: UpstreamUnavailable, MalformedAnswer."""
+        if response.status != 200:
+            return await self._unusual(request_id, response)
+        media = content_type(response)
+        if media == _JSON:
+            message = self._decode(await self._client.read_capped(response, wire.FROM_UPSTREAM.size))
+            if not _is_answer_to(message, request_id):
+                raise MalformedAnswer(self.upstream, "an answer to something else")
+            return message
+        if media == _STREAM:
+            return await self._from_stream(request_id, response, waiting)
+        raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
 
     async def _unusual(self, request_id: int, response: Response) -> dict[str, Any]:
         """A status that is not 200: a JSON-RPC error in its body is the answer, else the status is the fault."""
@@ -191,14 +182,11 @@ class HttpLink(Link):
         async with self._renewal:
             if self._session != ended:
                 return
-            waiting = Waiting(self.upstream, COURTESY_TIMEOUT)
             request_id = next(self._ids)
-            body = request_bytes(request_id, "initialize", self._initialize)
             try:
-                with waiting.deadline():
-                    judge_answer(
-                        self.upstream, await self._ask(request_id, "initialize", self._initialize, body, waiting)
-                    )
+                with Waiting(self._in_flight, request_id, COURTESY_TIMEOUT) as waiting:
+                    answer = await self._exchange(request_id, "initialize", self._initialize, waiting)
+                judge_answer(self.upstream, answer)
                 await self._tell(notification_bytes("notifications/initialized", None))
             except BrokerError as error:
                 self.lose(f"it ended the session, and opens no new one: {foreign(error.message)}")
@@ -220,10 +208,8 @@ class HttpLink(Link):
             if place.event_id is None or is_modern(self.version):
                 break
             await anyio.sleep(place.retry)
-            headers = {**self._headers(), "Accept": "text/event-stream", "Last-Event-ID": place.event_id}
-            headers.pop("Content-Type")
-            async with self._client.request("GET", self._client.url, headers=headers) as again:
-                if again.status != 200 or content_type(again) != "text/event-stream":
+            with await self._client.send(self._stream_head({"Last-Event-ID": place.event_id})) as again:
+                if again.status != 200 or content_type(again) != _STREAM:
                     raise UpstreamUnavailable(self.upstream, "the stream broke, and cannot be taken up again")
                 message = await self._read_stream(request_id, again, waiting, place)
         if message is not None:
@@ -267,22 +253,37 @@ class HttpLink(Link):
         else:
             waiting.notice(method, params)
 
-    def _answer(self, request_id: int, data: bytes) -> dict[str, Any]:
-        message = self._decode(data)
-        if not _is_answer_to(message, request_id):
-            raise MalformedAnswer(self.upstream, "an answer to something else")
-        return message
-
     def _decode(self, data: bytes) -> dict[str, Any]:
         try:
             return wire.decode_object(data, wire.FROM_UPSTREAM)
         except wire.Malformed as error:
             raise MalformedAnswer(self.upstream, str(error)) from None
 
-    def _headers(self, method: str = "", params: Mapping[str, Any] | None = None) -> dict[str, str]:
+    def _head(self, method: str, params: Mapping[str, Any]) -> RequestHead:
+        """What goes ahead of a request; the same object for requests alike."""
+        name = params.get(_NAMED_BY.get(method, ""))
+        name = name if isinstance(name, str) else ""
+        meta = params.get("_meta")
+        if name in self._param_headers or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
+            return RequestHead("POST", self._client.url, self._headers(method, params))
+        made_of = (self._client.url, self.version, self._session or "", method, name)
+        head = self._heads.get(made_of)
+        if head is None:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            head = self._heads[made_of] = RequestHead("POST", self._client.url, self._headers(method, params))
+        return head
+
+    def _stream_head(self, more: Mapping[str, str]) -> RequestHead:
+        """What asks for an event stream."""
+        headers = {**self._headers(), "Accept": _STREAM, **more}
+        headers.pop("Content-Type")
+        return RequestHead("GET", self._client.url, headers)
+
+    def _headers(self, method: str = "", params: Mapping[str, Any] = NOTHING) -> dict[str, str]:
         """Headers of one request, all produced here: nothing of a caller's headers is ever copied (SP-19, SP-72)."""
-        headers = {"Accept": ACCEPT, "Content-Type": "application/json"}
-        if params is not None and (context := context_in(params)) is not None:
+        headers = {"Accept": ACCEPT, "Content-Type": _JSON}
+        if (context := context_in(params)) is not None:
             headers |= context.headers()  # what stands in the body, for whatever is on the way
         if not is_modern(self.version):
             if method != "initialize":
@@ -292,8 +293,7 @@ class HttpLink(Link):
             return headers
         headers[VERSION_HEADER] = self.version
         headers[METHOD_HEADER] = method
-        params = params or {}
-        name = params.get("taskId" if method in MODERN_METHODS else NAMED_BY.get(method, ""))
+        name = params.get(_NAMED_BY.get(method, ""))
         if isinstance(name, str):
             headers[NAME_HEADER] = encoded(name)
             arguments = params.get("arguments")
@@ -332,7 +332,7 @@ class HttpLink(Link):
         """POST what has no answer."""
         with anyio.move_on_after(COURTESY_TIMEOUT):
             try:
-                async with self._client.request("POST", self._client.url, headers=self._headers(), body=body):
+                with await self._client.send(RequestHead("POST", self._client.url, self._headers()), body):
                     pass
             except UpstreamUnavailable as error:
                 log.debug("%s: a notification was lost: %s", self.upstream, error.why)
@@ -348,13 +348,12 @@ class HttpLink(Link):
     async def _follow_stream(self) -> None:
         while self.lost is None:
             wait = STREAM_RETRY
-            headers = {**self._headers(), "Accept": "text/event-stream"}
-            headers.pop("Content-Type")
+            head = self._stream_head(NOTHING)
             try:
-                async with self._client.request("GET", self._client.url, headers=headers) as response:
-                    if response.status == 404 and SESSION_HEADER in headers:
+                with await self._client.send(head) as response:
+                    if response.status == 404 and SESSION_HEADER in head.headers:
                         raise UpstreamUnavailable(self.upstream, "the session has ended")  # a call will renew it
-                    if response.status != 200 or content_type(response) != "text/event-stream":
+                    if response.status != 200 or content_type(response) != _STREAM:
                         return  # 405: it offers none
                     self.listening.set()
                     async for event in self._client.events(response):

@@ -4,12 +4,11 @@
 tokens are the broker's own on each link, so two callers with the same id can never meet here (I-31).
 """
 
-import asyncio
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 import anyio
@@ -32,22 +31,14 @@ from broker.errors import (
 )
 from broker.upstream.home import NO_HOME, Home, session_of
 from broker.upstream.peer import BROKER_INFO, Peer
+from broker.upstream.waiting import ANSWER_TIMEOUT, Ask, InFlight, Notice, Waiting, ask_nobody, ignore_notice
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[Question], Awaitable[dict[str, Any]]]
-"""Puts a question of the upstream to the caller of a request: its result as it came. Raises: BrokerError."""
-Notice = Callable[[str, dict[str, Any]], None]
-"""Told of a notification: method, parameters. Called from the reader, so it must neither block nor raise."""
-
-MAX_EXTENSIONS: Final = 10
-"""A call that reports progress may take this many times its timeout, never more (SP-33)."""
 MAX_HANGS: Final = 5
 """Requests in a row without any answer before the connection counts as dead (F-04)."""
 MAX_QUESTIONS: Final = 64
 """Open questions of one upstream, and of one call: one that asks in a loop is refused, not served (F-24, SP-66)."""
-ANSWER_TIMEOUT: Final = 600.0
-"""Seconds that a caller may take to answer: a person fills in a form. The call's own time stands still meanwhile."""
 ABANDONED_FOR: Final = 60.0
 """Seconds for which a call that nobody waits for counts as in flight, unless it is answered before: an upstream that
 heeds a cancellation never answers, one that ignores it may still ask on behalf of a caller who is gone."""
@@ -61,142 +52,6 @@ NEVER_CANCELLED: Final = frozenset({"initialize", "server/discover"})
 def no_words() -> tuple[str, ...]:
     """Of an upstream that is no process of ours."""
     return ()
-
-
-def ignore_notice(method: str, params: dict[str, Any]) -> None:
-    """For requests that nobody watches."""
-
-
-async def ask_nobody(question: Question) -> dict[str, Any]:
-    """For requests of the broker's own: there is nobody to ask."""
-    raise CannotAsk(f"Method not found: nobody can be asked {printable(question.method)}")
-
-
-class Waiting:
-    """One request in flight: what comes to it before its answer, and the time it may take.
-
-    `timeout` seconds of silence, ten times that in all; while its caller answers a question, time stands still. It is
-    entered by the task that waits, which is cancelled when time is up: one timer, where a scope of anyio's costs ten
-    times as much.
-    """
-
-    __slots__ = (
-        *("upstream", "timeout", "on_notice", "on_question", "owner", "task", "started", "lost"),
-        *("_asking", "_deadline", "_fault", "_loop", "_others", "_task", "_timer"),
-    )
-
-    def __init__(
-        self,
-        upstream: str,
-        timeout: float,
-        on_notice: Notice = ignore_notice,
-        on_question: Ask = ask_nobody,
-        owner: str = "",
-        task: str = "",
-    ) -> None:
-        self.upstream = upstream
-        self.timeout = timeout
-        self.on_notice = on_notice
-        self.on_question = on_question
-        self.owner = owner
-        """The session that it belongs to, "" for none: what comes late for one call may go to another of the same."""
-        self.task = task
-        """The upstream's own id of the task that it waits for, "" for none."""
-        self._loop = asyncio.get_running_loop()
-        self.started = self._loop.time()
-        self.lost: str | None = None
-        """Why the connection is gone, if it is."""
-        self._deadline = self.started + timeout
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._others = 0
-        """Requests to cancel the task that came before it entered: not ours to take back."""
-        self._fault: BrokerError | None = None
-        self._asking: set[anyio.CancelScope] = set()
-
-    def deadline(self) -> "Waiting":
-        """Bounds what is awaited inside `with`, once.
-
-        Raises: UpstreamTimedOut; UpstreamUnavailable, once abandoned.
-        """
-        return self
-
-    def __enter__(self) -> None:
-        if self.lost is not None:
-            raise UpstreamUnavailable(self.upstream, self.lost)
-        self._task = asyncio.current_task(self._loop)
-        assert self._task is not None
-        self._others = self._task.cancelling()
-        self._set_timer()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        task, self._task = self._task, None
-        if self._timer is not None:
-            self._timer.cancel()
-        assert task is not None
-        if self._fault is not None and task.uncancel() <= self._others and kind is asyncio.CancelledError:
-            raise self._fault from None
-
-    def abandon(self, why: str) -> None:
-        """The connection is gone: there is nothing left to wait for."""
-        self.lost = why
-        self._end(UpstreamUnavailable(self.upstream, why))
-
-    def notice(self, method: str, params: dict[str, Any]) -> None:
-        """A notification that belongs to this request: passed on; work that shows progress gets more time."""
-        if method == "notifications/progress" and not self._asking:
-            latest = self.started + self.timeout * MAX_EXTENSIONS
-            self._deadline = min(latest, self._loop.time() + self.timeout)
-        self.on_notice(method, params)
-
-    async def ask(self, question: Question) -> dict[str, Any]:
-        """Put a question to the caller of this request; given up when the request ends.
-
-        Raises: BrokerError.
-        """
-        with anyio.move_on_after(ANSWER_TIMEOUT) as asking, self.paused(asking):
-            return await self.on_question(question)
-        raise CannotAsk("the call has ended, or its caller did not answer in time", code=INTERNAL_ERROR)
-
-    @contextmanager
-    def paused(self, asking: anyio.CancelScope) -> Generator[None, None, None]:
-        """Time stands still while a caller is asked; `asking` is cancelled when the request ends."""
-        began = self._loop.time()
-        self._deadline = float("inf")
-        self._asking.add(asking)
-        try:
-            yield
-        finally:
-            self._asking.discard(asking)
-            self.started += self._loop.time() - began
-            if not self._asking:
-                self._deadline = self._loop.time() + self.timeout
-                self._set_timer()
-
-    def end(self) -> None:
-        """The request is over: nobody is asked for it any more."""
-        for asking in self._asking:
-            asking.cancel()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        if self._task is not None and self._deadline != float("inf"):
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
-
-    def _on_timer(self) -> None:
-        """Time may be up: the deadline moves often, and the timer only when it is due."""
-        if self._loop.time() < self._deadline:
-            self._set_timer()
-        else:
-            self._end(UpstreamTimedOut(self.upstream, self.timeout))
-
-    def _end(self, fault: BrokerError) -> None:
-        # A task that finds out itself goes on, and raises what it has found.
-        if self._fault is None and self._task is not None and self._task is not asyncio.current_task():
-            self._fault = fault
-            self._task.cancel()
 
 
 class Link(ABC):
@@ -223,8 +78,7 @@ class Link(ABC):
         self._gone = anyio.Event()
         self._ids = itertools.count(1)
         self._hangs = 0
-        self._calls: dict[int, Waiting] = {}
-        """Calls of callers in flight: those that a question or a log message may belong to."""
+        self._in_flight = InFlight(upstream)
         self._abandoned: dict[int, tuple[str, float]] = {}
         """Calls that nobody waits for and the upstream has not answered: whose they are, and until when they count."""
         self._questions: dict[str | int, anyio.CancelScope] = {}
@@ -268,19 +122,14 @@ class Link(ABC):
             progress_token=request_id if wants_progress else None,
             log_level=log_level,
         )
-        waiting = Waiting(self.upstream, timeout, on_notice, on_question, owner, task)
-        if on_question is not ask_nobody:
-            self._calls[request_id] = waiting
         try:
-            message = await self._exchange(request_id, method, outgoing, waiting)
+            with Waiting(self._in_flight, request_id, timeout, on_notice, on_question, owner, task) as waiting:
+                message = await self._exchange(request_id, method, outgoing, waiting)
         except UpstreamTimedOut:
             self._hangs += 1
             if self._hangs >= MAX_HANGS:
                 self.lose(f"{self._hangs} requests in a row without an answer")
             raise
-        finally:
-            self._calls.pop(request_id, None)
-            waiting.end()
         self._hangs = 0
         return judge_answer(self.upstream, message)
 
@@ -295,7 +144,7 @@ class Link(ABC):
 
     @abstractmethod
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
-        """Send a request under `waiting.deadline` and return the response message."""
+        """Send a request and return the response message. It is cancelled when the request is out of time."""
 
     @abstractmethod
     async def serve(self) -> None:
@@ -316,16 +165,13 @@ class Link(ABC):
         """The connection is gone: every request in flight fails now, not after its time-out."""
         if self.lost is None:
             self.lost = why
-            self._fail_pending(why)
+            self._in_flight.abandon(why)
             self._gone.set()
 
     async def gone(self) -> str:
         """Wait until the connection is lost; why it was."""
         await self._gone.wait()
         return self.lost or "closed"
-
-    def _fail_pending(self, why: str) -> None:  # noqa: B027 - a hook, likewise
-        """Fail what waits; transports that wait elsewhere have nothing here."""
 
     def _owner(self, method: str) -> Waiting | str:
         """The call that something without an address belongs to, or the session at `home` (`upstream/home.py`).
@@ -334,11 +180,12 @@ class Link(ABC):
         """
         now = anyio.current_time()
         self._abandoned = {key: kept for key, kept in self._abandoned.items() if kept[1] > now}
-        sessions = [waiting.owner for waiting in self._calls.values()]
+        calls = self._in_flight.calls()
+        sessions = [waiting.owner for waiting in calls]
         given_up = [owner for owner, _ in self._abandoned.values()]
         stands_alone = self.streams_tell or method == "roots/list"
         session = session_of(sessions, given_up, self.home, stands_alone=stands_alone)
-        return next(iter(self._calls.values())) if session is None else session
+        return calls[0] if session is None else session
 
     async def _put(self, question: Question, owner: Waiting | str) -> dict[str, Any]:
         """Put a question to whose it is. One of a session may belong to any of its calls: the time of all stands still.
@@ -350,7 +197,7 @@ class Link(ABC):
         if is_foreign(question.method):
             raise CannotAsk(f"Method not found: no call is known that {printable(question.method)} belongs to")
         with ExitStack() as paused, anyio.move_on_after(ANSWER_TIMEOUT):
-            for waiting in self._calls.values():
+            for waiting in self._in_flight.calls():
                 paused.enter_context(waiting.paused(anyio.CancelScope()))
             return await self.home.ask(owner, question)
         raise CannotAsk("its caller did not answer in time", code=INTERNAL_ERROR)
@@ -373,16 +220,15 @@ class Link(ABC):
                 raise CannotAsk(error.message) from None  # -32601, as ever where nobody is known to know a method
         if task is None:
             return waiting or self._owner(method)
-        found = [call for call in self._calls.values() if call.task == task]
+        found = [call for call in self._in_flight.calls() if call.task == task]
         if not found or any(call.owner != found[0].owner for call in found):
             raise CannotAsk("nobody waits for this task: ask again while its tasks/result is open", code=INTERNAL_ERROR)
         return found[0]
 
-    def _abandon_call(self, request_id: int) -> None:
-        """Nobody waits for this call any more, but its upstream may still work on it."""
-        waiting = self._calls.get(request_id)
-        if waiting is not None:
-            self._abandoned[request_id] = (waiting.owner, anyio.current_time() + ABANDONED_FOR)
+    def _abandon_call(self, waiting: Waiting) -> None:
+        """Nobody waits for this request any more, but its upstream may still work on it."""
+        if waiting.is_call:
+            self._abandoned[waiting.id] = (waiting.owner, anyio.current_time() + ABANDONED_FOR)
             if len(self._abandoned) > MAX_ABANDONED:
                 del self._abandoned[next(iter(self._abandoned))]
 

@@ -6,7 +6,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import anyio
@@ -23,11 +22,11 @@ from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
     Link,
-    Waiting,
     notification_bytes,
     refusal_bytes,
     request_bytes,
 )
+from broker.upstream.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -72,42 +71,30 @@ class Duplex(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Pending:
-    answer: asyncio.Future[dict[str, Any]]
-    waiting: Waiting
-
-
 class PipeLink(Link):
     """See the module."""
 
     def __init__(self, upstream: str, duplex: Duplex) -> None:
         super().__init__(upstream)
         self._duplex = duplex
-        self._pending: dict[int, _Pending] = {}
         self.listening.set()  # one stream for everything
         self._garbage = 0
         self._refusals = 0
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
-        pending = _Pending(asyncio.get_running_loop().create_future(), waiting)
-        self._pending[request_id] = pending
+        answer = waiting.answer = self._in_flight.loop.create_future()
         try:
-            with waiting.deadline():
-                try:
-                    await self._duplex.send(request_bytes(request_id, method, params))
-                except Gone as gone:
-                    self.lose(str(gone))
-                    raise UpstreamUnavailable(self.upstream, str(gone)) from None
-                return await pending.answer
-            raise AssertionError("unreachable")  # pragma: no cover - deadline() raises
+            await self._duplex.send(request_bytes(request_id, method, params))
+            return await answer
+        except Gone as gone:
+            self.lose(str(gone))
+            raise UpstreamUnavailable(self.upstream, str(gone)) from None
         finally:
-            del self._pending[request_id]
-            if not pending.answer.done() or pending.answer.cancelled():
-                self._abandon(request_id, method)
+            if not answer.done() or answer.cancelled():
+                self._abandon(waiting, method)
             else:
-                pending.answer.exception()  # seen, even if the waiter was cancelled in the same moment
+                answer.exception()  # seen, even if the waiter was cancelled in the same moment
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """See `Link`."""
@@ -144,16 +131,11 @@ class PipeLink(Link):
         self.lose("closed")
         await self._duplex.aclose()
 
-    def _abandon(self, request_id: int, method: str) -> None:
+    def _abandon(self, waiting: Waiting, method: str) -> None:
         """Nobody waits for this answer any more: say so, once."""
-        self._abandon_call(request_id)
+        self._abandon_call(waiting)
         if self.lost is None and method not in NEVER_CANCELLED:
-            self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": request_id}))
-
-    def _fail_pending(self, why: str) -> None:
-        for pending in self._pending.values():
-            if not pending.answer.done():
-                pending.answer.set_exception(UpstreamUnavailable(self.upstream, why))
+            self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": waiting.id}))
 
     def _on_bytes(self, data: bytes) -> None:
         if not data.strip():
@@ -179,30 +161,38 @@ class PipeLink(Link):
         # Ours are integers, so the string form of one can mean nobody else (F-21).
         if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 19:
             request_id = int(request_id)
-        pending = self._pending.get(request_id) if type(request_id) is int else None
+        answer = self._answer_to(request_id)
         if type(request_id) is int:
             self._abandoned.pop(request_id, None)
-        if pending is None or pending.answer.done():
+        if answer is None:
             log.debug("%s: dropped an answer that nobody waits for", self.upstream)
             return
         self._refusals = 0
-        pending.answer.set_result(message)
+        answer.set_result(message)
+
+    def _answer_to(self, request_id: Any) -> "asyncio.Future[dict[str, Any]] | None":
+        """Where the answer to a request is waited for."""
+        waiting = self._waiting(request_id)
+        answer = None if waiting is None else waiting.answer
+        return None if answer is None or answer.done() else answer
+
+    def _waiting(self, request_id: Any) -> Waiting | None:
+        return self._in_flight.requests.get(request_id) if type(request_id) is int else None
 
     def _on_notification(self, method: str, params: dict[str, Any]) -> None:
         match method:
             case "notifications/progress":
-                token = params.get("progressToken")
-                pending = self._pending.get(token) if type(token) is int else None
-                if pending is not None:
-                    pending.waiting.notice(method, params)
+                waiting = self._waiting(params.get("progressToken"))
+                if waiting is not None:
+                    waiting.notice(method, params)
                 elif related_task(params) is not None:
                     self._unsolicited(method, params)  # of a call that has been answered with a task
             case "notifications/cancelled":
                 self._take_back(params)
             case "notifications/subscriptions/acknowledged":
-                pending = self._subscription(params)
-                if pending is not None:
-                    pending.waiting.notice(method, params)
+                waiting = self._subscription(params)
+                if waiting is not None:
+                    waiting.notice(method, params)
             case "notifications/message" | "notifications/elicitation/complete":
                 self._on_unaddressed(method, params)
             case _ if is_foreign(method):
@@ -210,11 +200,10 @@ class PipeLink(Link):
             case _:
                 self._unsolicited(method, params)
 
-    def _subscription(self, params: dict[str, Any]) -> _Pending | None:
+    def _subscription(self, params: dict[str, Any]) -> Waiting | None:
         """The `subscriptions/listen` that a message says it belongs to."""
         meta = params.get("_meta")
-        request_id = meta.get(META_SUBSCRIPTION) if is_object(meta) else None
-        return self._pending.get(request_id) if type(request_id) is int else None
+        return self._waiting(meta.get(META_SUBSCRIPTION)) if is_object(meta) else None
 
     def _on_unaddressed(self, method: str, params: dict[str, Any]) -> None:
         """What names no call goes to whose it is (`upstream/home.py`), or to nobody."""
@@ -256,9 +245,9 @@ class PipeLink(Link):
     def _on_garbage(self, data: bytes, why: str) -> None:
         """A line that is no message. The call it was meant for, if that can be told, fails now (F-12)."""
         request_id = wire.readable_id(data)
-        pending = self._pending.get(request_id) if request_id is not None else None
-        if pending is not None and not pending.answer.done():
-            pending.answer.set_exception(MalformedAnswer(self.upstream, why))
+        answer = self._answer_to(request_id)
+        if answer is not None:
+            answer.set_exception(MalformedAnswer(self.upstream, why))
             return
         self._garbage += 1
         if self._garbage == 1:

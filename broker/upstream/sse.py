@@ -5,7 +5,7 @@ Spec: 2024-11-05 basic/transports, "HTTP with SSE".
 
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from typing import Final
 
 import anyio
@@ -13,20 +13,22 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from broker.core.eventstream import Event
 from broker.errors import UpstreamUnavailable
+from broker.upstream.httpwire import RequestHead
 from broker.upstream.pipe import Gone
 from broker.upstream.web import Refused, WebClient, content_type, origin, resolve
 
 MAX_POSTS: Final = 256
 """Messages without an answer (cancellations, refusals) that may wait to be sent; more are dropped."""
 _JSON: Final = {"Content-Type": "application/json"}
+_STREAM: Final = {"Accept": "text/event-stream"}
 
 
 class SseDuplex:
     """See the module; implements `Duplex`."""
 
-    def __init__(self, client: WebClient, endpoint: str, events: AsyncIterator[Event], held: AsyncExitStack) -> None:
+    def __init__(self, client: WebClient, endpoint: str, events: AsyncIterator[Event], held: ExitStack) -> None:
         self._client = client
-        self._endpoint = endpoint
+        self._head = RequestHead("POST", endpoint, _JSON)
         self._events = events
         self._held = held
         self._outbox: tuple[MemoryObjectSendStream[bytes], MemoryObjectReceiveStream[bytes]] = (
@@ -40,10 +42,8 @@ class SseDuplex:
         Raises: UpstreamUnavailable; an endpoint on another origin is refused, since headers with credentials would
         go there (SP-05).
         """
-        async with AsyncExitStack() as held:
-            response = await held.enter_async_context(
-                client.request("GET", client.url, headers={"Accept": "text/event-stream"})
-            )
+        with ExitStack() as held:
+            response = held.enter_context(await client.send(RequestHead("GET", client.url, _STREAM)))
             if response.status != 200:
                 raise await client.refusal(response)
             if content_type(response) != "text/event-stream":
@@ -60,7 +60,7 @@ class SseDuplex:
     async def send(self, message: bytes) -> None:
         """See `Duplex`."""
         try:
-            async with self._client.request("POST", self._endpoint, headers=_JSON, body=message) as response:
+            with await self._client.send(self._head, message) as response:
                 if response.status in (404, 410):
                     raise Gone((await self._client.refusal(response)).why)
                 if not 200 <= response.status < 300:
@@ -103,5 +103,5 @@ class SseDuplex:
         """See `Duplex`."""
         self._outbox[0].close()
         self._outbox[1].close()
-        await self._held.aclose()
+        self._held.close()
         await self._client.aclose()

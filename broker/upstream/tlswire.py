@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 
 from broker.half_open import notice_half_open
-from broker.upstream.httpwire import MAX_CONNECTIONS, Unreachable, WireFault
+from broker.upstream.connection import Unreachable, WireFault
+from broker.upstream.httpwire import MAX_CONNECTIONS, RequestHead
 
 
 class TlsResponse:
@@ -20,6 +21,12 @@ class TlsResponse:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers  # whose case does not matter
         self.whole: bytes | None = None
+
+    def __enter__(self) -> "TlsResponse":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.release()
 
     async def read(self) -> bytes:
         """See `Response`."""
@@ -48,12 +55,12 @@ class TlsWire:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> TlsResponse:
+    async def send(self, head: RequestHead, body: bytes | None) -> TlsResponse:
         """See `Client`."""
         try:
             return TlsResponse(
                 await self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False, proxy=self._proxy
+                    head.method, head.url, headers=head.headers, data=body, allow_redirects=False, proxy=self._proxy
                 )
             )
         except (aiohttp.ClientError, OSError) as error:

@@ -19,7 +19,8 @@ from broker.core.eventstream import Event, EventParser, TooLong
 from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable
 from broker.secrecy import foreign
-from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, Unreachable, WireFault, can_carry
+from broker.upstream.connection import Unreachable, WireFault
+from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, RequestHead, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
@@ -73,7 +74,13 @@ def environment_proxy(url: str) -> str | None:
 
 
 class Response(Protocol):
-    """A response whose head has come."""
+    """A response whose head has come. It is released where `with` ends: a connection on which more would come is then
+    closed.
+    """
+
+    def __enter__(self) -> "Response": ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     @property
     def status(self) -> int:
@@ -95,14 +102,14 @@ class Response(Protocol):
         ...
 
     def release(self) -> None:
-        """Nobody reads on: a connection on which more would come is closed. Safe to call twice."""
+        """Nobody reads on. Safe to call twice."""
         ...
 
 
 class Client(Protocol):
     """Sends requests to one upstream."""
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+    async def send(self, head: RequestHead, body: bytes | None) -> Response:
         """The response to a request, when its head has come; redirects are not followed.
 
         Raises: WireFault, here and while its body is read.
@@ -138,42 +145,35 @@ class WebClient:
         self._is_closed = True
         await self._client.aclose()
 
-    def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> "_Asked":
-        """`async with` it: a response whose head has come; its status may be anything but a redirect.
+    async def send(self, head: RequestHead, body: bytes | None = None) -> Response:
+        """The response, when its head has come: `with` it. Redirects are followed, any other status is the caller's.
 
-        Raises: UpstreamUnavailable, also for faults while the body is read inside.
+        Raises: UpstreamUnavailable.
         """
-        return _Asked(self, method, url, headers, body)
-
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """The response, to be released; redirects are followed. Raises: UpstreamUnavailable."""
         if self._is_closed:
             raise UpstreamUnavailable(self.upstream, "closed")
         try:
             for _ in range(MAX_REDIRECTS):
-                response = await self._client.send(method, url, headers, body)
+                response = await self._client.send(head, body)
                 if response.status == 200 and "content-encoding" not in response.headers:
                     return response
                 try:
                     if response.status not in _REDIRECTS:
                         self._refuse_encoding(response)
                         return response
-                    url = self._redirected(url, response)
+                    head = head.to(self._redirected(head.url, response))
                 except UpstreamUnavailable:
                     response.release()
                     raise
                 response.release()
         except OSError as error:
-            raise self.in_our_words(error) or error from None
+            raise self._in_our_words(error) from None
         raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
 
-    def in_our_words(self, error: BaseException | None) -> UpstreamUnavailable | None:
-        """What a fault of the network is to whoever asked; None for any other."""
-        if isinstance(error, Unreachable):
-            return CannotConnect(self.upstream, describe(error))
-        if isinstance(error, OSError):
-            return UpstreamUnavailable(self.upstream, describe(error))
-        return None
+    def _in_our_words(self, fault: OSError) -> UpstreamUnavailable:
+        """What a fault of the network is to whoever asked."""
+        kind = CannotConnect if isinstance(fault, Unreachable) else UpstreamUnavailable
+        return kind(self.upstream, describe(fault))
 
     def _refuse_encoding(self, response: Response) -> None:
         encoding = response.headers.get("content-encoding")
@@ -195,18 +195,20 @@ class WebClient:
         return target
 
     async def read_capped(self, response: Response, limit: int) -> bytes:
-        """The body. Raises: UpstreamUnavailable, if it is longer than `limit` bytes (F-51)."""
+        """The body. Raises: UpstreamUnavailable, also if it is longer than `limit` bytes (F-51)."""
         whole = response.whole
         if whole is not None and len(whole) <= limit:
             return whole
         chunks: list[bytes] = []
         size = 0
-        while chunk := await response.read():
-            size += len(chunk)
-            if size > limit:
-                response.release()
-                raise UpstreamUnavailable(self.upstream, f"its answer is larger than {limit} bytes")
-            chunks.append(chunk)
+        try:
+            while chunk := await response.read():
+                size += len(chunk)
+                if size > limit:
+                    raise UpstreamUnavailable(self.upstream, f"its answer is larger than {limit} bytes")
+                chunks.append(chunk)
+        except OSError as error:
+            raise self._in_our_words(error) from None
         return b"".join(chunks)
 
     async def events(self, response: Response) -> AsyncIterator[Event]:
@@ -217,10 +219,9 @@ class WebClient:
                 for event in parser.feed(chunk):
                     yield event
         except TooLong as error:
-            response.release()
             raise UpstreamUnavailable(self.upstream, str(error)) from None
-        except OSError as error:  # here too: a stream is also read outside of `request`
-            raise UpstreamUnavailable(self.upstream, describe(error)) from None
+        except OSError as error:
+            raise self._in_our_words(error) from None
 
     async def refusal(self, response: Response) -> Refused:
         """The error of a response that is no success."""
@@ -228,33 +229,6 @@ class WebClient:
         with contextlib.suppress(UpstreamUnavailable):
             body = await self.read_capped(response, MAX_ERROR_BODY)
         return Refused(self.upstream, response.status, body, response.headers.get("retry-after"))
-
-
-class _Asked:
-    """A response for as long as it is entered. A class, since a generator would cost four times as much."""
-
-    __slots__ = ("_body", "_client", "_headers", "_method", "_response", "_url")
-
-    def __init__(
-        self, client: WebClient, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-    ) -> None:
-        self._client = client
-        self._method = method
-        self._url = url
-        self._headers = headers
-        self._body = body
-        self._response: Response | None = None
-
-    async def __aenter__(self) -> Response:
-        self._response = await self._client.send(self._method, self._url, self._headers, self._body)
-        return self._response
-
-    async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
-        assert self._response is not None
-        self._response.release()
-        ours = self._client.in_our_words(error) if error is not None else None
-        if ours is not None:
-            raise ours from None
 
 
 def describe(error: OSError) -> str:

@@ -36,7 +36,7 @@ def kept(front: Front) -> Json:
     link, engine = front.fake.link, front.house.broker.engine
     assert link is not None
     return {
-        "calls": len(link._calls),
+        "calls": len(link._in_flight.calls()),
         "questions": len(link._questions),
         "parked": len(front.house.broker.parking),
         "watching": len(engine.hub),
@@ -127,7 +127,7 @@ async def test_SP14_a_legacy_caller_that_vanishes_while_its_call_streams(start: 
         work.gate.opened.set()
         link = front.fake.link
         assert link is not None
-        await until(lambda: not link._calls, front)
+        await until(lambda: not link._in_flight.calls(), front)
         assert (await session.delete()).status == 200
         await back_to(front, before)
 

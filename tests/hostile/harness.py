@@ -68,7 +68,7 @@ class Running:
         """How many calls wait on a pipe."""
         link = self.upstream(key).link()
         assert isinstance(link, PipeLink)
-        return len(link._pending)
+        return len(link._in_flight.requests)
 
     async def ask(
         self,

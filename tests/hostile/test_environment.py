@@ -76,7 +76,7 @@ async def test_F53_a_connection_to_a_peer_that_vanished_is_broken_by_the_kernel_
         notice(connection)
         watched.append(connection.dup())
 
-    for module in ("httpwire", "web"):
+    for module in ("connection", "tlswire"):
         monkeypatch.setattr(f"broker.upstream.{module}.notice_half_open", noticed)
     tls = authority(tmp_path).server if is_tls else None
     async with web(tls=tls) as peer, broker_of({"bad": {"url": peer.url}}) as run:

@@ -357,6 +357,18 @@ async def test_F63_SP23_no_argument_ever_becomes_a_new_header(broker_of: BrokerO
         assert headers["mcp-name"].startswith("=?base64?")
 
 
+async def test_what_goes_ahead_of_one_request_never_goes_ahead_of_another(broker_of: BrokerOf) -> None:
+    """It is made once for requests alike: who has another name or a trace, or has none, is not alike."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with web("modern") as bad, broker_of({"bad": {"url": bad.url}}) as run:
+        await run.ready("bad")
+        before = len(bad.seen)
+        for name, meta in [("ok", {}), ("boom", {}), ("ok", {"traceparent": trace}), ("ok", {}), ("boom", {})]:
+            await run.ask("tools/call", {"name": f"bad__{name}", "arguments": {}, "_meta": meta})
+        sent = [(one.headers["mcp-name"], one.headers.get("traceparent")) for one in bad.seen[before:]]
+        assert sent == [("ok", None), ("boom", None), ("ok", trace), ("ok", None), ("boom", None)]
+
+
 async def test_F37_the_era_is_probed_again_after_a_restart(broker_of: BrokerOf) -> None:
     async with web("legacy") as bad, broker_of({"bad": {"url": bad.url}}, HastyClock()) as run:
         await run.innocent("bad")

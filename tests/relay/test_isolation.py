@@ -251,7 +251,7 @@ async def test_what_stands_alone_is_asked_on_the_sessions_stream_and_outlives_a_
                 ada.ask = slowly  # pyright: ignore[reportAttributeAccessIssue]
                 tasks.start_soon(ask)
                 await asked.wait()
-            await settle(lambda: not link._calls)
+            await settle(lambda: not link._in_flight.calls())
             answered.set()
         assert "result" in answers[0], answers
 

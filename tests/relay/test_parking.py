@@ -530,7 +530,7 @@ async def test_a_caller_that_vanishes_while_parked_leaves_nothing_behind(tmp_pat
         person.place.clock.advance(PARKED_FOR)  # and what was remembered of used states
         place = person.place.broker.parking
         await settle(lambda: not place._spent and len(asyncio.all_tasks()) <= before)
-        assert fake.link is not None and not fake.link._calls and not fake.link._questions
+        assert fake.link is not None and not fake.link._in_flight.calls() and not fake.link._questions
 
 
 @pytest.mark.parametrize("moment", ["before the question", "in the retry"])

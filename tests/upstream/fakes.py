@@ -7,7 +7,8 @@ import anyio
 import anyio.lowlevel
 
 from broker.errors import UpstreamUnavailable
-from broker.upstream.link import Link, Waiting
+from broker.upstream.link import Link
+from broker.upstream.waiting import Waiting
 
 Step: TypeAlias = dict[str, Any] | Exception | Callable[[dict[str, Any]], Any]
 """A result, an error to raise, or a function of the parameters that gives one of them (or waits first)."""
@@ -50,11 +51,10 @@ class ScriptedLink(Link):
         self.asked.append((method, params))
         steps = self.script.get(method, [error(-32601)])
         step = steps.pop(0) if len(steps) > 1 else steps[0]
-        with waiting.deadline():
-            await anyio.lowlevel.checkpoint()
-            answer = step(params) if callable(step) else step
-            if isinstance(answer, Awaitable):
-                answer = await answer
+        await anyio.lowlevel.checkpoint()
+        answer = step(params) if callable(step) else step
+        if isinstance(answer, Awaitable):
+            answer = await answer
         if isinstance(answer, Exception):
             raise answer
         return answer if "error" in answer else {"result": answer}

@@ -1,5 +1,6 @@
 """What does it serve? All pages, bounded, each item on its own merits."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,13 +155,16 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(["properties", "type", "x-mcp-header", "allOf", "$ref"]), JSON))
 def test_SP22_no_schema_breaks_the_reading_of_header_annotations(schema: dict[str, Any]) -> None:
-    client: Any = SimpleNamespace(upstream="up")
-    link = HttpLink(client)
-    for version in (LATEST_LEGACY, LATEST_MODERN):
-        link.version = version
-        fault = link.tool_fault({"name": "t", "inputSchema": schema})
-        assert fault is None or version == LATEST_MODERN
-        link.learn_tools(({"name": "t", "inputSchema": schema},))
+    async def read() -> None:
+        client: Any = SimpleNamespace(upstream="up")
+        link = HttpLink(client)
+        for version in (LATEST_LEGACY, LATEST_MODERN):
+            link.version = version
+            fault = link.tool_fault({"name": "t", "inputSchema": schema})
+            assert fault is None or version == LATEST_MODERN
+            link.learn_tools(({"name": "t", "inputSchema": schema},))
+
+    asyncio.run(read())
 
 
 async def test_I39_items_are_cleaned_when_they_are_discovered_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

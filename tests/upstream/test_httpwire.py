@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import pytest
 
-from broker.upstream import httpwire
-from broker.upstream.httpwire import HIGH_WATER, MAX_HEAD, HttpWire, Unreachable, WireFault, WireResponse, can_carry
+from broker.upstream import connection, httpwire
+from broker.upstream.connection import HIGH_WATER, MAX_HEAD, Unreachable, WireFault, WireResponse
+from broker.upstream.httpwire import HttpWire, RequestHead, can_carry
 
 BOUND = 10
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -82,7 +83,7 @@ async def whole(response: WireResponse) -> bytes:
 
 
 async def post(peer: Peer, wire: HttpWire, body: bytes = b"{}") -> bytes:
-    return await whole(await wire.send("POST", peer.url, {}, body))
+    return await whole(await wire.send(RequestHead("POST", peer.url, {}), body))
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -95,12 +96,16 @@ async def test_a_request_is_these_bytes() -> None:
         peer,
         wire,
     ):
-        await whole(await wire.send("POST", peer.url + "/gr\u00fc\u00dfe d%20e?q=1 2\r\n#f", {"Accept": "c/d"}, b"{}"))
+        await whole(
+            await wire.send(
+                RequestHead("POST", peer.url + "/gr\u00fc\u00dfe d%20e?q=1 2\r\n#f", {"Accept": "c/d"}), b"{}"
+            )
+        )
         assert peer.heads == [
             "POST /mcp/gr%C3%BC%C3%9Fe%20d%20e?q=1%202 HTTP/1.1\r\n"
             f"Host: {peer.url[7:-4]}\r\nAuthorization: Bearer x\r\nAccept: c/d\r\nContent-Length: 2\r\n\r\n"
         ]
-        await whole(await wire.send("GET", peer.url, {}, None))
+        await whole(await wire.send(RequestHead("GET", peer.url, {}), None))
         assert "Content-Length" not in peer.heads[1]
 
 
@@ -122,7 +127,7 @@ async def test_a_body_ends_where_its_head_says_and_the_connection_is_kept(answer
 
     async with meeting(piecewise) as (peer, wire):
         for _ in range(3):
-            response = await wire.send("POST", peer.url, {}, b"{}")
+            response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
             assert "content-type" not in response.headers and "x-trailer" not in response.headers
             assert await whole(response) == b"hello"
         assert peer.connections == 1 and "0 busy, 1 idle" in repr(wire)
@@ -199,6 +204,74 @@ async def test_what_is_not_http_or_never_comes_to_its_content_ends_the_connectio
         assert await post(peer, wire) == b"ok"
 
 
+FIVE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "connections"),
+    [
+        ([FIVE + b"hello"], 1),
+        ([FIVE + b"hello" + OK, FIVE + b"hello"], 2),
+        ([FIVE + b"hello", FIVE + b"hello" + OK, FIVE + b"hello"], 2),
+        ([b"HTTP/1.1 103 Early\r\nContent-Length: 5\r\n\r\n" + FIVE + b"hello"], 1),
+        ([b"\r\n\r\n" + FIVE + b"hello"], 1),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"], 1),
+        ([b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"], 3),
+    ],
+    ids=["plain", "and-more", "then-more", "early", "blank-lines", "chunked", "close"],
+)
+async def test_a_head_that_comes_again_means_what_it_meant(answers: list[bytes], connections: int) -> None:
+    async with meeting(*answers) as (peer, wire):
+        for _ in range(3):
+            assert await post(peer, wire) == b"hello"
+        assert peer.connections == connections
+
+
+async def test_a_head_that_is_known_is_followed_by_its_body_in_any_pieces() -> None:
+    steps = [len(FIVE), len(FIVE) + 2, len(FIVE) - 1, 3]
+
+    async def piecewise(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        answer, step = FIVE + b"hello", steps.pop()
+        for at in range(0, len(answer), step):
+            writer.write(answer[at : at + step])
+            await asyncio.sleep(0.001)
+
+    async with meeting(FIVE + b"hello", piecewise) as (peer, wire):
+        assert await post(peer, wire) == b"hello"
+        while steps:
+            assert await post(peer, wire) == b"hello"
+        assert peer.connections == 1
+
+
+async def test_a_body_after_a_known_head_that_is_cut_or_too_long_is_told_from_a_whole_one() -> None:
+    async def cut(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(FIVE + b"hel")
+        writer.close()
+
+    async def too_long(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(FIVE + b"hel")
+        await asyncio.sleep(0.01)
+        writer.write(b"lo" + OK)
+
+    async with meeting(FIVE + b"hello", too_long, FIVE + b"hello", cut) as (peer, wire):
+        for _ in range(3):
+            assert await post(peer, wire) == b"hello"
+        assert peer.connections == 2
+        with pytest.raises(WireFault, match="the connection broke"):
+            await post(peer, wire)
+
+
+async def test_heads_that_a_peer_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_KNOWN", 3)
+    ours = [b"HTTP/1.1 200 OK\r\nX: %d\r\nContent-Length: 2\r\n\r\nok" % number for number in range(10)]
+    long = b"HTTP/1.1 200 OK\r\nX: " + b"x" * connection.MAX_KNOWN_HEAD + b"\r\nContent-Length: 2\r\n\r\nok"
+    async with meeting(*ours, long) as (peer, wire):
+        for _ in range(12):
+            assert await post(peer, wire) == b"ok"
+            assert len(wire._known) <= 3
+        assert all(len(head) <= connection.MAX_KNOWN_HEAD for head in wire._known)
+
+
 async def test_a_connection_that_the_peer_has_closed_is_noticed_before_the_request_is_written() -> None:
     """Even if the loop has not seen it yet."""
 
@@ -208,7 +281,7 @@ async def test_a_connection_that_the_peer_has_closed_is_noticed_before_the_reque
         writer.close()
 
     async with meeting(last, OK) as (peer, wire):
-        response = await wire.send("POST", peer.url, {}, b"{}")
+        response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
         assert await whole(response) == b"ok"
         await until(lambda: peer.open == 0)
         assert await post(peer, wire) == b"ok"
@@ -243,9 +316,9 @@ async def test_F63_a_header_that_is_not_one_line_is_not_sent() -> None:
     async with meeting(OK) as (peer, wire):
         for name, value in [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\0"), ("X\r\nY", "b"), ("X Y", "b"), ("", "b")]:
             with pytest.raises(WireFault):
-                await whole(await wire.send("POST", peer.url, {name: value}, b"{}"))
+                await whole(await wire.send(RequestHead("POST", peer.url, {name: value}), b"{}"))
         with pytest.raises(WireFault):
-            await whole(await wire.send("POST", peer.url, {"X": "\ud800"}, b"{}"))
+            await whole(await wire.send(RequestHead("POST", peer.url, {"X": "\ud800"}), b"{}"))
         assert peer.connections == 0
 
 
@@ -299,7 +372,7 @@ async def test_a_body_that_nobody_reads_stays_with_its_peer() -> None:
             sent += 65536
 
     async with meeting(endless) as (peer, wire):
-        response = await wire.send("POST", peer.url, {}, b"{}")
+        response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
         before = -1
         while before != sent:
             before = sent
@@ -347,7 +420,7 @@ async def test_who_cannot_be_reached_is_said_in_few_words() -> None:
         ("http://nobody.invalid/", "its host name cannot be resolved"),
     ]:
         with pytest.raises(Unreachable, match=why):
-            await HttpWire(url, {}, 5, 1).send("GET", url, {}, None)
+            await HttpWire(url, {}, 5, 1).send(RequestHead("GET", url, {}), None)
 
 
 async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +433,9 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
             return [(family, kind, protocol, name, (address[0], 1)), *found]
 
         monkeypatch.setattr(loop, "getaddrinfo", resolve)
-        connection = await wire._connect()
-        assert connection.is_good
-        connection.abort()
+        opened = await wire._connect()
+        assert opened.is_good
+        opened.abort()
 
 
 async def test_a_host_that_swallows_packets_costs_the_connect_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +444,7 @@ async def test_a_host_that_swallows_packets_costs_the_connect_time_out(monkeypat
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
     with pytest.raises(WireFault, match="did not accept a connection in time") as fault:
-        await HttpWire("http://127.0.0.1:1/", {}, 0.05, 1).send("GET", "http://127.0.0.1:1/", {}, None)
+        await HttpWire("http://127.0.0.1:1/", {}, 0.05, 1).send(RequestHead("GET", "http://127.0.0.1:1/", {}), None)
     assert not isinstance(fault.value, Unreachable)
 
 

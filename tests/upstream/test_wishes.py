@@ -13,9 +13,10 @@ from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.errors import BrokerError, NotWatched, UpstreamUnavailable
 from broker.relay.watches import Watches
 from broker.upstream import wishes as wishes_module
-from broker.upstream.link import ACKNOWLEDGED, Waiting
+from broker.upstream.link import ACKNOWLEDGED
 from broker.upstream.listening import filter_of, resource, task
 from broker.upstream.pool import Watching
+from broker.upstream.waiting import Waiting
 from broker.upstream.wishes import Wishes
 from tests.upstream.fakes import ScriptedLink
 
@@ -52,8 +53,7 @@ class Watched(ScriptedLink):
         stream = (params["notifications"], waiting)
         self.streams.append(stream)
         try:
-            with waiting.deadline():
-                await anyio.sleep_forever()
+            await anyio.sleep_forever()
         finally:
             self.streams.remove(stream)
         raise AssertionError

@@ -1,0 +1,374 @@
+"""One connection of HTTP/1.1 towards an upstream: a request is written, its response read. `httpwire.py` has the rest.
+
+Most responses begin with a head that was read before, byte for byte, and say in it how long they are: what the parser
+made of it then is what it would make of it now, so it is not asked again, and the body is counted off. All else is the
+parser's: it is the only one who decides what HTTP is.
+"""
+
+import asyncio
+import select
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+import httptools
+
+from broker.half_open import notice_half_open
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a head; also those that may come in a row without any content (chunk extensions, trailers, 1xx): the
+parser would gather or skip them for ever."""
+HIGH_WATER: Final = 256 * 1024
+"""Bytes of a body that may wait for their reader; then the connection is not read from (promise b)."""
+MAX_KNOWN: Final = 256
+"""Heads that are remembered of one upstream; then all are read anew, so that it cannot fill the memory."""
+MAX_KNOWN_HEAD: Final = 2048
+"""Bytes of such a head; a longer one is read each time."""
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class WireFault(OSError):
+    """The exchange failed. The text says why."""
+
+
+class Unreachable(WireFault):
+    """No connection could be opened: nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a response says; `size`: bytes of the body, where the head tells."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name; the first of several."""
+    size: int = 0
+
+
+_NO_HEAD: Final = Head(0, {})
+
+Known = dict[bytes, Head]
+"""Heads by their bytes: of responses that were read to their end, said how long they are, and left their connection
+good for another request."""
+
+
+class Returns(Protocol):
+    """Takes connections back."""
+
+    def give_back(self, connection: "Connection") -> None:
+        """Its request is over. Safe to call twice."""
+        ...
+
+
+class WireResponse:
+    """A response; its body comes while it is read. `release` must follow: `with` does it."""
+
+    __slots__ = (
+        *("headers", "is_complete", "is_here", "status"),
+        *("_connection", "_fault", "_owner", "_parts", "_size", "_waiter", "_was_read"),
+    )
+
+    def __init__(self, connection: "Connection", owner: Returns) -> None:
+        self._connection = connection
+        self._owner = owner
+        self.status = 0
+        """0 until its head is there."""
+        self.headers = _NO_HEAD.headers
+        self.is_here: asyncio.Future[None] = connection.loop.create_future()
+        """Done when its head has come."""
+        self.is_complete = False
+        self._parts: list[bytes] = []
+        self._was_read = False
+        self._size = 0
+        self._fault: WireFault | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> "WireResponse":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.give_back(self._connection)
+
+    def release(self) -> None:
+        """Nobody reads on. The connection is kept if the response is over, else closed: that cancels the request."""
+        self._owner.give_back(self._connection)
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether nothing else says where the body ends."""
+        return self.status != 0 and "content-length" not in self.headers and "transfer-encoding" not in self.headers
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it is there already, and nothing of it was read."""
+        if not self.is_complete or self._was_read:
+            return None
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    async def read(self) -> bytes:
+        """What has come of the body, at least one byte; nothing at its end.
+
+        Raises: WireFault.
+        """
+        if not self._parts and not self.is_complete and self._fault is None:
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._parts:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            self._was_read = True
+            self._size = 0
+            self._connection.resume()
+            return data
+        if not self.is_complete and self._fault is not None:
+            raise self._fault
+        return b""
+
+    def begin(self, head: Head) -> None:
+        """The head has come."""
+        self.status = head.status
+        self.headers = head.headers
+        if not self.is_here.done():
+            self.is_here.set_result(None)
+
+    def add(self, data: bytes) -> None:
+        """A part of the body has come."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER:
+            self._connection.pause()
+        self._wake()
+
+    def complete(self) -> None:
+        """The whole body has come."""
+        self.is_complete = True
+        self._wake()
+
+    def fail(self, fault: WireFault) -> None:
+        """The rest will never come."""
+        self._fault = self._fault or fault
+        if not self.is_here.done():
+            self.is_here.set_exception(self._fault)
+            self.is_here.exception()  # seen, even if the waiter was cancelled in the same moment
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the callbacks of its parser. `known` is shared by all of one upstream."""
+
+    def __init__(self, known: Known) -> None:
+        self.loop = asyncio.get_running_loop()
+        """Asked for once: each time it costs a system call."""
+        self.response: WireResponse | None = None
+        self.idle_since = 0.0
+        self._known = known
+        self._is_open = False
+        self._is_paused = False
+        self._may_be_kept = True
+        self._left = 0
+        """Bytes to come of a body that is counted off."""
+        self._is_new = True
+        """Whether nothing has come yet of the response that is waited for."""
+        self._first = b""
+        """What that began with, up to the first empty line: its head, as a rule."""
+        self._parsed = 0
+        """Bytes of it that were given to the parser."""
+        self._content = 0
+        """Bytes of these that are its body."""
+        self._bare = 0
+        """Bytes that came since the last content."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._gathered = 0
+        """Bytes of the fields."""
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._is_open = True
+        opened: socket.socket = transport.get_extra_info("socket")
+        notice_half_open(opened)
+        self._arrived = _Arrived(opened.fileno())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._is_open = False
+        response, self.response = self.response, None
+        if response is None or response.is_complete:
+            return
+        if exc is None and response.ends_with_connection:
+            response.complete()
+        else:
+            response.fail(WireFault("the connection broke"))
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        response = self.response
+        if response is None:
+            return self.abort()  # an answer that nobody asked for would be taken for the next one
+        if self._left:
+            return self._count_off(response, data)
+        if self._is_new:
+            self._is_new = False
+            start = data.find(_HEAD_END) + len(_HEAD_END)
+            self._first = data[:start]
+            head = self._known.get(self._first)
+            if head is not None and len(data) - start <= head.size:
+                self._left = head.size
+                response.begin(head)
+                return self._count_off(response, data[start:])
+            self._parsed = self._content = self._bare = 0
+        self._parse(response, data)
+
+    def _count_off(self, response: WireResponse, data: bytes) -> None:
+        """The next bytes of a body whose length is known."""
+        more = len(data) - self._left
+        if more > 0:
+            self._may_be_kept = False  # it has said more than it was asked for
+            data = data[:-more]
+        if data:
+            self._left -= len(data)
+            response.add(data)
+        if not self._left:
+            response.complete()
+
+    def _parse(self, response: WireResponse, data: bytes) -> None:
+        self._parsed += len(data)
+        self._bare += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return self._refuse("HTTP fault (its answer is not HTTP)")
+        if self._bare > MAX_HEAD:
+            self._refuse(f"HTTP fault (more than {MAX_HEAD} bytes without content)")
+        elif response.is_complete:
+            self._remember(response)
+
+    def _remember(self, response: WireResponse) -> None:
+        """The head of a response that was read to its end.
+
+        Only if it and the body are all that came: then nothing was read otherwise than by its length, and nothing went
+        before it or came after it.
+        """
+        first = self._first
+        if self._may_be_kept and self._parsed == len(first) + self._content and len(first) <= MAX_KNOWN_HEAD:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[first] = Head(response.status, response.headers, self._content)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a request may be written: the peer has neither closed, nor said anything."""
+        return self._is_open and not self._transport.is_closing() and not self._arrived()
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether it can carry another request."""
+        response = self.response
+        return (
+            self._may_be_kept
+            and self._is_open
+            and not self._is_paused
+            and response is not None
+            and response.is_complete
+            and not self._transport.get_write_buffer_size()
+        )
+
+    def ask(self, response: WireResponse, request: bytes) -> None:
+        """Write a request."""
+        self.response = response
+        self._is_new = True
+        self._transport.write(request)
+
+    def pause(self) -> None:
+        """Read no more."""
+        if not self._is_paused and self._is_open:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._is_paused and self._is_open:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once; what was being read fails."""
+        if self._is_open:
+            self._transport.abort()
+        response, self.response = self.response, None
+        if response is not None and not response.is_complete:
+            response.fail(WireFault("closed"))
+
+    def _refuse(self, why: str) -> None:
+        if self.response is not None:
+            self.response.fail(WireFault(why))
+        self.abort()
+
+    # -- what the parser tells ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A head begins: the first one, that after a 1xx, or one too many."""
+        self._fields.clear()
+        self._gathered = 0
+        if self.response is None or self.response.status:
+            self._may_be_kept = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or a trailer, which is of no use."""
+        if self.response is not None and not self.response.status:
+            self._gathered += len(name) + len(value)
+            if self._gathered > MAX_HEAD:
+                raise WireFault("too long a head")  # to `data_received`, as an error of the parser
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        status = self._parser.get_status_code()
+        response = self.response
+        if response is None or response.status or status < 200:
+            return
+        self._bare = 0
+        fields = reversed(self._fields)
+        response.begin(
+            Head(
+                status,
+                {name.decode("latin-1").lower(): value.decode("utf-8", "surrogateescape") for name, value in fields},
+            )
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """Some of the content."""
+        if self.response is not None and self.response.status and not self.response.is_complete:
+            self._bare = 0
+            self._content += len(data)
+            self.response.add(data)
+
+    def on_message_complete(self) -> None:
+        """The end of a response, or of a 1xx."""
+        if self.response is not None and self.response.status:
+            self._may_be_kept = self._may_be_kept and self._parser.should_keep_alive()
+            self.response.complete()
+
+
+class _Arrived:
+    """Whether anything has arrived at a socket that the event loop has not told yet, the end included."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(number, select.POLLIN)
+
+    def __call__(self) -> bool:
+        if self._poll is not None:
+            return bool(self._poll.poll(0))
+        return bool(select.select([self._number], (), (), 0)[0])  # Windows has no poll, and no limit on the number
