@@ -36,6 +36,9 @@ http {{
 }}
 """
 
+WARMED: Final = 64
+"""Callers whose first call, which waits for the store, is before anything is measured: the most that any case has."""
+
 PEERS: Final = ROOT / ".venv-peers"
 """What `make peers` has made; its stamp says that it is whole."""
 
@@ -103,16 +106,22 @@ class Field:
         return process, port
 
     async def serve_with(
-        self, servers: Mapping[str, Any], tools: int, parts: Parts, *, state: Path | None = None, key: str = ""
+        self,
+        servers: Mapping[str, Any],
+        tools: int,
+        parts: Parts,
+        *,
+        state: Path | None = None,
+        keys: Sequence[str] = (),
     ) -> tuple[subprocess.Popen[bytes], int, list[str]]:
         """The same with these parts on, when a call is permitted; its process, its port, and the keys of callers.
-        `key`: of the store in `state`.
+        `keys`: of the store in `state`.
         """
         made = setting(dict(servers), parts, self.fresh("parts"))
-        key = key or (made.keys[0] if made.keys else "")
-        process, port = await self.serve({}, tools, more=made.sections, key=key, state=state)
-        await permitted(port, f"{next(iter(servers))}__echo", key)
-        return process, port, made.keys
+        given = [*(keys or made.keys)]
+        process, port = await self.serve({}, tools, more=made.sections, key=given[0] if given else "", state=state)
+        await permitted(port, f"{next(iter(servers))}__echo", given[:WARMED])
+        return process, port, given
 
     async def nginx(self, upstream: int, tools: int = 1) -> tuple[subprocess.Popen[bytes], int] | None:
         """nginx in front of an upstream; None, if this machine has none."""
@@ -186,11 +195,11 @@ def stdio_server(*arguments: object, protocol: str = "auto") -> dict[str, Any]:
     return {"command": command, "args": rest, "env": {"PYTHONPATH": path}, "protocol": protocol}
 
 
-async def permitted(port: int, tool: str, key: str) -> None:
-    """Wait until a call is: budgets are leased from the store, and guardrails warm. Raises: NotReady."""
+async def permitted(port: int, tool: str, keys: Sequence[str]) -> None:
+    """Wait until a call with each key is: budgets are leased from the store, and guardrails warm. Raises: NotReady."""
     deadline = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < deadline:
-        load = await over_http(port, Ask.echo(tool, 32), MODERN, 1, [key])
+        load = await over_http(port, Ask.echo(tool, 32), MODERN, len(keys) or 1, keys)
         try:
             await load.measure(0.01)
             return

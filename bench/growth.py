@@ -74,7 +74,7 @@ async def with_keys(field: Field, count: int) -> Standing:
     upstream = {"web": http_server(await field.upstream(), ERAS["modern"])}
     state = field.fresh("state")
     keys = await stored.keys(state, count, CALLERS)
-    process, port, _ = await field.serve_with(upstream, 1, EVERYTHING, state=state, key=keys[0])
+    process, port, _ = await field.serve_with(upstream, 1, EVERYTHING, state=state, keys=keys)
     return Standing(process, port, "web__echo", keys, field.took)
 
 

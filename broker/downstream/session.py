@@ -203,6 +203,8 @@ class Sessions:
     def __init__(self, on_closed: Callable[[str], None]) -> None:
         self._on_closed = on_closed
         self._sessions: dict[str, LegacySession] = {}
+        self._own: dict[str, dict[str, LegacySession]] = {}
+        """The same by principal, which of a session never changes: opening one looks at those of its caller only."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -213,13 +215,14 @@ class Sessions:
 
     def open(self, session: LegacySession) -> bool:
         """Keep a new session; an idle one of the same principal makes room if it has too many. False if none is."""
-        own = [other for other in self._sessions.values() if other.caller.principal == session.caller.principal]
+        own = self._own.get(session.caller.principal, {})
         if len(own) >= MAX_PER_PRINCIPAL:
-            idle = min((one for one in own if not one.is_busy), key=lambda one: one.last_used, default=None)
+            idle = min((one for one in own.values() if not one.is_busy), key=lambda one: one.last_used, default=None)
             if idle is None:
                 return False
             self.close(idle)
         self._sessions[session.id] = session
+        self._own.setdefault(session.caller.principal, {})[session.id] = session
         return True
 
     def find(self, session_id: str, admission: Admission, view: str, now: float) -> LegacySession | None:
@@ -237,6 +240,10 @@ class Sessions:
     def close(self, session: LegacySession) -> None:
         """End a session and what is in flight in it."""
         self._sessions.pop(session.id, None)
+        own = self._own.get(session.caller.principal, {})
+        own.pop(session.id, None)
+        if not own:
+            self._own.pop(session.caller.principal, None)
         session.close()
         self._on_closed(session.id)
 

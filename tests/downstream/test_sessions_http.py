@@ -1,5 +1,6 @@
 """Legacy sessions over HTTP: whose they are, how long they live, what is in flight in them."""
 
+import sys
 from typing import Any
 
 import anyio
@@ -294,6 +295,34 @@ def test_F79_a_flood_of_one_principal_costs_no_other() -> None:
         assert sessions.open(session_of("ann", number, last_used=float(number)))
     assert len(sessions) == MAX_PER_PRINCIPAL + 1
     assert sessions.find("bob-0", admitted("bob"), "", 0) is not None
+
+
+def test_opening_a_session_costs_the_same_beside_a_thousand_of_others() -> None:
+    def cost(count: int) -> int:
+        """Functions that are called to open one more."""
+        sessions = Sessions(lambda session: None)
+        for number in range(count):
+            sessions.open(session_of(f"other{number}"))
+        mine, called = session_of("ann"), list[str]()
+        before = sys.getprofile()
+        sys.setprofile(lambda _frame, event, _argument: called.append(event) if event.endswith("call") else None)
+        try:
+            assert sessions.open(mine)
+        finally:
+            sys.setprofile(before)
+        return len(called)
+
+    assert cost(1000) == cost(10)
+
+
+def test_a_principal_whose_sessions_have_ended_leaves_nothing_behind() -> None:
+    sessions = Sessions(lambda session: None)
+    for principal in ("ann", "bob"):
+        session = session_of(principal)
+        sessions.open(session)
+        sessions.close(session)
+        sessions.close(session)
+    assert not vars(sessions)["_own"] and not len(sessions)
 
 
 async def test_F79_when_all_are_busy_a_new_session_is_refused() -> None:
