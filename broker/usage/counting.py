@@ -1,7 +1,7 @@
 """The seam under limits: where calls are counted, in this process alone or in memory that several share."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from broker.core.quota import Rate
 from broker.usage import gate as gates_of_one
@@ -45,24 +45,27 @@ class Counting(Protocol):
         """Of calls at a time."""
         ...
 
-    def full_one(self, windows: Sequence[AnyWindow], now: float) -> AnyWindow | None:
+    def full_one(self, windows: Sequence[AnyWindow], now: float, /) -> AnyWindow | None:
         """One of them for which one more call is too much."""
         ...
 
-    def take(self, windows: Sequence[AnyWindow], now: float) -> AnyWindow | None:
+    def take(self, windows: Sequence[AnyWindow], now: float, /) -> AnyWindow | None:
         """One more call in all of them; or in none, if it is too much for one: that one."""
         ...
 
-    def enter(self, gates: Sequence[Gate]) -> Gate | None:
+    def enter(self, gates: Sequence[Gate], /) -> Gate | None:
         """Pass all of them; or none, if one is full: the first that is."""
         ...
 
 
 class OwnCounting:
-    """In this process alone."""
+    """In this process alone. What it is given it has made."""
 
-    full_one: Callable[[Sequence[AnyWindow], float], AnyWindow | None] = staticmethod(windows_of_one.full_one)
-    enter: Callable[[Sequence[Gate]], Gate | None] = staticmethod(gates_of_one.enter)
+    def __init__(self) -> None:
+        own: Any = windows_of_one
+        self.full_one: Callable[[Sequence[AnyWindow], float], AnyWindow | None] = own.full_one
+        self.take: Callable[[Sequence[AnyWindow], float], AnyWindow | None] = own.take
+        self.enter: Callable[[Sequence[Gate]], Gate | None] = gates_of_one.enter
 
     def window(self, rate: Rate, *name: str) -> AnyWindow:
         """See `Counting`."""
@@ -71,13 +74,6 @@ class OwnCounting:
     def gate(self, level: str, *name: str) -> Gate:
         """See `Counting`."""
         return Gate(level)
-
-    def take(self, windows: Sequence[AnyWindow], now: float) -> AnyWindow | None:
-        """See `Counting`."""
-        full = windows_of_one.full_one(windows, now)  # pyright: ignore[reportArgumentType] - it has made them
-        if full is None:
-            windows_of_one.take(windows, now)  # pyright: ignore[reportArgumentType]
-        return full
 
 
 OWN_COUNTING: Final = OwnCounting()

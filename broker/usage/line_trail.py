@@ -114,7 +114,10 @@ class LineTrail:
             return  # of the same request, on its way
         if policy is not book.policy:
             book.adopt(policy)
-        record.policy, record.rule = book.revision, decision.rule
+        hashes = book.hashes()
+        if hashes is not book.guardrails:
+            book.guard(hashes)
+        record.policy, record.rule, record.guardrails = book.revision, decision.rule, book.guardrails_mark
         if isinstance(decision, Denied):
             record.outcome = "denied"
         if entry is None or self._asks_many:
@@ -162,8 +165,7 @@ class LineTrail:
             self._writing = anyio.Event()
             try:
                 self._record.call = self._book.clock.token()
-                record = self._record.decision()
-                self._fill(record, "permitted")
+                record = self._record.decision((self._book.clock.now() - self._began) * 1000)
                 self.must_wait = not await self._book.writer.written(record, REQUIRED_WITHIN)
             finally:
                 self._writing.set()
@@ -214,11 +216,11 @@ class LineTrail:
         self._is_over = True
         record, book = self._record, self._book
         book.meter.in_flight -= 1
+        record.outcome = outcome
         if record.method in SILENT:
-            record.outcome = outcome
             self._end_silently()
         else:
-            self._fill(record, outcome)
+            record.ms = (book.clock.now() - self._began) * 1000
             if book.meter.is_on:
                 book.meter.called(record)
             book.writer.put(record)
@@ -232,12 +234,3 @@ class LineTrail:
             self._book.meter.discovered(record.method)
         if shown is not None:
             self._book.writer.put(DiscoveryRecord.of(record, shown))
-
-    def _fill(self, record: CallRecord, outcome: Outcome) -> None:
-        book = self._book
-        record.outcome = outcome
-        record.ms = (book.clock.now() - self._began) * 1000
-        hashes = book.hashes()
-        if hashes is not book.guardrails:
-            book.guard(hashes)
-        record.guardrails = book.guardrails_mark

@@ -101,63 +101,54 @@ class Purses:
 
     def take(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...] | None:
         """Take the amount from every one of them, if all have room for it; None, with nothing taken, if not."""
-        wall = self._clock.wall()
+        wall, now = self._clock.wall(), self._clock.now()
         if wallet.thrown != self._thrown or not wallet.since <= wall < wallet.until:
             self._fill(wallet, wall)
-        return wallet.pockets if self._taken(wallet.pockets, amount) else None
+        for one in wallet.pockets:
+            if one.purse.free < amount or now >= one.trusted_until:
+                return None
+        for one in wallet.pockets:
+            purse = one.purse
+            purse.reserve(amount)
+            one.used = now
+            one.is_low = purse.free * LOW < one.block and now >= one.asks_again
+            if one.is_low:  # it is filled up before anybody has to wait
+                self._wake.set()
+        return wallet.pockets
 
     async def reserve(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...]:
         """The same, once all have room for it.
 
         Raises: BudgetReached, naming the one that has too little; BudgetUnknown.
         """
-        wall = self._clock.wall()
-        taken = self.take(wallet, amount)
-        if taken is not None:
-            return taken
-        pockets = wallet.pockets
-        with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN) as patience:
-            await self._take_when_filled(pockets, amount, wall)
-        if patience.cancelled_caught:
-            lacking = self._lacking(pockets, amount) or pockets
-            raise BudgetUnknown(lacking[0].limit.where, TICK)
-        return pockets
+        with anyio.move_on_after(WITHIN if self._was_open else OPENS_WITHIN):
+            return await self._take_when_filled(wallet, amount)
+        lacking = self._lacking(wallet.pockets, amount) or wallet.pockets
+        raise BudgetUnknown(lacking[0].limit.where, TICK)
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
         for one in pockets:
-            one.purse.settle(reserved, spent)
+            purse = one.purse
+            purse.settle(reserved, spent)
             if spent:
-                one.slot.cells[one.slot.cell] = one.purse.spent
+                one.slot.cells[one.slot.cell] = purse.spent
 
     def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
         now = self._clock.now()
         return [one for one in pockets if one.room(now) < amount]
 
-    def _taken(self, pockets: Sequence[Pocket], amount: int) -> bool:
-        """Whether all of them had room for it; if not, nothing is taken."""
-        now = self._clock.now()
-        for one in pockets:
-            if one.purse.free < amount or now >= one.trusted_until:
-                return False
-        for one in pockets:
-            one.purse.reserve(amount)
-            one.used = now
-            one.is_low = one.purse.free * LOW < one.block and now >= one.asks_again
-            if one.is_low:  # it is filled up before anybody has to wait
-                self._wake.set()
-        return True
-
-    async def _take_when_filled(self, pockets: Sequence[Pocket], amount: int, wall: float) -> None:
+    async def _take_when_filled(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...]:
         """Ask, and take; again where others were quicker. Who asks bounds it in time. Raises: LimitReached."""
-        while not self._taken(pockets, amount):
-            lacking, now = self._lacking(pockets, amount), self._clock.now()
+        while (taken := self.take(wallet, amount)) is None:
+            lacking, now = self._lacking(wallet.pockets, amount), self._clock.now()
             for one in lacking:
                 if one.refuses(amount, now):
-                    raise self._refusal(one, wall)
+                    raise self._refusal(one, self._clock.wall())
             if self.trouble:
                 raise BudgetUnknown(lacking[0].limit.where, TICK)
             await self._ask(lacking, amount)
+        return taken
 
     async def _ask(self, lacking: Sequence[Pocket], amount: int) -> None:
         """Wait for the answer to a question that includes this need."""

@@ -146,10 +146,10 @@ class CallRecord(Record):
             found["judgements"] = [_judgement(one) for one in self.judgements]
         return found | {"more_judgements": self.more_judgements}
 
-    def decision(self) -> "CallRecord":
-        """What is known of it before the call, as a record of its own."""
+    def decision(self, ms: float) -> "CallRecord":
+        """What is known of it before the call, so long after it was asked for, as a record of its own."""
         record = copy(self)
-        record.judgements = None
+        record.outcome, record.ms, record.judgements = "permitted", ms, None
         return record
 
 

@@ -90,8 +90,13 @@ def full_one(windows: Iterable[Window], now: float) -> Window | None:
     return None
 
 
-def take(windows: Iterable[Window], now: float) -> None:
-    """One more call in all of them; every one has room for it. Every call comes here: it is written without others."""
+def take(windows: Iterable[Window], now: float) -> Window | None:
+    """One more call in all of them; or in none, if it is too much for one: that one. Every call comes here: it is
+    written without others.
+    """
+    for window in windows:
+        if window.total >= window.count and not window.has_room(now):
+            return window
     for window in windows:
         latest = window.latest
         if now - latest.first < window.grain:
@@ -100,3 +105,4 @@ def take(windows: Iterable[Window], now: float) -> None:
             latest.calls += 1
         else:
             window.begin(now)
+    return None
