@@ -48,8 +48,7 @@ class UsageStore:
             )
             if not (await connection.execute(told)).rowcount:
                 return False
-            for (hour, use), sums in batch.items():
-                await connection.execute(self._added(hour, use, sums))
+            await connection.execute(self._adding(), [_row(*one) for one in batch.items()])
             return True
 
     async def forget(self, before: float) -> None:
@@ -82,15 +81,18 @@ class UsageStore:
             for row in found
         ]
 
-    def _added(self, hour: Hour, use: Use, sums: Sums) -> Any:
-        table = usage_hours.c
-        key = {"hour": hour, **use._asdict()}
-        added: dict[str, int] = {name: getattr(sums, name) for name in _SUMS}
-        upsert = self._insert(usage_hours).values({**key, **added, "slowest": sums.slowest})
-        grown: dict[str, Any] = {name: table[name] + number for name, number in added.items()}
+    def _adding(self) -> Any:
+        """One statement for all rows, in their order: each is added to what is there of its hour and use."""
+        upsert, table = self._insert(usage_hours), usage_hours.c
+        grown: dict[str, Any] = {name: table[name] + upsert.excluded[name] for name in _SUMS}
         greatest = func.max if self.database.is_sqlite else func.greatest
-        grown["slowest"] = greatest(table.slowest, sums.slowest)
-        return upsert.on_conflict_do_update(index_elements=list(key), set_=grown)
+        grown["slowest"] = greatest(table.slowest, upsert.excluded.slowest)
+        return upsert.on_conflict_do_update(index_elements=["hour", *Use._fields], set_=grown)
+
+
+def _row(key: tuple[Hour, Use], sums: Sums) -> dict[str, Any]:
+    hour, use = key
+    return {"hour": hour, **use._asdict(), **{name: getattr(sums, name) for name in (*_SUMS, "slowest")}}
 
 
 def _visible(seen: Seen) -> ColumnElement[bool]:

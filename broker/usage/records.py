@@ -120,7 +120,7 @@ class CallRecord(Record):
         if self.result_bytes:
             line += f',"result_bytes":{self.result_bytes}'
         if self.ms:
-            line += f',"ms":{int(self.ms * 1000) / 1000}'
+            line += f',"ms":{self.ms:.3f}'
         if self.trace:  # hexadecimal digits
             line += f',"trace":"{self.trace}"'
         rare = b"" if _RARE.isdisjoint(vars(self)) else _part(self._rare())
