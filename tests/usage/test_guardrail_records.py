@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from broker.core.directory import Directory
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN
+from broker.core.policy import decide
 from broker.core.questions import Question
 from broker.core.request import Kind
 from broker.usage import line_trail
+from broker.usage.audit import LineAudit
 from tests.guardrails.test_calls import ALLOW, BLOCK, CRASH, MARK, configured
 from tests.relay.fake import Asked, Fake, Json, answering, house, tool
 from tests.usage.audited import ANN, ask, audited, call, records
@@ -114,3 +117,20 @@ async def test_what_is_judged_after_the_end_of_a_request_has_a_record_of_its_own
         await guarded.question(Question("elicitation/create", {"message": "?"}))
     (one,) = records(tmp_path, "guardrail")
     assert (one["principal"], one["name"], one["phase"], one["verdict"]) == ("key:ann", "one__echo", "question", "pass")
+
+
+async def test_a_record_names_the_guardrails_and_the_rules_of_its_decision_whatever_came_after(tmp_path: Path) -> None:
+    async with audited(tmp_path) as place:
+        audit, served = place.broker.audit, place.broker.generation
+        assert isinstance(audit, LineAudit)
+        entry = served.catalog.lookup(Kind.TOOL, "one__echo")
+        in_force: list[dict[str, str]] = [{"mark": "a"}]
+        audit.book.hashes = lambda: in_force[-1]
+        for _ in range(2):
+            trail = audit.begin(ANN, "http", LATEST_MODERN, "tools/call", "", {}, 1)
+            trail.decided(decide(served.policy, ANN, "", entry), entry, served.policy, "one__echo")
+            in_force.append({"mark": "b"})
+            served.adopt(Directory())
+            trail.ended({}, 1)
+    first, second = records(tmp_path)
+    assert first["guardrails"] != second["guardrails"] and first["policy"] != second["policy"]

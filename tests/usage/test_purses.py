@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -190,6 +191,22 @@ async def test_a_new_period_begins_anew_and_a_call_is_paid_in_that_in_which_it_b
     assert after[0].account.begin == before[0].account.begin + 3600
     purses.settle(before, 4 * UNIT, 4 * UNIT)
     assert (before[0].purse.spent, after[0].purse.spent) == (4 * UNIT, 0)
+
+
+async def test_a_call_that_waits_over_the_turn_of_a_period_is_paid_in_the_new_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purses = await world.broker()
+    ask = purses._ask
+
+    async def slowly(*asked: Any) -> None:
+        monkeypatch.undo()
+        await ask(*asked)
+        world.clock.advance(3600)
+
+    monkeypatch.setattr(purses, "_ask", slowly)
+    (pocket,) = await purses.reserve(Wallet([KEY]), UNIT)
+    assert pocket.account == KEY.account(NOON + 3600) and pocket.purse.reserved == UNIT
 
 
 async def test_a_database_that_is_down_refuses_only_what_is_not_leased_and_comes_back_alone(world: World) -> None:
