@@ -111,7 +111,8 @@ def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift
     room = Room(bounds_of(loaded.config), shift.held)
     reloads = Reloads(broker, os.environ, _prepare(broker, door, identity, room, watch))
     most = loaded.config.server.memory_max
-    vitals = Vitals(broker.clock, Memory(most * MIB if most is not None else limit_of_machine()))
+    memory = most * MIB if most is not None else limit_of_machine(shift.crew.worker.count)
+    vitals = Vitals(broker.clock, Memory(memory))
     listener = listen()
     metrics = metrics_of(broker, reloads.gauges)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/mcp"

@@ -32,6 +32,9 @@ MAX_DISMISSED: Final = 256
 """Connections that are refused in one go while there is no descriptor: a few milliseconds."""
 PAUSE: Final = 0.1
 """Seconds between two attempts while there is none."""
+GIVE_WAY: Final = 0.002
+"""Seconds for which a worker that has more connections than another leaves the next one to that. If nobody takes it, it
+does: one that is dead or hangs holds nobody up for longer."""
 SAY_EVERY: Final = 60.0
 """Seconds between two lines in the log that say so: a flood must not fill the disk."""
 
@@ -89,6 +92,8 @@ class Entrance:
         try:
             async with anyio.create_task_group() as tasks:
                 while True:
+                    if self._room.is_ahead:
+                        await anyio.sleep(GIVE_WAY)
                     try:
                         opened, _ = await loop.sock_accept(listener)
                     except OSError as error:

@@ -20,12 +20,14 @@ _UNLIMITED: Final = 1 << 60
 """Bytes. A control group of the first version says a number like this where it has no limit."""
 
 
-def limit_of_machine() -> int | None:
-    """Bytes that the control group of this process allows (a container's limit); None where there is none."""
+def limit_of_machine(shared_by: int = 1) -> int | None:
+    """Bytes that the control group of this process allows (a container's limit), of which so many processes have equal
+    parts; None where there is none.
+    """
     for file in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(file).read_text(encoding="ascii"))
-            return limit if limit < _UNLIMITED else None
+            return limit // shared_by if limit < _UNLIMITED else None
     return None
 
 

@@ -56,6 +56,10 @@ class Held(Protocol):
         """So many more; whether they could be counted. Fewer always can."""
         ...
 
+    def is_ahead(self, kind: str, name: str) -> bool:
+        """Whether this process has clearly more of them than another one."""
+        ...
+
 
 class OwnHeld:
     """In this process alone. Nobody who has none is kept: names and addresses are as many as others like."""
@@ -74,6 +78,10 @@ class OwnHeld:
         if not self._numbers[kind, name]:
             del self._numbers[kind, name]
         return True
+
+    def is_ahead(self, kind: str, name: str) -> bool:
+        """See `Held`."""
+        return False
 
 
 class Room:
@@ -107,6 +115,11 @@ class Room:
                 return self._refuse(OF_ADDRESS)
         self.taken += 1
         return Place(network)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is the turn of another process to take a connection."""
+        return self._held.is_ahead(IN_ALL, "")
 
     def settle(self, place: Place, principal: str) -> bool:
         """Whether somebody who was let in on it may have one more connection; if so, it is theirs from now on."""

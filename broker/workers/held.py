@@ -6,6 +6,8 @@ from typing import Final
 
 from broker.workers.board import Board, BoardStuck
 
+SLACK: Final = 16
+"""One part in so many makes no difference: else connections that come by the thousand would be taken one by one."""
 MANY: Final = 1 << 40
 """What is said where nothing can be counted: whoever asks whether there is room for one more is refused."""
 
@@ -59,6 +61,17 @@ class SharedHeld:
             if number < 0:
                 self._owed[digest] += number
             return number < 0
+
+    def is_ahead(self, kind: str, name: str) -> bool:
+        """Whether this worker has more than another one, beyond what makes no difference."""
+        try:
+            with self._board:
+                at = self._board.find_tally(self._board.digest("held", kind, name), make=False)
+                amounts = [one.amount for one in self._board.columns(at)] if at else []
+        except BoardStuck:
+            return False
+        least = min(amounts, default=0)
+        return bool(amounts) and amounts[self._board.worker.number - 1] > least + least // SLACK
 
     def _pay(self) -> None:
         while self._owed:

@@ -41,8 +41,10 @@ def keys() -> dict[str, str]:
     return {name: mint(os.urandom(ENTROPY)).text.reveal() for name in ("ann", "bob")}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, keys: dict[str, str]) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=[1, 3], ids=["one process", "workers"])
+def served(
+    tmp_path_factory: pytest.TempPathFactory, keys: dict[str, str], request: pytest.FixtureRequest
+) -> Iterator[Served]:
     brokers = Brokers(tmp_path_factory.mktemp("tasks"))
     argv = [sys.executable, "-m", "tests.fidelity.upstream", "--transport", "stdio"]
     servers = {era: command([*argv, "--era", era], cwd=str(ROOT)) for era in ERAS}
@@ -52,6 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, keys: dict[str, str]) -> It
         yield brokers.serve(
             brokers.configure(
                 servers,
+                server={"workers": request.param},
                 identity={"key_secret": SECRET},
                 organizations={"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": team}}},
             )

@@ -5,13 +5,14 @@ import re
 import signal
 import socket
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import yaml
 
 from tests.cli.conftest import Program, wait_until
 from tests.peers import is_alive
-from tests.workers.crew import STATEFUL, Serving, text
+from tests.workers.crew import STATEFUL, Serving, Session, text
 
 
 def test_workers_serve_one_port_and_sigterm_ends_all_of_them(program: Program) -> None:
@@ -24,6 +25,33 @@ def test_workers_serve_one_port_and_sigterm_ends_all_of_them(program: Program) -
     assert serving.end() == 0
     assert not any(map(is_alive, workers.values()))
     assert "Traceback" not in serving.log
+
+
+def test_connections_are_shared_out_evenly(program: Program) -> None:
+    serving = Serving(program, 2)
+    sessions = [Session(serving.caller(), {}) for _ in range(24)]
+    assert sorted(Counter(one.worker for one in sessions).values()) in ([11, 13], [12, 12])
+
+
+def test_metrics_are_those_of_all_workers(program: Program) -> None:
+    serving = Serving(program, 2, metrics={"access": "public"})
+    for number in (1, 2):
+        serving.at(number).call("one__recall")
+    page = serving.caller().ask("GET", "/metrics")[2].decode()
+    for number in (1, 2):
+        assert f'mcp_broker_calls_total{{worker="{number}",' in page
+        assert f'mcp_broker_requests_in_flight{{worker="{number}"}}' in page
+        assert f'mcp_broker_upstream_up{{worker="{number}",upstream="one"}} 1.0' in page
+    names = [line.split(" ")[2] for line in page.splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names)), "each family is said once"
+    samples = [line for line in page.splitlines() if not line.startswith("#")]
+    assert len(samples) == len({line.rpartition(" ")[0] for line in samples}), "no sample comes twice"
+    os.kill(serving.workers()[2], signal.SIGSTOP)
+    try:
+        page = serving.at(1).ask("GET", "/metrics")[2].decode()  # one that hangs is left out
+    finally:
+        os.kill(serving.workers()[2], signal.SIGCONT)
+    assert 'worker="1"' in page and 'worker="2"' not in page
 
 
 def test_the_supervisor_is_small_and_knows_nothing_of_mcp(program: Program) -> None:
