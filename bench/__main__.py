@@ -16,13 +16,13 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import against, growth, load, machine, memory, parts, plots, report, startup, targets, throughput
+from bench import against, growth, load, machine, memory, parts, plots, report, startup, targets, throughput, workers
 from bench.echo import MODERN
 from bench.gateways import ERAS, Field
 from bench.profile import profile_tables
 from bench.throughput import Effort
 
-SECTIONS = ("peers", "echo", "catalog", "parts", "growth", "start", "cold", "memory", "profile")
+SECTIONS = ("peers", "echo", "catalog", "parts", "growth", "workers", "start", "cold", "memory", "profile")
 LONG = frozenset({"growth"})
 """Sections that a short run has only if they are asked for."""
 REPEATS = 90.0
@@ -65,6 +65,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "catalog": lambda at: one(throughput.catalog_table(at, eras, effort, step)),
             "parts": lambda at: one(parts.parts_table(at, eras, effort, step)),
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
+            "workers": lambda at: one(workers.workers_table(at, effort, step)),
             "start": lambda at: startup.start_tables(at, 1 if short else 5, step),
             "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
             "memory": lambda at: one(memory.memory_table(at, step, short=short)),

@@ -93,14 +93,17 @@ class Field:
         more: Mapping[str, Any] = NOTHING,
         key: str = "",
         state: Path | None = None,
+        *,
+        is_pinned: bool = True,
     ) -> tuple[subprocess.Popen[bytes], int]:
         """The broker in front of `servers`, which have `tools` tools in all; its process and port. `more`: further
-        sections of the file; `key`: with which it is asked whether it is ready.
+        sections of the file; `key`: with which it is asked whether it is ready; `is_pinned`: it has one core.
         """
         port = free_port()
         argv = [*(wrap or self.broker), "serve", "--config", str(self.config(servers, state, more))]
         begun = time.monotonic()
-        process = self.start([*argv, "--host", "127.0.0.1", "--port", str(port)], self.core)
+        argv += ["--host", "127.0.0.1", "--port", str(port)]
+        process = self.start(argv, self.core if is_pinned else None)
         await ready(process, port, tools, key)
         self.took = time.monotonic() - begun
         return process, port

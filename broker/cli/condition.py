@@ -45,9 +45,10 @@ def _show(screen: Screen, health: list[str], found: list[dict[str, Any]]) -> Non
         if said:
             screen.say(f"ready: {line(said)}")
     now = SystemClock().wall()
+    workers = {one["worker"] for one in found}
     rows = [
         (
-            line(one["server"]),
+            line(one["server"]) + (f" (worker {one['worker']})" if len(workers) > 1 else ""),
             line(one["state"]),
             _age(now - one["since"]),
             str(one["opened"]),

@@ -82,6 +82,7 @@ def serve_as_worker(assignment: Assignment) -> int:
     begin_to_serve(given["level"], as_json=given["logs_json"], worker=worker.number)
     loaded = with_advice(read_config(Path(given["config"]) if given["config"] else None))
     listener = socket.socket(fileno=assignment.listener)
+    listener.setblocking(False)
     return _serve(loaded, given["host"], lambda: listener, Shift(assignment))
 
 

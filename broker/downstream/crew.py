@@ -22,9 +22,10 @@ from typing import Any, Final
 import anyio
 
 from broker.core import wire
-from broker.downstream.entrance import PAUSE, Entrance
+from broker.downstream.entrance import PAUSE, RETRY_AFTER, Entrance
 from broker.downstream.moving import OUTSIDE, Arrival, Movable
-from broker.downstream.web import Http
+from broker.downstream.web import Http, HttpError
+from broker.errors import InvalidRequest
 from broker.workers.assignment import ALONE, Worker, socket_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ _HEAD: Final = struct.Struct("<II")
 """Bytes of what is said of the connection, as JSON; and of the request."""
 _MAX_SAID: Final = 1024
 _TAKEN: Final = b"\n"
+_LATER: Final = ((b"retry-after", str(RETRY_AFTER).encode()),)
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -65,9 +67,10 @@ class Crew:
     # -- to others ------------------------------------------------------------------------------------------------
 
     async def has_taken(self, http: Http, number: int) -> bool:
-        """Pass a request on, with its connection; whether worker `number` has it now. If not, it is still ours, whole.
+        """Pass a request on, with its connection; whether worker `number` has it now. If not, since that is not there,
+        it is still ours, whole.
 
-        Raises: BodyRefused, Disconnected.
+        Raises: HttpError, if that does not answer; BodyRefused, Disconnected.
         """
         if not number or not isinstance(http.wire, Movable):
             return False
@@ -76,11 +79,13 @@ class Crew:
         try:
             async with connection.lent() as (handle, has_more):
                 request = http.again(body, is_last=has_more)
-                arrival = Arrival(connection.arrival.tries + 1, request=request)
-                with anyio.fail_after(WITHIN):
-                    await self._give(number, handle, arrival)
-        except (OSError, TimeoutError) as error:
-            log.info("worker %d does not take what is its own: %s", number, error)
+                await self._give(number, handle, Arrival(connection.arrival.tries + 1, request=request))
+        except TimeoutError:  # what it has is not gone
+            connection.read_on()
+            log.warning("worker %d does not take what is its own", number)
+            raise HttpError(503, InvalidRequest("what has this does not answer: try again later"), _LATER) from None
+        except OSError as error:
+            log.info("worker %d is not there: %s", number, error)
             http.put_back(body)
             connection.read_on()
             return False
@@ -108,8 +113,7 @@ class Crew:
 
         async def one(number: int) -> None:
             try:
-                with anyio.fail_after(WITHIN):
-                    status, body = await self._ask(number, http)
+                status, body = await self._ask(number, http)
             except (OSError, TimeoutError, ValueError) as error:
                 log.info("worker %d does not answer: %s", number, error)
             else:
@@ -131,7 +135,7 @@ class Crew:
         return found
 
     async def _ask(self, number: int, http: Http) -> tuple[int, bytes]:
-        """Raises: OSError, ValueError."""
+        """Raises: OSError, ValueError; TimeoutError."""
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -139,24 +143,34 @@ class Crew:
                 await self._give(number, theirs.fileno(), arrival)
             ours.setblocking(False)
             answer = bytearray()
-            while data := await asyncio.get_running_loop().sock_recv(ours, 65536):
-                answer += data
-                if len(answer) > MAX_ANSWER:
-                    raise ValueError("a long answer")
+            with anyio.fail_after(WITHIN):
+                while data := await asyncio.get_running_loop().sock_recv(ours, 65536):
+                    answer += data
+                    if len(answer) > MAX_ANSWER:
+                        raise ValueError("a long answer")
         head, _, body = bytes(answer).partition(b"\r\n\r\n")
         return int(head[9:12]), body
 
     async def _give(self, number: int, handle: int, arrival: Arrival) -> None:
-        """Raises: OSError, unless the other worker has it."""
+        """Raises: TimeoutError, OSError, unless the other worker has it."""
         loop = asyncio.get_running_loop()
         said = json.dumps({"tries": arrival.tries, "is_inner": arrival.is_inner, "peer": arrival.peer}).encode()
         with socket.socket(socket.AF_UNIX) as way:
             way.setblocking(False)
-            await loop.sock_connect(way, str(socket_of(self._directory, number)))
-            # A fresh socket has room for so few bytes: they go at once, and the descriptor with them.
-            socket.send_fds(way, [_HEAD.pack(len(said), len(arrival.request)) + said], [handle])
-            await loop.sock_sendall(way, arrival.request)
-            if await loop.sock_recv(way, 1) != _TAKEN:
+            try:
+                with anyio.fail_after(WITHIN):
+                    await loop.sock_connect(way, str(socket_of(self._directory, number)))
+                    # A fresh socket has room for so few bytes: they go at once, and the descriptor with them.
+                    socket.send_fds(way, [_HEAD.pack(len(said), len(arrival.request)) + said], [handle])
+                    await loop.sock_sendall(way, arrival.request)
+                    taken = await loop.sock_recv(way, 1)
+            except TimeoutError:
+                # From here on it cannot say so any more, and then gives it up; it may have said so just before.
+                way.shutdown(socket.SHUT_RDWR)
+                taken = way.recv(1)
+                if taken != _TAKEN:
+                    raise
+            if taken != _TAKEN:
                 raise ConnectionError("it is not taken")
 
     # -- from others ----------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ ListSessions = Callable[[], Iterable[LegacySession]]
 class Elsewhere:
     """See the module. Each method: whether another worker has the request now, with its connection.
 
-    They raise BodyRefused and Disconnected.
+    They raise HttpError, BodyRefused and Disconnected.
     """
 
     def __init__(self, crew: Crew, has_task: HasTask, sessions: ListSessions) -> None:

@@ -9,17 +9,20 @@ What a section of code does under it is a few microseconds, and waits for nothin
 """
 
 import errno
-import fcntl
 import hashlib
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from broker.workers.assignment import Worker
+
+if sys.platform != "win32":
+    import fcntl
 
 TALLIES: Final = 65_536
 """Names that are counted at a time: levels with a limit of calls at a time, callers, and addresses of connections."""

@@ -111,8 +111,6 @@ WITHOUT_TEST: dict[str, str] = {
     "F-38": "Cannot be seen from outside. `isolation: caller` or `session` gives every caller a link of its own, so "
     "that the server has nothing to mix up.",
     "F-95": "There is no Redis in this version: what brokers share is in their database (F-93, F-94).",
-    "F-96": "Brokers share their database and nothing else. What a broker held in memory (sessions, parked calls) ends "
-    "with it; its callers are told so (404, an expired state) and begin anew at another.",
     "F-103": "`requirements.lock` pins every dependency, and everything here runs with those pins before they change.",
 }
 """Faults that no test can have, and why."""

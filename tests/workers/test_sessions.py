@@ -218,6 +218,34 @@ def test_a_stream_that_broke_is_taken_up_again_at_the_other_worker(serving: Serv
     assert "slept slow" in json.dumps(events(seen)[-1])
 
 
+def test_a_stream_of_changes_and_a_subscription_belong_to_the_session_wherever_they_came(serving: Serving) -> None:
+    session = serving.session(2)
+    caller = serving.at(1)
+    caller.connection.request("GET", "/mcp", headers={"Accept": "text/event-stream", **session.headers})
+    answer = caller.connection.getresponse()
+    assert answer.status == 200
+    assert session.ask("resources/subscribe", serving.at(1), uri="probe+probe://static/readme")[1]["result"] == {}
+    session.call("probe__add_tool", serving.at(1))
+    seen = b""
+    while b"notifications/tools/list_changed" not in seen:
+        data = answer.read1(65536)
+        assert data, seen
+        seen += data
+
+
+def test_F99_who_asks_for_what_a_hanging_worker_holds_is_told_to_come_later(mortal: Serving) -> None:
+    held, kept, caller = mortal.session(2), mortal.session(1), mortal.at(1)
+    other = mortal.at(1)
+    os.kill(mortal.workers()[2], signal.SIGSTOP)
+    try:
+        status, headers, answer = caller.post(held.message("ping", {}), **held.headers)
+        assert status == 503 and int(headers["retry-after"]) > 0, answer
+        assert kept.ask("ping", other)[0] == 200
+    finally:
+        os.kill(mortal.workers()[2], signal.SIGCONT)
+    assert held.ask("ping", caller)[0] == 200, "the same connection goes on, and the session is there"
+
+
 def test_a_session_is_still_its_own_callers_alone_and_a_number_proves_nothing(program: Program) -> None:
     serving = Serving(program, 2, **PLACES)
     mine = {"X-API-Key": MINE.text.reveal()}
