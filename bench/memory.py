@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
-from bench.ask import LEGACY, PATIENCE, headers, open_session, post
+from bench.ask import LEGACY, PATIENCE, Ask, headers, open_session, post
 from bench.gateways import ERAS, Field, http_server
+from bench.load import over_http
 from bench.machine import HAS_PROC, memory_mib
 from bench.report import Table
 from bench.settings import Parts
@@ -19,6 +20,10 @@ BASE: Final = "import mcp"
 FEW: Final = "broker, 3 tools"
 SESSION: Final = "one idle session"
 CONNECTION: Final = "one idle connection"
+LOADED: Final = "broker, under load"
+CALLERS: Final = 32
+LARGE: Final = 100_000
+"""Bytes of a call, and of its result."""
 PER_KEY: Final = 100
 """Sessions that one caller may have."""
 CONNECTIONS: Final = 500
@@ -31,7 +36,8 @@ async def memory_table(field: Field, step: Callable[[str], None], *, short: bool
         TITLE,
         ("what", "size"),
         "Resident, when all is loaded, and the broker has answered once. A session has done its handshake, and listed "
-        "and called tools.",
+        "and called tools. "
+        f"The load: {CALLERS} callers, calls of {LARGE // 1000} kB and lists in turn.",
     )
     if not HAS_PROC:
         table.note = "Not measured: there is no /proc here."
@@ -50,6 +56,10 @@ async def memory_table(field: Field, step: Callable[[str], None], *, short: bool
         sizes[name] = size = memory_mib(await begin())
         table.add(name, f"{size:.0f} MiB")
         table.keep({"case": name, "mib": size, "above": size - sizes.get(BASE, size)})
+    first, last = await under_load(field, few, 3.0 if short else 10.0, step)
+    table.add(f"{LOADED}, at first", f"{first:.0f} MiB")
+    table.add(f"{LOADED}, after five times as long", f"{last:.0f} MiB")
+    table.keep({"case": LOADED, "first": first, "last": last})
     for name, size in {
         SESSION: await of_sessions(field, few, 3 if short else 20, step),
         CONNECTION: await of_connections(field, few, step),
@@ -75,6 +85,25 @@ async def serving(field: Field, servers: dict[str, Any], tools: int) -> int:
     process, _ = await field.serve(servers, tools)
     await asyncio.sleep(1)
     return process.pid
+
+
+async def under_load(
+    field: Field, server: dict[str, Any], seconds: float, step: Callable[[str], None]
+) -> tuple[float, float]:
+    """MiB after so many seconds of large calls and of lists, and after five times as many more."""
+    process, port = await field.serve({"web": server}, 3)
+    asks = [Ask.echo("web__echo", LARGE), Ask.tools(3)]
+    sizes: list[float] = []
+    for number in range(6):
+        step(f"memory under load {number + 1} of 6")
+        for ask in asks:
+            callers = await over_http(port, ask, ERAS["modern"], CALLERS)
+            try:
+                await callers.measure(seconds / len(asks))
+            finally:
+                await callers.close()
+        sizes.append(memory_mib(process.pid))
+    return sizes[0], sizes[-1]
 
 
 async def of_sessions(field: Field, server: dict[str, Any], keys: int, step: Callable[[str], None]) -> float:

@@ -117,6 +117,11 @@ def memory_goals() -> list[Goal]:
             least=False,
         ),
         Goal(
+            "memory after five times as much load, times that at first",
+            *(memory.TITLE, {"case": memory.LOADED}, lambda row: row["last"] / row["first"], SAME),
+            least=False,
+        ),
+        Goal(
             *(f"kB of {memory.SESSION}", memory.TITLE, {"case": memory.SESSION}, lambda row: row["kb"], 30),
             least=False,
         ),

@@ -103,5 +103,6 @@ def test_a_cold_start_counts_until_the_list_is_whole() -> None:
 def test_memory_has_targets_without_a_peer() -> None:
     table = Table(memory.TITLE, ())
     table.keep({"case": memory.FEW, "mib": 103, "above": 40})
+    table.keep({"case": memory.LOADED, "first": 100, "last": 112})
     table.keep({"case": memory.SESSION, "kb": 31})
-    assert list(said(table).values()) == ["met", "MISSED"]
+    assert list(said(table).values()) == ["met", "MISSED", "MISSED"]
