@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import anyio
 
@@ -21,7 +21,7 @@ from broker.cli.descriptors import bounds_of
 from broker.cli.exits import BAD_INPUT, FAILED, OK, Stop
 from broker.cli.key_secret import key_secret_of
 from broker.cli.reloading import serve_reloads
-from broker.cli.shift import ALONE_AT_WORK, AloneAtWork, Shift
+from broker.cli.shift import ALONE_AT_WORK, Shift
 from broker.cli.words import count, line
 from broker.compiled import state_directory
 from broker.config import Config, Loaded, Secret
@@ -47,8 +47,7 @@ from broker.usage.assembly import archive_of
 from broker.usage.audit import LineAudit
 from broker.usage.gauges import Gauge
 from broker.usage.meter import Counts
-from broker.workers.assignment import MAX_WORKERS, Assignment
-from broker.workers.supervisor import Plan, become_supervisor
+from broker.workers.assignment import MAX_WORKERS
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +60,27 @@ def serve(
     """The exit code. Raises: Stop."""
     begin_to_serve(level, as_json=logs_json)
     loaded = with_advice(read_config(config))
-    settings = {"config": str(config) if config else None, "host": host, "level": level, "logs_json": logs_json}
     count = workers or loaded.config.server.workers
+    if count > 1:
+        given = {"config": str(config) if config else None, "host": host, "level": level, "logs_json": logs_json}
+        _become_supervisor(loaded, count, lambda: _bound(host, port), given)
+    return serve_loaded(loaded, host, lambda: _bound(host, port), ALONE_AT_WORK)
+
+
+def _become_supervisor(
+    loaded: Loaded, count: int, listen: Callable[[], socket.socket], given: dict[str, Any]
+) -> NoReturn:
+    """The file is good; once the port is ours too, all else is the workers' business. Raises: Stop."""
+    from broker.workers.supervisor import Plan, become_supervisor
+
     if count > MAX_WORKERS:
         raise Stop(f"--workers {count} is refused: at most {MAX_WORKERS}", BAD_INPUT)
-    if count > 1:
-        # The file is good, and the port is ours: all else is the workers' business.
-        listener = _bound(host, port)
-        plan = Plan(count, listener.fileno(), loaded.config.broker.drain, level, logs_json, settings)
-        try:
-            become_supervisor(plan)
-        except OSError as error:
-            raise Stop(f"--workers {count} is not possible here: {error.strerror}", FAILED) from None
-    return _serve(loaded, host, lambda: _bound(host, port), ALONE_AT_WORK)
-
-
-def serve_as_worker(assignment: Assignment) -> int:
-    """One of several: the exit code. Raises: Stop."""
-    given, worker = assignment.serve, assignment.worker
-    begin_to_serve(given["level"], as_json=given["logs_json"], worker=worker.number)
-    loaded = with_advice(read_config(Path(given["config"]) if given["config"] else None))
-    listener = socket.socket(fileno=assignment.listener)
-    listener.setblocking(False)
-    return _serve(loaded, given["host"], lambda: listener, Shift(assignment))
+    listener = listen()
+    plan = Plan(count, listener.fileno(), loaded.config.broker.drain, given["level"], given["logs_json"], given)
+    try:
+        become_supervisor(plan)
+    except OSError as error:
+        raise Stop(f"--workers {count} is not possible here: {error.strerror}", FAILED) from None
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -97,8 +94,8 @@ def _bound(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift: Shift | AloneAtWork) -> int:
-    """The exit code. Raises: Stop."""
+def serve_loaded(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift: Shift) -> int:
+    """The exit code. `listen`: gives the listening socket, once it is needed. Raises: Stop."""
     settle_in()
     broker = Broker(loaded, worker=shift.crew.worker, counting=shift.counting)
     location = Location.of(loaded.config.store, state_directory(loaded.config))
@@ -125,7 +122,7 @@ def _serve(loaded: Loaded, host: str, listen: Callable[[], socket.socket], shift
     async def front(broker: Broker) -> None:
         async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
-            tasks.start_soon(serve_reloads, reloads)
+            await tasks.start(serve_reloads, reloads)
             tasks.start_soon(shift.serve, broker.engine.closing)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from broker.workers.assignment import Assignment, Worker, socket_of
 from broker.workers.board import Board, BoardStuck, make_board
@@ -66,6 +66,8 @@ class Member:
     process: "subprocess.Popen[bytes] | None" = None
     leash: socket.socket | None = None
     is_ready: bool = False
+    is_stale: bool = False
+    """Whether SIGHUP came when it could not heed it yet, and may have read the file already."""
     began: float = 0.0
     deaths: int = 0
     """In a row."""
@@ -162,7 +164,7 @@ class Supervisor:
         )
         handles = [plan.listener, theirs.fileno(), self._board_handle, *(end for bell in self._bells for end in bell)]
         argv = command("broker.cli.worker", assignment.text())
-        member.is_ready, member.began = False, self._now()
+        member.is_ready, member.is_stale, member.began = False, False, self._now()
         try:
             # A group of its own: Ctrl-C in a terminal must reach it once, through us.
             member.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=handles, process_group=0)
@@ -185,6 +187,9 @@ class Supervisor:
             said = b""
         if _READY in said and not member.is_ready:
             member.is_ready = True
+            if member.is_stale and member.process is not None:
+                member.process.send_signal(signal.SIGHUP)
+            member.is_stale = False
             if not self._was_ready:
                 self._was_ready = True
                 for other in self._members[1:]:
@@ -267,8 +272,11 @@ class Supervisor:
 
     def _pass_on(self, number: signal.Signals) -> None:
         for member in self._members:
-            # One that is not ready may not heed a SIGHUP yet, which would end it; it reads the file anyhow.
-            if member.process is not None and (member.is_ready or number != signal.SIGHUP):
+            if member.process is None:
+                continue
+            if number == signal.SIGHUP and not member.is_ready:
+                member.is_stale = True  # it would end by it
+            else:
                 member.process.send_signal(number)
 
     def close(self) -> None:
@@ -321,7 +329,7 @@ def main(text: str) -> int:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def become_supervisor(plan: Plan) -> None:
+def become_supervisor(plan: Plan) -> NoReturn:
     """Replace this process: whoever watches it keeps its process id. Raises: OSError."""
     if not hasattr(os, "fork"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -37,11 +37,17 @@ OPENED: "list[Caller]" = []
 class Serving:
     """A broker with several workers."""
 
-    def __init__(self, program: Program, workers: int = 2, **document: Any) -> None:
+    def __init__(self, program: Program, workers: int = 2, *, settles: bool = True, **document: Any) -> None:
         self.program = program
         self.path = program.directory / "servers.yaml"
         self.write(**document)
         self.process: subprocess.Popen[bytes] = program.start("serve", "--port", "0", "--workers", str(workers))
+        self.port = 0
+        if settles:
+            self.settle(workers)
+
+    def settle(self, workers: int) -> None:
+        """Wait until all serve."""
         wait_until(lambda: f"{workers} workers serve" in self.log or self.process.poll() is not None, "all serve")
         assert self.process.poll() is None, self.log
         found = _URL.search(self.log)

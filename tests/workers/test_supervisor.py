@@ -105,6 +105,21 @@ def test_sighup_reloads_every_worker(program: Program) -> None:
     assert len({text(caller.call("two__recall"))["pid"] for caller in callers.values()}) == 2
 
 
+def test_a_sighup_that_comes_while_workers_start_is_not_lost_and_ends_none(program: Program) -> None:
+    serving = Serving(program, 2, settles=False)
+    serving.says("worker 1: broker.cli.serving: serving mcp-broker")
+    serving.write({"one": dict(STATEFUL), "two": dict(STATEFUL)})
+    for _ in range(5):
+        serving.process.send_signal(signal.SIGHUP)
+    serving.settle(2)
+    for number in (1, 2):
+        caller = serving.at(number)
+        wait_until(
+            lambda caller=caller: caller.modern("tools/call", "two__recall", arguments={})[0] == 200, "read again"
+        )
+    assert "is started again" not in serving.log
+
+
 def test_a_broken_file_leaves_every_worker_as_it_was_and_none_is_lost(program: Program) -> None:
     serving = Serving(program, 2)
     workers = serving.workers()
