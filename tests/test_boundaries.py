@@ -63,7 +63,7 @@ def log() -> Iterator[Log]:
     found, root, ours = Log(), logging.getLogger(), logging.getLogger("broker")
     handlers: list[logging.Handler] = []
     before = ours.level
-    for formatter in (logs._OneLine(with_traces=False), logs._OneLine(with_traces=True), logs._Json(with_traces=False)):
+    for formatter in (logs.OneLine(with_traces=False), logs.OneLine(with_traces=True), logs._Json(with_traces=False)):
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
         handler.setFormatter(formatter)
