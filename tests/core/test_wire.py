@@ -231,6 +231,7 @@ def test_a_broken_text_is_read_as_the_standard_library_reads_it(value: Any, plac
         (b"[0." + b"1" * 65 + b"]", "more than 64 digits"),
         (b"1e" + b"0" * 65, "more than 64 digits"),
         (b"[" * 100_000, "nested|values|JSON|depth|recursion"),
+        (b'["' + b"x" * 5000 + b'",' + b"[" * 64 + b"]" * 64 + b"]", "deeper than 64"),
         (b"[" * 65 + b"]" * 65, "deeper than 64"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "deeper than 64"),
         (b"[" * 2000 + b"]" * 2000, "."),
