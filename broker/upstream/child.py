@@ -13,8 +13,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final, Protocol, cast
+from typing import IO, Any, ClassVar, Final, Protocol, cast
 
+if sys.platform == "linux":
+    from fcntl import F_SETPIPE_SZ, fcntl
+
+ROOM: Final = 1024 * 1024
+"""Bytes that a pipe of a child holds, where the system lets us say so: a message of 100 kB is then written at once, and
+read at once, where one of 64 KiB has both sides wait for each other."""
+MAX_ROOMY: Final = 8
+"""Children at a time with such pipes. Linux counts what all pipes of one user may hold (64 MiB, unless told otherwise)
+and gives whoever is beyond that pipes of 8 KiB, other programs of the same user too."""
 READ_SIZE: Final = 256 * 1024
 """Bytes that the reader of a pipe holds before it makes the child wait."""
 
@@ -53,6 +62,9 @@ async def start_child(argv: Sequence[str], env: Mapping[str, str], cwd: str | No
 class PipeChild:
     """See the module."""
 
+    roomy: ClassVar[set["PipeChild"]] = set()
+    """Those that have large pipes."""
+
     stdin: asyncio.StreamWriter
     stdout: asyncio.StreamReader
     stderr: asyncio.StreamReader
@@ -80,6 +92,7 @@ class PipeChild:
         )
         child = cls(process, asyncio.get_running_loop())
         try:
+            child._make_room()
             child.stdin = await child._writer(process.stdin)
             child.stdout = await child._reader(process.stdout)
             child.stderr = await child._reader(process.stderr)
@@ -103,11 +116,20 @@ class PipeChild:
 
     def close(self) -> None:
         """See `Child`."""
+        self.roomy.discard(self)
         self._forget_descriptor()
         for transport in self._readers:
             transport.close()
         if self._feeder is not None and not self._feeder.is_lost:
             self.stdin.transport.abort()  # what a child has not read by now, nobody will
+
+    def _make_room(self) -> None:
+        if sys.platform == "linux" and len(self.roomy) < MAX_ROOMY:
+            self.roomy.add(self)
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):  # the system lets no pipe hold so much, or this user's hold no more
+                    fcntl(pipe, F_SETPIPE_SZ, ROOM)
 
     async def _writer(self, pipe: IO[bytes] | None) -> asyncio.StreamWriter:
         end = Pipe(pipe, self._loop)

@@ -1,6 +1,7 @@
 """Child processes: what they inherit, how they are found, and how they end."""
 
 import errno
+import fcntl
 import gc
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import NoReturn
 import anyio
 import pytest
 
+from broker.upstream import child as children
 from broker.upstream import process
 from broker.upstream.child import PipeChild
 from broker.upstream.process import CannotStart, Process, child_environment, find_program
@@ -222,6 +224,26 @@ async def test_a_stop_and_a_look_for_zombies_outlive_a_process_table_that_cannot
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
     assert not exists(child.pid)
+
+
+@needs_proc
+async def test_few_children_have_large_pipes_and_one_that_ends_makes_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def room(one: Process) -> list[int]:
+        found: list[int] = []
+        for number in (0, 1):
+            with open(f"/proc/{one.pid}/fd/{number}", "rb" if number == 0 else "wb", buffering=0) as pipe:
+                found.append(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
+        return found
+
+    monkeypatch.setattr(children, "MAX_ROOMY", len(PipeChild.roomy) + 1)
+    first = await Process.start(["/bin/cat"], {}, None)
+    second = await Process.start(["/bin/cat"], {}, None)
+    assert room(first) == [children.ROOM] * 2 and max(room(second)) < children.ROOM
+    await first.stop()
+    third = await Process.start(["/bin/cat"], {}, None)
+    assert room(third) == [children.ROOM] * 2
+    for one in (second, third):
+        await one.stop()
 
 
 async def test_without_a_pidfd_a_thread_waits_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
