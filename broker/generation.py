@@ -197,7 +197,15 @@ class Generation:
         known = None if self._before is None else self._before.pool.isolated.get(upstream.key)
         if known is not None and self._before is not None and self._before.pool.upstreams[upstream.key] is upstream:
             return known
-        return Isolated(upstream, self._clock, self._home_of, self._on_own_updated, self._on_own_said, self._has_tasks)
+        return Isolated(
+            upstream,
+            self._clock,
+            self._home_of,
+            self._on_own_updated,
+            self._on_own_said,
+            # Links outlive this configuration, which must not be kept for them.
+            lambda link, tasks=self._hub.tasks, clock=self._clock: tasks.are_on(link, clock.now()),
+        )
 
     def adopt(self, database: Directory) -> tuple[str, ...]:
         """Put what the database says in force, beside what the file says: at once, for every request and open stream.
@@ -302,9 +310,6 @@ class Generation:
     def _on_own_said(self, key: str, owner: Owner, link: Link, method: str, params: dict[str, Any]) -> None:
         """Likewise."""
         self._said(key, link, method, params, self._is_owner(key, owner), owner.principal)
-
-    def _has_tasks(self, link: Link) -> bool:
-        return self._hub.tasks.are_on(link, self._clock.now())
 
     def _is_owner(self, key: str, owner: Owner) -> Concerns:
         isolated = self.pool.isolated[key]

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from weakref import ref as Ref
 
 import anyio
 import anyio.abc
@@ -45,8 +46,9 @@ class Wishes:
         """What callers watch, and how many do; tasks are watched at a modern upstream alone."""
         self._subscribed: set[Topic] = set()
         """What `_link` has been asked for, in the legacy era."""
-        self._link: Link | None = None
-        """The connection that we last spoke on."""
+        self._link: Ref[Link] | None = None
+        """The connection that we last spoke on. One that is closed is not kept alive, with the configuration behind it:
+        what is wanted outlives both."""
         self._locks: dict[Topic, anyio.Lock] = {}
         """Held while a legacy upstream is asked, or asked no more, for a resource: on HTTP two requests may overtake
         each other, and an upstream that hears the opposite last would say nothing from there on."""
@@ -54,8 +56,8 @@ class Wishes:
         """What a modern upstream was asked for, and whether it has agreed."""
         self._asks_again = False
         """Whether a modern upstream is to be asked even if nothing else is wanted."""
-        self._over: Link | None = None
-        """The last connection on which nobody listens any more."""
+        self._over: Ref[Link] | None = None
+        """The last connection on which nobody listens any more; likewise."""
         self._settled = anyio.Event()
         self._to_tell: set[str] = set()
         self._to_pass: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_TO_PASS)
@@ -107,7 +109,7 @@ class Wishes:
                 raise
             return
         async with self._alone(topic):
-            if self._link is not link or topic not in self._subscribed:
+            if not _is(self._link, link) or topic not in self._subscribed:
                 await link.request("resources/subscribe", {"uri": topic.own}, timeout=self.timeout)
                 self._speaks_on(link)
                 self._subscribed.add(topic)
@@ -128,7 +130,7 @@ class Wishes:
         """Wait until a modern upstream has answered. Raises: BrokerError, if it does not agree."""
         with anyio.move_on_after(self.timeout):
             while topic not in self._told:
-                if link is self._over:
+                if _is(self._over, link):
                     raise UpstreamUnavailable(link.upstream, link.lost or "its link was closed")
                 await self._settled.wait()
             if not self._told[topic]:
@@ -185,8 +187,8 @@ class Wishes:
             await self._say(link, method, {"uri": topic.own})
 
     def _speaks_on(self, link: Link) -> None:
-        if self._link is not link:
-            self._link = link
+        if not _is(self._link, link):
+            self._link = Ref(link)
             self._subscribed.clear()
 
     async def _say(self, link: Link, method: str, params: dict[str, Any]) -> None:
@@ -212,7 +214,7 @@ class Wishes:
                 await self._follow(link, lists, settled, streams)
                 streams.cancel_scope.cancel()
         finally:
-            self._over = link
+            self._over = Ref(link)
             self._learn({})
 
     async def _follow(
@@ -269,3 +271,7 @@ class Wishes:
         self._told = told
         self._settled.set()
         self._settled = anyio.Event()
+
+
+def _is(known: Ref[Link] | None, link: Link) -> bool:
+    return known is not None and known() is link

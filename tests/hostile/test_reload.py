@@ -1,8 +1,11 @@
 """Reloads under load: every call has its answer, and nothing of what came and went is left."""
 
 import asyncio
+import gc
 import os
+import signal
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import yaml
 from broker.reload import Reloads
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.harness import Running, children, command, descriptors, needs_proc, until
+from tests.hostile.test_isolation import Person, stateful
 from tests.peers import ROOT
 
 ROUNDS = int(os.environ.get("BROKER_RELOADS", "9"))
@@ -73,3 +77,22 @@ async def test_a_server_that_hangs_when_it_is_taken_out_holds_nobody_up(broker_o
         await run.innocent()
         assert await run.tools() == ["good__ok"] or "stubborn" not in " ".join(await run.tools())
         await until(lambda: len(run.broker.fleet) == 1 and len(children()) == 1)
+
+
+async def test_no_configuration_is_kept_by_links_of_callers_that_are_gone(broker_of: BrokerOf) -> None:
+    """Each has the lists of all servers in it; what a caller wanted of a closed link is remembered for long."""
+    mine = stateful(isolation="session", isolation_idle=60)
+    async with broker_of({"bad": mine}) as run:
+        await run.ready("good", "bad")
+        reloads, before = Reloads(run.broker, {}), list[Any]()
+        for number in range(3):
+            ada = Person(run, "")
+            await ada.call("remember", text="x")
+            os.kill(await ada.pid(), signal.SIGKILL)
+            await until(lambda: len(run.broker.generation.pool.isolated["bad"]) == 0)
+            before.append(weakref.ref(run.broker.generation))
+            write(run, {"bad": mine}, drain=number)
+            assert await reloads.reload()
+            await run.innocent()
+        del ada
+        await until(lambda: gc.collect() >= 0 and not any(one() for one in before))
