@@ -6,6 +6,8 @@ SHELL := /bin/sh
 HOST ?= 127.0.0.1
 PORT ?= 8787
 CONFIG ?= servers.yaml
+# How long `make soak` takes.
+SECONDS ?= 600
 # Passed on to pytest (make test) or to the benchmarks (make bench).
 ARGS ?=
 # The Python that the environments are made from; empty: the first of CANDIDATES that is new enough and works.
@@ -88,8 +90,8 @@ bench: dev peers ## Run the benchmarks
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: soak
-soak: dev ## Look for cross-talk, a minute each: 2 callers, 200, and organizations
-	@$(VENV)/bin/python -m tests.soak --seconds 60 $(ARGS)
+soak: dev ## Mixed traffic while everything around fails, SECONDS in all (600)
+	@$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 .PHONY: lock
 lock: ## Renew requirements.lock, the pins of SDK 1 and of the peers, package-lock.json

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import anyio
 
@@ -56,13 +56,15 @@ AnyPipe = TypeVar("AnyPipe", bound=Pipe)
 
 
 @asynccontextmanager
-async def piped(caller: AnyPipe, argv: Sequence[str], *, greets: bool = True) -> AsyncGenerator[AnyPipe, None]:
+async def piped(
+    caller: AnyPipe, argv: Sequence[str], *, greets: bool = True, stderr: IO[bytes] | int = asyncio.subprocess.DEVNULL
+) -> AsyncGenerator[AnyPipe, None]:
     """Start a command for a caller and say hello; at the end it gets EOF."""
     caller.process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=stderr,
         env=environment(),
         cwd=ROOT,
         limit=LIMIT,

@@ -20,12 +20,15 @@ class Web(Caller):
         super().__init__(era)
         self.url = url
         self.session: str | None = None
+        self.credential: dict[str, str] = {}
+        """Headers of every request."""
         self.status = 0
         """Of the last response."""
         self.on_head: Callable[[Response], None] = lambda response: None
 
     def headers(self, method: str, params: Json | None = None) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        headers |= self.credential
         if self.is_modern:
             headers |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
             name = (params or {}).get(NAMED.get(method, ""))
@@ -100,12 +103,14 @@ class OldWeb(Duplex):
     def __init__(self, url: str) -> None:
         super().__init__("legacy")
         self.url = url
+        self.credential: dict[str, str] = {}
         self.endpoint = anyio.Event()
         self._to = ""
 
     async def send(self, data: bytes) -> None:
         await self.endpoint.wait()
-        async with http("POST", self._to, {"Content-Type": "application/json"}, data) as response:
+        headers = {"Content-Type": "application/json", **self.credential}
+        async with http("POST", self._to, headers, data) as response:
             assert response.status == 202, response.status
 
     async def read(self, response: Response) -> None:
@@ -125,7 +130,7 @@ AnyOldWeb = TypeVar("AnyOldWeb", bound=OldWeb)
 @asynccontextmanager
 async def streamed(caller: AnyOldWeb) -> AsyncGenerator[AnyOldWeb, None]:
     """Open the stream of a caller and say hello."""
-    async with http("GET", caller.url, {"Accept": "text/event-stream"}) as response:
+    async with http("GET", caller.url, {"Accept": "text/event-stream", **caller.credential}) as response:
         reading = asyncio.create_task(caller.read(response))
         try:
             yield await caller.greet()

@@ -193,7 +193,7 @@ class Server:
             if line.strip():
                 self.take(connection, json.loads(line), write)
 
-    async def http(self, port_file: str | None, *, is_sse: bool) -> None:
+    async def http(self, port_file: str | None, *, is_sse: bool, port: int = 0) -> None:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
                 async for request in requests(reader):
@@ -202,7 +202,7 @@ class Server:
                     break
             writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(connected, "127.0.0.1", port, backlog=1024)
         port = server.sockets[0].getsockname()[1]
         announce(f"http://127.0.0.1:{port}/{'sse' if is_sse else 'mcp'}", port_file)
         await asyncio.Event().wait()

@@ -10,30 +10,58 @@ import json
 import os
 import sys
 import threading
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from broker.cli import main
 from broker.downstream.session import LegacySession, Sessions
+from broker.generation import Generation
+from broker.guardrails.pool import Pool
+from broker.in_use import InUse
+from broker.relay.exchange import Exchange
+from broker.relay.notify import Hub
 from broker.relay.parking import Parking
+from broker.upstream.isolated import Isolated
 from broker.upstream.link import Link
+from broker.upstream.slots import Slot
+from broker.usage.gate import Gate
+from broker.usage.pocket import Pocket
 from tests.e2e.brokers import children
+
+T = TypeVar("T")
 
 
 def figures() -> dict[str, int]:
     gc.collect()
-    found: list[Any] = gc.get_objects()
-    links = [one for one in found if isinstance(one, Link)]
-    tasks = [one for one in found if isinstance(one, asyncio.Task) and not one.done()]
+    found: dict[type, list[Any]] = defaultdict(list)
+    for one in gc.get_objects():
+        found[type(one)].append(one)
+
+    def of(kind: type[T], count: Callable[[T], int]) -> int:
+        return sum(count(one) for cls, those in found.items() if issubclass(cls, kind) for one in those)
+
+    guards = of(Pool, lambda pool: len(pool.pids()))
     return {
-        "parked": sum(len(one._parked) for one in found if isinstance(one, Parking)),
-        "sessions": sum(len(one) for one in found if isinstance(one, Sessions)),
-        "in flight": sum(len(one.in_flight) for one in found if isinstance(one, LegacySession)),
-        "calls on links": sum(len(link._calls) for link in links),
-        "questions on links": sum(len(link._questions) for link in links),
-        "abandoned on links": sum(len(link._abandoned) for link in links),
-        "tasks": len(tasks),
-        "children": len(children(os.getpid())),
+        "parked": of(Parking, lambda one: len(one._parked)),
+        "sessions": of(Sessions, len),
+        "in flight": of(LegacySession, lambda one: len(one.in_flight)),
+        "exchanges": of(Exchange, lambda _: 1),
+        "streams": of(Hub, len),
+        "places before gates": of(Gate, lambda gate: gate.running + gate.waiting),
+        "reserved of budgets": of(Pocket, lambda one: one.purse.reserved + len(one.needs)),
+        "in use": of(InUse, lambda one: one.count),
+        "links of callers": of(Isolated, len),
+        "leases of links": of(Slot, lambda slot: slot.leases),
+        "calls on links": of(Link, lambda link: len(link._calls)),
+        "questions on links": of(Link, lambda link: len(link._questions)),
+        "abandoned on links": of(Link, lambda link: len(link._abandoned)),
+        "generations": of(Generation, lambda _: 1),
+        "waiting guardrails": of(Pool, lambda pool: len(pool._waiting)),
+        "guardrail processes": guards,
+        "tasks": of(asyncio.Task, lambda task: not task.done()),
+        "children": len(children(os.getpid())) - guards,
         "descriptors": len(os.listdir("/proc/self/fd")),
         "resident KiB": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024,
     }

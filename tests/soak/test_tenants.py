@@ -13,7 +13,7 @@ from tests.downstream.desk import bearer, desk
 from tests.downstream.raw_http import Client, modern, modern_headers
 from tests.soak.tenants import Findings, asks, canary, directory_of, soak, upstream
 
-SECONDS = 10
+SECONDS = 6
 ROUNDS = 20
 """Of the comparison, so that the times mean something."""
 

@@ -1,0 +1,62 @@
+"""Mixed traffic while everything around the broker fails. `make soak` takes longer."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Tell
+from tests.hostile.harness import needs_proc
+from tests.soak.storm import Report, outcome_of, still, storm
+from tests.soak.town import Resident, residents
+
+SEED = 11
+
+
+@needs_proc
+async def test_in_a_storm_of_faults_every_call_has_one_answer_and_nothing_is_left(tmp_path: Path, tell: Tell) -> None:
+    report = await storm(tmp_path, seconds=6, seed=SEED, people=10)
+    tell("storm", report.text())
+    assert report.findings.broken == []
+    assert report.left_behind() == {}
+    assert report.unanswered == 0
+    assert report.findings.outcomes["result: plain"] > 10 and report.faults.total() > 3
+
+
+def test_what_is_left_behind_is_found_also_if_it_grows_from_round_to_round() -> None:
+    figures = {"tasks": 10, "parked": 0, "resident KiB": 100_000}
+    report = Report(1, 1, rounds=[figures, {**figures, "tasks": 12}, {**figures, "parked": 1}])
+    assert report.left_behind() == {"parked": (0, 1)}
+    report.rounds.append({**figures, "resident KiB": 130_000})
+    assert report.left_behind() == {"resident KiB": (100_000, 130_000)}
+
+
+ADA = Resident(1, "http", "modern", "initech", "key")
+UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
+
+
+@pytest.mark.parametrize(
+    ("server", "answer", "expected"),
+    [
+        ("old-pipe", {"result": {"content": [{"type": "text", "text": ADA.canary}]}}, "result: plain"),
+        ("old-pipe", {"result": {"content": [{"type": "text", "text": "canary-00002"}]}}, ""),
+        ("old-pipe", {"result": {"content": [{"type": "text", "text": "nonsense"}], "isError": True}}, ""),
+        ("old-pipe", {"error": {"code": -32603, "message": "internal error", "data": {"errorId": "x"}}}, ""),
+        ("old-pipe", {"error": {"code": -32603, "message": "down", "data": {"upstream": "old-pipe"}}}, "error: server"),
+        ("old-pipe", {"error": {"code": -32603, "message": "down", "data": {"upstream": "new-pipe"}}}, ""),
+        ("old-pipe", UNKNOWN, ""),
+        ("new-web", UNKNOWN, "refused: unknown"),
+    ],
+)
+def test_only_what_must_be_is_a_good_answer(server: str, answer: dict[str, object], expected: str) -> None:
+    assert outcome_of(ADA, server, still(ADA), answer) == expected
+
+
+def test_every_kind_of_caller_takes_part() -> None:
+    people = residents(10)
+    assert {(one.front, one.era) for one in people} == {
+        *(("stdio", era) for era in ("modern", "legacy")),
+        *(("http", era) for era in ("modern", "legacy")),
+        ("sse", "legacy"),
+    }
+    assert {one.organization for one in people} == {"", "acme", "globex", "initech"}
+    assert len({one.key for one in people if one.key}) == 8
