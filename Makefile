@@ -8,6 +8,9 @@ PORT ?= 8787
 CONFIG ?= servers.yaml
 # How long `make soak` takes.
 SECONDS ?= 600
+# How long `make fuzz` and `make fuzz-guided` take.
+EXAMPLES ?= 5000
+MINUTES ?= 1
 # Passed on to pytest (make test) or to the benchmarks (make bench).
 ARGS ?=
 # The Python that the environments are made from; empty: the first of CANDIDATES that is new enough and works.
@@ -17,6 +20,8 @@ CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3
 VENV := .venv
 SDK1 := .venv-sdk1
 PEERS := .venv-peers
+FUZZ := .venv-fuzz
+ATHERIS := atheris==3.0.0
 NODE := tests/node
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
@@ -65,7 +70,7 @@ endef
 
 .PHONY: help
 help: ## Say what there is
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PORT=$(PORT) CONFIG=$(CONFIG) change what is served; ARGS goes to pytest or the benchmarks:'
 	@echo '  make test ARGS="-k names -x"'
@@ -93,13 +98,28 @@ bench: dev peers ## Run the benchmarks
 soak: dev ## Mixed traffic while everything around fails, SECONDS in all (600)
 	@$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
+# The properties of every edge where bytes come in, with many more examples than in the tests.
+.PHONY: fuzz
+fuzz: dev ## Try EXAMPLES (5000) inputs on each edge
+	@BROKER_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -m hypothesis tests/fuzz tests/downstream tests/config \
+		$(foreach edge,wire eventstream framing headers mirroring cursor seal,tests/core/test_$(edge).py) $(ARGS)
+
+# Optional: atheris has wheels for Linux only.
+.PHONY: fuzz-guided
+fuzz-guided: ## Fuzz each edge for MINUTES (1), guided by coverage
+	@set -e; $(call environment,$(FUZZ),-c requirements.lock -e '.[dev]' $(ATHERIS),pyproject.toml requirements.lock)
+	@set -e; for edge in json events lines header answer configuration; do \
+		echo "== $$edge"; \
+		$(FUZZ)/bin/python -m tests.fuzz.guided $$edge -max_total_time=$$(( $(MINUTES) * 60 )) $(ARGS); \
+	done
+
 .PHONY: lock
 lock: ## Renew requirements.lock, the pins of SDK 1 and of the peers, package-lock.json
 	@$(find_python); "$$python" .ci/lock.py
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(SDK1) $(PEERS) $(NODE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) $(SDK1) $(PEERS) $(FUZZ) $(NODE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What `serve` needs; an environment that `dev` made has all of it.

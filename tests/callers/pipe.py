@@ -21,6 +21,7 @@ class Pipe(Duplex):
     """Both eras, on one pipe."""
 
     process: asyncio.subprocess.Process
+    patience: float = END_TIMEOUT
     had_to_be_killed = False
 
     async def send(self, data: bytes) -> None:
@@ -43,7 +44,7 @@ class Pipe(Duplex):
         """Hang up and wait; what does not end is killed."""
         self.hang_up()
         try:
-            with anyio.fail_after(END_TIMEOUT):
+            with anyio.fail_after(self.patience):
                 await self.process.wait()
         except TimeoutError:
             self.had_to_be_killed = True

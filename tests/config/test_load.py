@@ -20,6 +20,7 @@ from broker.config import model as model_module
 from broker.config.checks import ServerFacts, conflicts
 from broker.config.read_json import read_json
 from broker.config.translate import SERVER_FIELDS
+from tests.fuzz.examples import at_least
 
 Load = Callable[..., Loaded]
 Problems = Callable[..., tuple[Problem, ...]]
@@ -58,19 +59,19 @@ FILES = st.dictionaries(KEYS, VALUES, max_size=4) | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=at_least(300), deadline=None)
 @given(raw=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8")), name=NAMES)
 def test_random_bytes_raise_nothing_but_config_errors(raw: bytes, name: str) -> None:
     try_load(raw, name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=at_least(300), deadline=None)
 @given(text=st.text(alphabet="{}[]:,-&*!|>'\"\\ \n\ta1<#%@`?~./", max_size=80), name=NAMES)
 def test_random_syntax_raises_nothing_but_config_errors(text: str, name: str) -> None:
     try_load(text.encode(), name)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=at_least(400), deadline=None)
 @given(data=FILES, as_json=st.booleans(), name=NAMES)
 def test_random_data_of_nearly_our_shape_raises_nothing_but_config_errors(
     data: object, as_json: bool, name: str
@@ -79,7 +80,7 @@ def test_random_data_of_nearly_our_shape_raises_nothing_but_config_errors(
     try_load(text.encode(), name)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=at_least(200), deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(st.characters(codec="utf-8")),

@@ -2,5 +2,7 @@
 
 from hypothesis import settings
 
-settings.register_profile("core", deadline=None)
+from tests.fuzz.examples import at_least
+
+settings.register_profile("core", deadline=None, max_examples=at_least(100))
 settings.load_profile("core")

@@ -35,6 +35,7 @@ class Watched(Caller):
         super().__init__(*where)
         self.canary, self.findings = canary, findings
         self.capabilities, self.answer = OFFERED, self.say_who
+        self.taken_back = set[int | str]()
 
     def say_who(self, method: str, params: Json) -> Json:
         return {"action": "accept", "content": {"canary": self.canary}}
@@ -58,12 +59,16 @@ class Watched(Caller):
 
 
 class WatchedStream(Watched, Duplex):
-    """One stream for everything: an answer on it answers something."""
+    """One stream for everything: an answer on it answers something. `taken_back`: calls that were cancelled, of which an
+    answer may have been on its way.
+    """
 
     def on_bytes(self, data: bytes) -> None:
         message = json.loads(self.watch(data))
         if "method" not in message and message["id"] not in self._waiting:
-            self.findings.broken.append(f"{self.canary}: an answer to nothing: {data[:200]!r}")
+            if message["id"] not in self.taken_back:
+                self.findings.broken.append(f"{self.canary}: an answer to nothing: {data[:200]!r}")
+            self.taken_back.discard(message["id"])
         super().on_bytes(data)
 
 

@@ -201,9 +201,9 @@ async def at_the_door(town: Town, resident: Resident, findings: Findings) -> Asy
     credential = {"Authorization": f"Bearer {resident.key}"}
     if resident.front == "stdio":
         pipe = WatchedPipe(resident.era, canary=resident.canary, findings=findings)
-        pipe.capabilities = capabilities(resident.era)
+        pipe.capabilities, pipe.patience = capabilities(resident.era), STEP_TIMEOUT
         argv = Brokers(town.directory).stdio(town.config)
-        with (town.directory / f"pipe-{resident.number}.stderr").open("ab") as stderr:
+        with town.log_of(resident.number).open("ab") as stderr:
             async with piped(pipe, argv, stderr=stderr):
                 town.pipes.add(pipe.process.pid)
                 try:
@@ -247,8 +247,13 @@ async def live(town: Town, resident: Resident, dice: random.Random, until: float
         except Gone:
             report.findings.outcomes["callers that vanished"] += 1
         except Exception as error:
+            if "nothing was started" in " ".join(town.last_words(resident.number)):
+                report.findings.outcomes["not started with a broken file"] += 1
+                continue
             where = f"{resident.canary} {resident.front} {resident.era}"
-            report.findings.broken.append(f"{where}: {type(error).__name__}: {error}")
+            report.findings.broken.append(
+                f"{where}: {type(error).__name__}: {error} {town.last_words(resident.number)}"
+            )
             await asyncio.sleep(1)
 
 
@@ -307,12 +312,32 @@ async def call(caller: Watched, resident: Resident, dice: random.Random, report:
             "inputResponses": {key: caller.say_who(one["method"], one["params"]) for key, one in requests.items()},
             "requestState": answer["result"]["requestState"],
         }
-        answer = await asked(caller, report, "tools/call", retry)
+        answer = await again(caller, report, retry)
     outcome = outcome_of(resident, server, arguments, answer)
     if outcome:
         report.findings.outcomes[outcome] += 1
     else:
         report.findings.broken.append(f"{resident.canary} {server} {arguments}: {str(answer)[:500]}")
+
+
+async def again(caller: Watched, report: Report, retry: Json) -> Json:
+    """Bring the answers to where they are wanted. Who is told to come later comes later, and so does who is refused by
+    a guardrail that could not judge: else the call would wait for its caller, as long as a person may take. Once the
+    result was judged there is nothing to come back for.
+    """
+    refusal: Json = {}
+    while True:
+        answer = await asked(caller, report, "tools/call", retry)
+        if refusal and answer.get("error", {}).get("data") == {"reason": "invalid_request_state"}:
+            return refusal
+        result = answer.get("result", {})
+        text = result["content"][0]["text"] if result.get("isError") and result["content"] else ""
+        word = next((word for said, word in REFUSALS.items() if said in text), "")
+        if not word:
+            return answer
+        refusal = answer if word == "blocked" else refusal
+        report.findings.outcomes["answers brought again"] += 1
+        await asyncio.sleep(0.2)
 
 
 async def cut(caller: Watched, ident: int, params: Json, dice: random.Random, report: Report) -> None:
@@ -333,10 +358,11 @@ async def cut(caller: Watched, ident: int, params: Json, dice: random.Random, re
             raise Gone
         if isinstance(caller, WatchedStream) or (not caller.is_modern and way < 0.6):
             outcomes["cancelled"] += 1
+            caller.taken_back.add(ident)
             await caller.tell("notifications/cancelled", {"requestId": ident})
             # None, or the answer that was on its way.
             with suppress(TimeoutError, ConnectionError):
-                await asyncio.wait_for(request, 1.0 if isinstance(caller, WatchedStream) else STEP_TIMEOUT)
+                await asyncio.wait_for(request, 0.2 if isinstance(caller, WatchedStream) else STEP_TIMEOUT)
         else:
             outcomes["disconnected"] += 1
     finally:

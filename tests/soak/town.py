@@ -167,8 +167,9 @@ class Town:
                 for one in self.people
                 if one.organization == name
             }
-            granted = [key for key in SERVERS if key not in HIDDEN_FROM.get(name, ())]
-            organizations[name] = {"allow": [{"servers": granted}], "limits": limits, "teams": {"all": {"keys": keys}}}
+            hidden = [{"servers": list(HIDDEN_FROM[name])}] if name in HIDDEN_FROM else []
+            granted = {"allow": [{"servers": ["*"]}], "deny": hidden}
+            organizations[name] = {**granted, "limits": limits, "teams": {"all": {"keys": keys}}}
         guarded = {"file": "guard.py", "phases": ["request", "result"], "servers": list(GUARDED), "timeout": 5}
         return {
             "broker": {"state_dir": str(self.directory / "state"), "first_wait": 30, "drain": 3},
@@ -204,6 +205,15 @@ class Town:
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def log_of(self, number: int) -> Path:
+        """Where the broker of a stdio caller logs."""
+        return self.directory / f"pipe-{number}.stderr"
+
+    def last_words(self, number: int) -> list[str]:
+        """What the broker of a stdio caller has said last."""
+        file = self.log_of(number)
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()[-2:] if file.exists() else []
 
     def alarms(self) -> list[str]:
         """What brokers have said that they must not."""
