@@ -36,6 +36,7 @@ class Watched(Caller):
         self.canary, self.findings = canary, findings
         self.capabilities, self.answer = OFFERED, self.say_who
         self.taken_back = set[int | str]()
+        """Calls that were cancelled."""
 
     def say_who(self, method: str, params: Json) -> Json:
         return {"action": "accept", "content": {"canary": self.canary}}
@@ -59,9 +60,7 @@ class Watched(Caller):
 
 
 class WatchedStream(Watched, Duplex):
-    """One stream for everything: an answer on it answers something. `taken_back`: calls that were cancelled, of which an
-    answer may have been on its way.
-    """
+    """One stream for everything: an answer on it answers something, or what was taken back while it was on its way."""
 
     def on_bytes(self, data: bytes) -> None:
         message = json.loads(self.watch(data))

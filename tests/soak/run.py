@@ -257,6 +257,7 @@ async def cut(caller: Watched, ident: int, request: "asyncio.Task[bytes]", dice:
     if is_stream or (not caller.is_modern and dice.random() < 0.5):
         await caller.tell("notifications/cancelled", {"requestId": ident})
         caller.findings.outcomes["cancelled"] += 1
+        caller.taken_back.add(ident)
         # None, or the answer that was on its way.
         with suppress(TimeoutError, ConnectionError):
             await asyncio.wait_for(request, 1.0 if is_stream else STEP_TIMEOUT)
