@@ -9,7 +9,8 @@ from typing import Any, cast
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.upstream.httpwire import HIGH_WATER, MAX_HEAD, HttpWire, WireFault, WireResponse, _Connection
+from broker.upstream.connection import HIGH_WATER, MAX_HEAD, Connection, Known, WireFault, WireResponse
+from broker.upstream.httpwire import HttpWire
 from tests.fuzz.examples import at_least
 
 PARTS = st.sampled_from(
@@ -97,13 +98,13 @@ class Outcome:
     may_be_kept: bool
 
 
-async def outcome_of(pieces: list[bytes], error: Exception | None) -> Outcome:
+async def outcome_of(pieces: list[bytes], error: Exception | None, known: Known | None = None) -> Outcome:
     """What becomes of one response; nothing but a `WireFault` may come out, and at the end all is decided."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as end:
-        transport, connection = Pipe(end), _Connection()
+        transport, connection = Pipe(end), Connection({} if known is None else known)
         connection.connection_made(cast(asyncio.BaseTransport, transport))
         response = WireResponse(connection, HttpWire("http://127.0.0.1:1/", {}, 1, 1))
-        connection.begin(response, b"GET / HTTP/1.1\r\n\r\n")
+        connection.ask(response, b"GET / HTTP/1.1\r\n\r\n")
         body = b""
         for piece in pieces:
             if not transport.is_closed:
@@ -118,8 +119,7 @@ async def outcome_of(pieces: list[bytes], error: Exception | None) -> Outcome:
                 body += part
         except WireFault:
             fault = True
-        if not response.head.done():
-            response.head.cancel()
+        response.is_here.cancel()
         assert response.is_complete or fault, "somebody would wait for ever"
         return Outcome(response.status, body, fault, response.is_complete, kept)
 
@@ -148,3 +148,19 @@ def test_any_bytes_in_any_pieces_are_an_answer_or_a_fault_and_nobody_waits_for_e
 def test_a_good_answer_is_the_same_however_it_is_cut(data: bytes, places: list[int]) -> None:
     found = asyncio.run(outcome_of(cut(data, places), None))
     assert (found.status, found.body, found.fault, found.is_complete) == (200, b"ok", False, True)
+
+
+@settings(max_examples=at_least(150), deadline=None)
+@given(WHOLE, STREAMS, st.lists(st.integers(0, 2**20), max_size=4))
+def test_a_head_that_is_known_is_read_as_one_that_is_not(whole: bytes, tail: bytes, places: list[int]) -> None:
+    async def outcomes() -> tuple[Outcome, Outcome]:
+        known: Known = {}
+        await outcome_of([whole], None, known)
+        pieces = cut(whole + tail, places)
+        return await outcome_of(pieces, None, known), await outcome_of(pieces, None)
+
+    with_it, without_it = asyncio.run(outcomes())
+    assert with_it.may_be_kept <= without_it.may_be_kept, "what may be kept otherwise is closed, never the reverse"
+    with_it.may_be_kept = without_it.may_be_kept
+    if not without_it.fault or without_it.is_complete:
+        assert with_it == without_it
