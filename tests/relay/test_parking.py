@@ -15,9 +15,9 @@ import pytest
 
 from broker.core.caller import LOCAL, Caller
 from broker.core.seal import Claims, Sealer, digest_of
-from broker.errors import BrokerError
+from broker.errors import BrokerError, UpstreamUnavailable
 from broker.relay import parking
-from broker.relay.parking import MAX_KEPT, PARKED_FOR
+from broker.relay.parking import MAX_KEPT, PARKED_FOR, ParkedCall
 from tests.relay.fake import (
     LEGACY,
     MODERN,
@@ -671,3 +671,14 @@ async def test_a_fault_of_the_broker_in_a_parked_call_says_an_id_and_nothing_els
     async with parked(tmp_path, broken) as (person, _):
         error = await person.refused()
         assert error["message"] == "Internal error" and set(error["data"]) == {"errorId"}
+
+
+async def test_of_an_error_that_nobody_has_fetched_only_what_it_says_is_kept() -> None:
+    """Else the frames that it went through would be kept with it, and all lists of their time."""
+    claims = Claims(LOCAL.principal, "one", "tools/call", "echo", digest_of({}), 60.0, "s")
+    call = ParkedCall(claims, lambda: False)
+    try:
+        raise UpstreamUnavailable("one", "it is gone")
+    except UpstreamUnavailable as error:
+        call.finish(error)
+    assert isinstance(call.outcome, UpstreamUnavailable) and call.outcome.__traceback__ is None
