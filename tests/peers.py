@@ -62,7 +62,7 @@ class Peers:
 
     def start(self, script: str, *args: str | int | float | Path) -> Peer:
         """Start `tests/servers/<script>.py`, which takes --port-file, and return when it listens."""
-        port_file = self.directory / f"{script}-{len(self.processes)}.url"
+        port_file = self.directory / f"{Path(script).name}-{len(self.processes)}.url"
         process, errors = self.spawn(self.command(script, *args, "--port-file", port_file))
         self._await(process, errors, port_file.exists)
         return Peer(process, port_file.read_text(encoding="utf-8"), errors)

@@ -64,6 +64,32 @@ async def test_F01_kill_9_during_50_parallel_calls_fails_them_at_once_and_the_se
         await run.innocent("bad")
 
 
+async def test_F01_F02_the_breaker_is_open_while_it_waits_and_half_open_for_one_try_at_a_time(
+    broker_of: BrokerOf, puppet: Puppet, tmp_path: Path
+) -> None:
+    """No call ever reaches a server that is not ready, however many there are; one handshake tries, and closes it."""
+    log, mended = tmp_path / "log", tmp_path / "mended"
+    bad = puppet({"log": str(log)})
+    program = [bad["command"], *bad["args"]]
+    alone = f'mkdir "{tmp_path / "alone"}" || echo two >> "{tmp_path / "tries"}"; rmdir "{tmp_path / "alone"}"'
+    script = f'{alone}; echo try >> "{tmp_path / "tries"}"; [ -e "{mended}" ] && exec {" ".join(program)}; exit 3'
+    async with broker_of({"bad": command(["/bin/sh", "-c", script])}, HastyClock()) as run:
+        await run.ready("good")
+        await until(lambda: run.upstream("bad").state.failures >= 3)
+        async with anyio.create_task_group() as calls:
+            for _ in range(50):
+                calls.start_soon(run.refused, "bad__ok")
+        await run.innocent()
+        assert not log.exists(), "no call has reached it"
+        assert "two" not in (tmp_path / "tries").read_text(encoding="ascii"), "one try at a time"
+        mended.touch()
+        await run.innocent("bad")
+        assert run.upstream("bad").state.phase is Phase.READY
+        tries = (tmp_path / "tries").read_text(encoding="ascii").count("try")
+        assert await run.text("bad__ok", text="x") == "ok x"
+        assert (tmp_path / "tries").read_text(encoding="ascii").count("try") == tries, "it stays closed"
+
+
 async def test_F01_a_server_that_is_configured_to_be_hidden_when_down_leaves_the_lists(broker_of: BrokerOf) -> None:
     async with broker_of({"bad": raw("exit-mid-call", when_down="hide")}) as run:
         await run.ready("good", "bad")

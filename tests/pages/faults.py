@@ -111,7 +111,6 @@ WITHOUT_TEST: dict[str, str] = {
     "F-38": "Cannot be seen from outside. `isolation: caller` or `session` gives every caller a link of its own, so "
     "that the server has nothing to mix up.",
     "F-95": "There is no Redis in this version: what brokers share is in their database (F-93, F-94).",
-    "F-103": "`requirements.lock` pins every dependency, and everything here runs with those pins before they change.",
 }
 """Faults that no test can have, and why."""
 

@@ -54,7 +54,7 @@ def figures() -> dict[str, int]:
         "in use": of(InUse, lambda one: one.count),
         "links of callers": of(Isolated, len),
         "leases of links": of(Slot, lambda slot: slot.leases),
-        "calls on links": of(Link, lambda link: len(link._calls)),
+        "calls on links": of(Link, lambda link: len(link._in_flight.calls())),
         "questions on links": of(Link, lambda link: len(link._questions)),
         "abandoned on links": of(Link, lambda link: len(link._abandoned)),
         "generations": of(Generation, lambda _: 1),
