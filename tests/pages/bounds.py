@@ -27,6 +27,7 @@ ROOMS = {
     "guardrails": "Guardrails",
     "usage": "Audit, metrics, limits, usage",
     "stores": "Databases",
+    "workers": "Workers: several processes on one port",
     "admin": "Administration",
     "config": "Configuration",
     "": "Everywhere",
