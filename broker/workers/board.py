@@ -33,8 +33,9 @@ BUCKET: Final = 8
 """Cells among which a name finds its own. With a quarter of all in use, one name in 4000 finds none free."""
 ENTRIES: Final = 256
 """Of a window: what it remembers, as that of one process does."""
-LOCK_WITHIN: Final = 2.0
-"""Seconds that the lock is waited for: only a worker that was stopped in the middle (SIGSTOP) can hold it so long."""
+LOCK_WITHIN: Final = 0.5
+"""Seconds that the lock is waited for, once: only a worker that was stopped in the middle (SIGSTOP) can hold it for so
+long. Until it goes on, nobody waits again."""
 _SPIN: Final = 0.0002
 """Seconds between two tries."""
 
@@ -103,6 +104,8 @@ class Board:
         self._windows = _PAGE + TALLIES * self._tally
         self._rings = self._windows + WINDOWS * _WINDOW
         self._depth = 0
+        self._is_stuck = False
+        """Whether the lock could not be had last time."""
 
     def close(self) -> None:
         """Not to be used any more."""
@@ -125,13 +128,17 @@ class Board:
         end = 0.0
         while True:
             try:
-                return fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 now = time.monotonic()
                 end = end or now + LOCK_WITHIN
-                if now >= end:
+                if self._is_stuck or now >= end:
+                    self._is_stuck = True
                     raise BoardStuck from None
                 time.sleep(_SPIN)
+            else:
+                self._is_stuck = False
+                return
 
     # -- cells ----------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ GRACE: Final = 15.0
 """Seconds beyond `broker.drain` after which a worker that was told to end is killed: one that hangs ends nothing."""
 ORPHANS_LIVE: Final = 1.0
 """Seconds that servers of a worker that was killed get to see that their stdin is closed."""
+MAX_PATH: Final = 90
+"""Bytes of the directory of the sockets; the kernel takes no path of one with more than about 100."""
 _READY: Final = b"\n"
 
 
@@ -318,7 +320,7 @@ def main(text: str) -> int:
     os.set_inheritable(plan.listener, False)
     become_subreaper()
     log = Log(as_json=plan.logs_json, level=plan.level)
-    directory = Path(tempfile.mkdtemp(prefix="mcp-broker-"))  # only its owner may enter it
+    directory = _private_directory()
     try:
         supervisor = Supervisor(plan, directory, log)
         try:
@@ -327,6 +329,15 @@ def main(text: str) -> int:
             supervisor.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    """A directory that only its owner may enter, for sockets, whose paths must be short."""
+    made = tempfile.mkdtemp(prefix="mcp-broker-")
+    if len(os.fsencode(made)) <= MAX_PATH:
+        return Path(made)
+    os.rmdir(made)
+    return Path(tempfile.mkdtemp(prefix="mcp-broker-", dir="/tmp"))
 
 
 def become_supervisor(plan: Plan) -> NoReturn:

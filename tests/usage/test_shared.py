@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +176,47 @@ def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counte
         assert counting.board.total(at) == 1
     held.add("all", "", 1)
     assert held.number("all", "") == 2
+
+
+HOLDER = """
+import sys
+from broker.workers.assignment import Worker
+from broker.workers.board import Board
+with Board(int(sys.argv[1]), Worker(2, 2)):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_F99_a_worker_that_was_stopped_with_the_lock_holds_the_others_up_once(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = crew.counting(1).window(Rate(5, 60), "a")
+    assert window.has_room(1.0)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(crew.handle)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[crew.handle],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    with holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        waits: list[float] = []
+        real = time.sleep
+        monkeypatch.setattr(time, "sleep", lambda seconds: (waits.append(seconds), real(seconds)))
+        with pytest.raises(LimitReached):
+            window.has_room(1.0)
+        once = len(waits)
+        for _ in range(20):
+            with pytest.raises(LimitReached):
+                window.has_room(1.0)
+        assert len(waits) == once > 0, "only the first one has waited"
+        monkeypatch.undo()
+        holder.kill()  # the kernel gives its lock back
+        holder.wait()
+    assert window.has_room(1.0)
 
 
 HAMMER = """
