@@ -17,12 +17,17 @@ class LineSplitter:
 
         Raises: LineTooLong.
         """
-        head, newline, rest = chunk.partition(b"\n")
-        self._tail += head
-        lines: list[bytes] = []
-        if newline:
-            lines = [bytes(self._tail), *rest.split(b"\n")]
-            self._tail = bytearray(lines.pop())
-        if len(self._tail) > self._limit or any(len(line) > self._limit for line in lines):
+        size = len(self._tail) + len(chunk)
+        if not self._tail and chunk.endswith(b"\n"):  # whole lines, as most chunks are: nothing is put together
+            lines = chunk.split(b"\n")
+            lines.pop()
+        else:
+            head, newline, rest = chunk.partition(b"\n")
+            self._tail += head
+            lines = list[bytes]()
+            if newline:
+                lines = [bytes(self._tail), *rest.split(b"\n")]
+                self._tail = bytearray(lines.pop())
+        if size > self._limit and (len(self._tail) > self._limit or any(len(line) > self._limit for line in lines)):
             raise LineTooLong(f"a line of more than {self._limit} bytes")
         return lines

@@ -141,12 +141,14 @@ class WireResponse:
         self._size += len(data)
         if self._size > HIGH_WATER:
             self._connection.pause()
-        self._wake()
+        if self._waiter is not None:
+            self._wake(self._waiter)
 
     def complete(self) -> None:
         """The whole body has come."""
         self.is_complete = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake(self._waiter)
 
     def fail(self, fault: WireFault) -> None:
         """The rest will never come."""
@@ -154,11 +156,12 @@ class WireResponse:
         if not self.is_here.done():
             self.is_here.set_exception(self._fault)
             self.is_here.exception()  # seen, even if the waiter was cancelled in the same moment
-        self._wake()
+        if self._waiter is not None:
+            self._wake(self._waiter)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _wake(self, waiter: "asyncio.Future[None]") -> None:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 class Connection(asyncio.Protocol):

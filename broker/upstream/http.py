@@ -153,7 +153,10 @@ class HttpLink(Link):
             return await self._unusual(request_id, response)
         media = content_type(response)
         if media == _JSON:
-            message = self._decode(await self._client.read_capped(response, wire.FROM_UPSTREAM.size))
+            whole = response.whole
+            if whole is None or len(whole) > wire.FROM_UPSTREAM.size:
+                whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
+            message = self._decode(whole)
             if not _is_answer_to(message, request_id):
                 raise MalformedAnswer(self.upstream, "an answer to something else")
             return message

@@ -196,9 +196,6 @@ class WebClient:
 
     async def read_capped(self, response: Response, limit: int) -> bytes:
         """The body. Raises: UpstreamUnavailable, also if it is longer than `limit` bytes (F-51)."""
-        whole = response.whole
-        if whole is not None and len(whole) <= limit:
-            return whole
         chunks: list[bytes] = []
         size = 0
         try:
