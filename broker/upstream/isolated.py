@@ -355,6 +355,8 @@ class Isolated:
             await shake_hands(link, self._upstream.server, declare, is_legacy=self._upstream.is_legacy)
         except BrokerError as error:
             return self._fail(line, link.lost or reason(error))
+        if line.settled.is_set():
+            return  # closed in this very moment: its scope ends it at the next
         self._learn(line, link)
         link.home = self._home_of(self._upstream.key, owner, bool(asker.session))  # a reload may have come meanwhile
         self._slots.opened(line.slot)

@@ -16,6 +16,7 @@ from broker.core.era import LATEST_LEGACY
 from broker.core.questions import Question
 from broker.downstream.engine import Who, ignore_emit
 from broker.downstream.message import Incoming
+from broker.upstream import isolated
 from broker.upstream.process import Process
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.harness import AT_ONCE, Running, children, command, exists, needs_proc, until
@@ -152,6 +153,26 @@ async def test_the_bound_is_a_bound_on_processes_and_says_what_to_do(broker_of: 
             assert "all 1 links" in error["message"] and "servers.bad.isolation_max" in error["message"]
             tasks.cancel_scope.cancel()
         assert exists(second)
+
+
+async def test_a_session_that_ends_as_its_link_opens_ends_that_link_and_is_no_fault(
+    broker_of: BrokerOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shake = isolated.shake_hands
+    async with broker_of({"bad": stateful()}) as run:
+        await run.ready("good", "bad")
+
+        async def shake_and_end(*given: Any, **more: Any) -> None:
+            await shake(*given, **more)
+            run.broker.engine.session_ended("s1")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(isolated, "shake_hands", shake_and_end)
+            message = await Person(run, "s1").message("recall")
+        assert "its session has ended" in message["error"]["message"]
+        assert (await Person(run, "s2").call("recall"))["text"] == ""
+        await run.innocent()
+    assert "internal error" not in caplog.text
 
 
 async def test_F104_a_fault_of_ours_while_a_callers_link_is_closed_costs_nobody_else_anything(
