@@ -72,7 +72,9 @@ class Report:
         if len(self.rounds) < 2:
             return {}
         before, after = self.rounds[0], self.rounds[-1]
-        stranded = {"parked": self.stranded, "exchanges": 2 * self.stranded, "generations": self.stranded}
+        # Such a call keeps configurations of its time, and of later ones, until it ends.
+        kept = after["generations"] if self.stranded else 0
+        stranded = {"parked": self.stranded, "exchanges": 2 * self.stranded, "generations": kept}
         found = {
             name: (before[name], value)
             for name, value in after.items()
