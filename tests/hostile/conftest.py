@@ -1,5 +1,6 @@
 """Fixtures for hostile upstreams; the machinery is in harness.py, puppet.py and web.py."""
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Generator
@@ -10,11 +11,22 @@ from typing import Any
 import pytest
 
 from broker.clock import Clock
-from tests.hostile.harness import LoopWatch, Running, all_children, broker_over, children, command, inherited
+from tests.hostile.harness import (
+    LoopWatch,
+    Running,
+    all_children,
+    broker_over,
+    children,
+    command,
+    descriptors,
+    inherited,
+)
 from tests.peers import ROOT
 
 BrokerOf = Callable[..., AbstractAsyncContextManager[Running]]
 Puppet = Callable[..., dict[str, Any]]
+SPARE = 3
+"""Descriptors of the test's own event loop, which ends after this."""
 
 
 @pytest.fixture
@@ -47,12 +59,15 @@ def loop_watch() -> Generator[LoopWatch, None, None]:
 
 
 @pytest.fixture(autouse=True)
-def no_child_is_left() -> Generator[None, None, None]:
-    """After each test: no process of ours is left, not even a zombie."""
+def nothing_is_left() -> Generator[None, None, None]:
+    """After each test: no process of ours is left, not even a zombie, and no descriptor."""
     if not sys.platform.startswith("linux"):
         yield
         return
     inherited.clear()
     inherited.update(all_children())
+    before = descriptors()
     yield
     assert children() == {}
+    gc.collect()  # what pytest keeps of a test, an event loop of its own among it
+    assert descriptors() <= before + SPARE
