@@ -1,5 +1,6 @@
 """Fixtures for every test. The machinery is in tests/peers.py."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def anyio_backend() -> str:
 def nothing_is_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process must not say, it never says again: a secret of one test is none of the next."""
     monkeypatch.setattr(secrecy, "_known", KnownSecrets())
+
+
+@pytest.fixture(autouse=True)
+def logs_are_as_before() -> Iterator[None]:
+    """A command that runs in this process sets up its logs: those of one test are none of the next."""
+    root, ours = logging.getLogger(), logging.getLogger("broker")
+    before = root.handlers[:], root.level, ours.level, logging.raiseExceptions
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    logging.raiseExceptions = before[3]
 
 
 @pytest.fixture

@@ -2,21 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from broker import logs
-
-
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("broker")
-    before = root.handlers[:], root.level, ours.level, logging.raiseExceptions
-    yield
-    root.handlers[:], logging.raiseExceptions = before[0], before[3]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
 
 
 def test_I45_a_line_is_one_object_whatever_it_says(capsys: pytest.CaptureFixture[str]) -> None:
