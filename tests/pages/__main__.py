@@ -3,7 +3,7 @@
 from tests.pages import bounds, faults
 from tests.pages.bounds import DOCS
 
-PAGES = {DOCS / "bounds.md": bounds.page, DOCS / "faults.md": faults.page}
+PAGES = {DOCS / "limits.md": bounds.page, DOCS / "faults.md": faults.page}
 
 if __name__ == "__main__":
     for path, page in PAGES.items():

@@ -1,4 +1,4 @@
-"""docs/bounds.md: every bound, what it is, and what would happen without it; from the settings and the constants."""
+"""docs/limits.md: every bound, what it is, and what would happen without it; from the settings and the constants."""
 
 import ast
 from collections.abc import Iterator
@@ -119,7 +119,7 @@ def _range(metadata: list[Any]) -> str:
 
 
 def page() -> str:
-    """docs/bounds.md."""
+    """docs/limits.md."""
     found = [bound for bound in bounds() if bound.is_one]
     lines = [
         "# Bounds",
