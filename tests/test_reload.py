@@ -362,6 +362,21 @@ async def test_a_name_of_a_server_that_goes_while_it_is_waited_for_is_unknown(tm
         assert await found.reload({"one": {}}, broker={"first_wait": 60, "drain": 0})
 
 
+async def test_a_server_that_goes_while_a_greeting_waits_for_it_is_not_in_the_greeting(tmp_path: Path) -> None:
+    fakes = {"one": Fake(), "two": Fake(state="silent")}
+    async with place(tmp_path, fakes, broker={"first_wait": 60}) as found, anyio.create_task_group() as tasks:
+        greetings: list[Json] = []
+
+        async def discover() -> None:
+            greetings.append(await found.house.ask("server/discover", version=MODERN))
+
+        tasks.start_soon(discover)
+        await anyio.wait_all_tasks_blocked()
+        assert await found.reload({"one": {}}, broker={"first_wait": 60, "drain": 0})
+        await until(lambda: bool(greetings))
+        assert "two" not in str(greetings)
+
+
 async def test_an_isolated_link_goes_on_and_that_of_a_removed_server_is_closed(tmp_path: Path) -> None:
     apart = {"isolation": "caller"}
     servers = {"one": apart, "two": apart}

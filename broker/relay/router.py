@@ -320,8 +320,8 @@ class Router:
 
     async def discover(self, request: Request, caller: Caller, trail: Trail = NO_TRAIL) -> dict[str, Any]:
         """Spec: 2026-07-28 server/discover."""
-        now = self.served
         result = await self.greeting(request.view, caller, request.version, trail)
+        now = self.served  # a reload may have come while the greeting was waited for
         result["supportedVersions"] = list(MODERN_VERSIONS)
         shown = now.shown(request.view, caller)
         ttl = min(self._ttl(shown, kind) for kind in Kind)
