@@ -64,8 +64,6 @@ class Location:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            return
         except OSError as error:
             if not self.path.exists():
                 remedy = "Set broker.state_dir to a directory that can be written, or store.url."

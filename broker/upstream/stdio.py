@@ -4,6 +4,7 @@ Spec: 2026-07-28 basic/transports/stdio. Framing is bounded: a line that never e
 connection, not the broker its memory (F-13); a child that does not read is given up after `WRITE_TIMEOUT` (F-14).
 """
 
+import asyncio
 import collections
 import contextlib
 import logging
@@ -20,6 +21,8 @@ from broker.upstream.process import Process
 
 log = logging.getLogger(__name__)
 
+CHUNK: Final = 65536
+"""Bytes that are read at a time."""
 WRITE_TIMEOUT: Final = 5.0
 """Seconds a full pipe may stay full; then the child counts as dead."""
 MAX_UNSENT: Final = 1024 * 1024
@@ -80,9 +83,11 @@ class StdioDuplex:
         """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09)."""
         splitter = LineSplitter(wire.FROM_UPSTREAM.size)
         try:
-            while chunk := await self._process.stdout.read(65536):
+            while chunk := await self._process.stdout.read(CHUNK):
                 for line in splitter.feed(chunk):
                     yield wire.without_bom(line)
+                if len(chunk) == CHUNK:  # more has come already: a flood of messages must not hold everybody else
+                    await asyncio.sleep(0)
         except LineTooLong as error:
             raise Gone(str(error)) from None
         raise Gone(await self._why_ended("it closed its output"))

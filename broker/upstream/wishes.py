@@ -131,11 +131,13 @@ class Wishes:
         with anyio.move_on_after(self.timeout):
             while topic not in self._told:
                 if _is(self._over, link):
-                    raise UpstreamUnavailable(link.upstream, link.lost or "its link was closed")
+                    break
                 await self._settled.wait()
-            if not self._told[topic]:
-                raise NotWatched(link.upstream)
-            return
+            if self._told.get(topic):
+                return
+            if link.lost is not None or topic not in self._told:  # its stream ended with the link, and refused nothing
+                raise UpstreamUnavailable(link.upstream, link.lost or "its link was closed")
+            raise NotWatched(link.upstream)
         raise UpstreamTimedOut(link.upstream, self.timeout)
 
     @asynccontextmanager

@@ -1,5 +1,5 @@
 """The brokers and puppets of the hostile tests serve here too."""
 
-from tests.hostile.conftest import broker_of, no_child_is_left, puppet
+from tests.hostile.conftest import broker_of, nothing_is_left, puppet
 
-__all__ = ["broker_of", "no_child_is_left", "puppet"]
+__all__ = ["broker_of", "nothing_is_left", "puppet"]

@@ -82,11 +82,16 @@ class Serving:
 
     def session(self, worker: int, **capabilities: Any) -> "Session":
         """A session that this worker holds."""
-        for _ in range(200):
-            session = Session(self.caller(), capabilities)
-            if session.worker == worker:
-                return session
-            session.caller.close()
+        others: list[Caller] = []
+        try:
+            for _ in range(200):
+                session = Session(self.caller(), capabilities)
+                if session.worker == worker:
+                    return session
+                others.append(session.caller)  # open until then: who has many connections takes fewer new ones
+        finally:
+            for caller in others:
+                caller.close()
         raise AssertionError(f"no session of 200 came to worker {worker}")
 
     def at(self, worker: int) -> "Caller":
