@@ -96,7 +96,7 @@ def probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probes]:
 
 
 @pytest.fixture(autouse=True)
-def no_child_is_left() -> None:
+def nothing_is_left() -> None:
     """Not here: the listening probes outlive their test."""
 
 
