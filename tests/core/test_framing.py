@@ -45,3 +45,11 @@ def test_a_line_that_does_not_end_is_not_held(size: int) -> None:
         for start in range(0, len(stream), size):
             lines += splitter.feed(stream[start : start + size])
     assert set(lines) <= {b"0123456789"}
+
+
+def test_lines_that_come_whole_are_as_those_that_come_in_pieces() -> None:
+    splitter = LineSplitter(10)
+    assert splitter.feed(b"one\ntwo\r\n\n") == [b"one", b"two\r", b""]
+    assert (
+        splitter.feed(b"th") == [] and splitter.feed(b"ree\n") == [b"three"] and splitter.feed(b"four\n") == [b"four"]
+    )
