@@ -140,10 +140,12 @@ class Waiting:
         if self._asking is not None:
             for asking in self._asking:
                 asking.cancel()
-        if self._fault is not None:
+        # Not kept: the way of a fault leads through the request, and who looks at this would hold all of that.
+        fault, self._fault = self._fault, None
+        if fault is not None:
             assert self._task is not None
             if self._task.uncancel() <= self._others and kind is asyncio.CancelledError:
-                raise self._fault from None
+                raise fault from None
 
     @property
     def is_call(self) -> bool:
