@@ -62,8 +62,12 @@ class Journal:
             return
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handle = self._locked()
-        os.ftruncate(self._handle, SLOTS * SLOT)
-        self._memory = mmap.mmap(self._handle, SLOTS * SLOT)
+        try:
+            os.ftruncate(self._handle, SLOTS * SLOT)
+            self._memory = mmap.mmap(self._handle, SLOTS * SLOT)
+        except OSError:
+            os.close(self._handle)  # else our own lock stands in the way of the next attempt
+            raise
         self._cells = memoryview(self._memory).cast("q")
         self._free = [number * SLOT for number in reversed(range(SLOTS))]
 
@@ -114,6 +118,8 @@ class Journal:
             if path == self._path:
                 continue
             try:
+                if not path.stat().st_size:
+                    continue  # made, and not locked yet: it has a size once its broker has it
                 handle = os.open(path, os.O_RDWR)
             except OSError:
                 continue  # another broker was quicker, or it is not ours to read

@@ -144,9 +144,10 @@ class Quotas:
             if is_counted:  # who will be refused need not wait for it
                 counters.refuse_if_over(applying)
             await full.wait(gates, caller.principal)
-            applying = counters.applying(caller, server)  # a reload may have come
         reservation: Reservation = NO_RESERVATION
         try:
+            if full is not None:
+                applying = counters.applying(caller, server)  # a reload may have come
             if is_counted:  # who has called too often has not called, and nothing is set aside
                 counters.refuse_if_over(applying)
             at_hand = self.budgets.take(permit, method, is_retry=is_retry)

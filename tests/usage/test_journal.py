@@ -108,6 +108,28 @@ def test_a_file_that_another_broker_takes_for_a_dead_ones_before_it_is_locked_is
     journal.close(is_told=True)
 
 
+def test_a_file_that_another_broker_has_just_made_and_not_locked_yet_is_not_that_of_a_dead_one(tmp_path: Path) -> None:
+    (tmp_path / "starting.spent").touch()
+    assert left(tmp_path) == []
+
+
+def test_a_journal_that_found_no_room_can_be_opened_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, "me")
+    with monkeypatch.context() as patch:
+
+        def full(handle: int, size: int) -> None:
+            raise OSError(122, "Disk quota exceeded")
+
+        patch.setattr(module.os, "ftruncate", full)
+        with pytest.raises(OSError, match="quota"):
+            journal.open()
+    journal.open()
+    assert journal.slot(DAY) is not NO_SLOT
+    journal.close(is_told=True)
+
+
 def test_a_file_that_is_never_ours_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "try_lock", lambda handle: False)
     with pytest.raises(OSError, match="busy"):

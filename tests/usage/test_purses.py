@@ -416,7 +416,7 @@ async def test_a_dead_brokers_file_that_cannot_be_cleared_away_stops_nobody(
 ) -> None:
     directory = world.location.directory / "budgets"
     directory.mkdir()
-    (directory / "dead.spent").write_bytes(b"")
+    (directory / "dead.spent").write_bytes(b"x")
 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

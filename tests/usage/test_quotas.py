@@ -184,6 +184,31 @@ async def test_counters_that_say_nothing_are_forgotten_and_there_are_never_too_m
     assert (await world.refusal("one-more"))["limit"] == "1/minute"
 
 
+async def test_a_call_that_has_waited_and_finds_no_room_to_be_counted_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counters, "FEW", 1)
+    world = World(rules(sql=ServerLimits(limits(concurrency=1, queue=5))))
+    hold = await world.admit()
+    refused: list[LimitReached] = []
+
+    async def call() -> None:
+        try:
+            await world.admit("bob")
+        except LimitReached as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await anyio.wait_all_tasks_blocked()
+        world.rules = rules(sql=ServerLimits(limits(concurrency=1, queue=5), per_caller=limits((9, MINUTE))))
+        monkeypatch.setattr(counters, "MAX_COUNTERS", 0)
+        hold.release()
+    assert len(refused) == 1
+    monkeypatch.setattr(counters, "MAX_COUNTERS", 100)
+    (await world.admit("bob")).release()
+
+
 async def test_who_waits_is_a_gauge_by_kind_of_level() -> None:
     world = World(rules(sql=ServerLimits(limits(concurrency=1, queue=3))))
     hold = await world.admit()
