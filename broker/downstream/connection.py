@@ -141,7 +141,6 @@ class Connection(asyncio.Protocol):
         )
         if is_new and (known := self._known.find(data)) is not None:
             return self._begin(Http(self, known[0], self._peer, known[1]))
-        self._complete = None
         self._piece = len(data)
         self._is_shared = False
         try:
@@ -154,8 +153,10 @@ class Connection(asyncio.Protocol):
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
                 self._refuse(431)
-        elif is_new and self._complete is not None:
+        elif is_new and self._complete is not None and self.place.principal:
+            # Of strangers nothing is kept: there may be many of them, and they need not come back.
             self._known.learn(data, self._complete)
+        self._complete = None
 
     def _decline(self, rest: bytes) -> None:
         """An upgrade to another protocol is not taken up: the request is read again as one of this (RFC 9110 7.8)."""
@@ -223,6 +224,7 @@ class Connection(asyncio.Protocol):
             may_go_on=self._parser.should_keep_alive(),
             is_old=version == "1.0",
         )
+        self._fields, self._url = [], b""  # a credential is among them, and the connection may rest for long
         http = Http(self, head, self._peer)
         encoding = http.headers.get("transfer-encoding")
         if version != "1.1" and (version != "1.0" or encoding is not None):

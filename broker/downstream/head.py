@@ -121,6 +121,8 @@ class KnownHeads:
         key, length, end = _cut(data)
         if not key or len(data) - end != length or len(key) > MAX_KNOWN_HEAD or not head.says_only_length:
             return
+        if len(head.headers.lines) > MAX_KNOWN_FIELDS:
+            return
         if len(self._heads) >= MAX_KNOWN:
             del self._heads[next(iter(self._heads))]
         self._heads[key] = head
@@ -153,5 +155,7 @@ MAX_KNOWN: Final = 8
 """Heads that a connection keeps, until it rests: a caller has about one for each tool that it calls."""
 MAX_KNOWN_HEAD: Final = 4096
 """Bytes of a head that is kept."""
+MAX_KNOWN_FIELDS: Final = 64
+"""Fields of a head that is kept: short ones take twenty times their bytes."""
 MAX_DIGITS: Final = 9
 """Of a length that is read at a glance."""

@@ -26,7 +26,7 @@ class _Admitted:
     def __init__(self, keys: "KeyAuthenticator", holder: Holder) -> None:
         self._keys = keys
         self._holder = holder
-        self._seen_in: Directory | None = None
+        self._seen_in: object = None
 
     def is_in_force(self) -> bool:
         """See `Admission`."""
@@ -75,16 +75,20 @@ class KeyAuthenticator:
         """See `Authenticator`."""
         self._is_retired = True
 
-    def is_in_force(self, holder: Holder, seen_in: Directory | None) -> Directory | None:
-        """The directory that has the key, if whoever was admitted with it would still be; `seen_in`: the one that had
-        it when this was asked last. Asked for every request: a directory never changes, so one is looked into once.
+    def is_in_force(self, holder: Holder, seen_in: object) -> object:
+        """The mark of the table that has the key, if whoever was admitted with it would still be, else None; `seen_in`:
+        of the one that had it when this was asked last. Asked for every request: a table never changes, so one is
+        looked into once. The mark and not the table: an admission that nobody asks about again keeps no directory.
         """
         directory = self._directory()
         if self._is_retired or (holder.caller.expires != inf and self._clock.wall() >= holder.caller.expires):
             return None
-        if directory is not seen_in and not self._table().is_in_force(holder, self._clock.wall()):
-            return None
-        return directory if self._is_trusted(holder) else None
+        if self._compiled is None or self._compiled[0] is not directory or self._compiled[1].mark is not seen_in:
+            table = self._table()
+            if not table.is_in_force(holder, self._clock.wall()):
+                return None
+            seen_in = table.mark
+        return seen_in if self._is_trusted(holder) else None
 
     def _may_return(self, holder: Holder) -> bool:
         return self._table().is_anyone(holder.caller.principal, self._clock.wall())

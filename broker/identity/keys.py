@@ -91,6 +91,8 @@ class KeyTable:
 
     def __init__(self, key_secret: Secret, directory: Directory) -> None:
         """A hash that comes twice belongs to nobody: one of the two would get the rights of the other."""
+        self.mark = object()
+        """What stands for this table where the table itself would be kept too long."""
         self._key_secret = key_secret
         self._keys: dict[str, Key] = {}
         self._places: dict[str, tuple[str, str]] = {}

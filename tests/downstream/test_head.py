@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.downstream.connection import KEEP_ALIVE, RESTS_AFTER, Connection, Serve
-from broker.downstream.head import MAX_KNOWN, MAX_KNOWN_HEAD, Head, KnownHeads
+from broker.downstream.head import MAX_KNOWN, MAX_KNOWN_FIELDS, MAX_KNOWN_HEAD, Head, KnownHeads
 from broker.downstream.room import Place, Room
 from broker.downstream.web import BodyRefused, Disconnected, Http
 
@@ -66,8 +66,9 @@ class Echo:
 
 
 def _place(room: Room) -> Place:
+    """Of somebody who was let in on it before."""
     place = room.enter("192.0.2.1")
-    assert place is not None
+    assert place is not None and room.settle(place, "alice")
     return place
 
 
@@ -158,15 +159,31 @@ async def test_a_head_is_known_when_it_comes_again_with_a_body_of_another_length
     "data",
     [
         b"POST /mcp HTTP/1.1\r\nContent-Length: 1\r\nX: " + b"x" * MAX_KNOWN_HEAD + b"\r\n\r\na",
+        b"POST /mcp HTTP/1.1\r\nContent-Length: 1\r\n" + b"a: b\r\n" * MAX_KNOWN_FIELDS + b"\r\na",
         b"POST /mcp HTTP/1.1\r\nContent-Length: 0000000001\r\n\r\na",
         b"POST /mcp HTTP/1.1\r\nConnection: close\r\nContent-Length: 1\r\n\r\na",
         b"POST /mcp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
     ],
-    ids=["long", "a length of many digits", "the last one", "chunks"],
+    ids=["long", "many fields", "a length of many digits", "the last one", "chunks"],
 )
 async def test_a_head_that_is_not_plain_is_read_each_time(data: bytes) -> None:
     seen, _, _, known = await told([data])
     assert len(seen) == 1 and known == 0
+
+
+async def test_of_a_connection_on_which_nobody_was_let_in_no_head_is_kept() -> None:
+    echo, transport = Echo(), Transport()
+    place = echo.room.enter("192.0.2.1")
+    assert place is not None
+    connection = Connection(echo, place)
+    connection.connection_made(transport)
+    known = connection._known  # pyright: ignore[reportPrivateUsage]
+    for is_let_in in (False, True):
+        if is_let_in:
+            assert connection.settle("alice")
+        connection.data_received(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\na")
+        await settled()
+        assert len(known) == is_let_in
 
 
 async def test_a_connection_keeps_few_heads_and_none_when_it_rests() -> None:

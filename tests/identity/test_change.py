@@ -1,5 +1,8 @@
 """Other settings of identity in force: what has not changed goes on, and what has ends with what it admitted."""
 
+import gc
+import weakref
+
 import pytest
 
 from broker.clock import FakeClock
@@ -29,6 +32,10 @@ def directory(key_secret: Secret) -> Directory:
     key = Key(MADE.id, "ci", key_level("acme", "data", "ci"), (KeyHash(hash_of(MADE.text.reveal(), key_secret)),))
     team = Team("data", team_level("acme", "data", every), {MADE.id: key})
     return Directory({"acme": Organization("acme", organization_level("acme", every), {"data": team})})
+
+
+class Organizations(dict[str, Organization]):
+    """Those of a directory; whether they are gone can be seen."""
 
 
 def settings(key_secret: str = "s", *issuers: Issuer, **more: object) -> IdentitySettings:
@@ -67,6 +74,21 @@ async def test_nothing_ends_where_nothing_has_changed() -> None:
     place.change(settings("s", *reversed(ISSUERS)))
     assert key.is_in_force() and token.is_in_force()
     assert (await admitted(place.identity, ISSUERS[1].token())).is_in_force()
+
+
+async def test_an_admission_that_nobody_asks_about_again_keeps_no_keys_of_earlier_times() -> None:
+    place = Place(settings())
+    organizations = Organizations(place.directory.organizations)
+    place.directory, before = Directory(organizations), weakref.ref(organizations)
+    del organizations
+    key = await admitted(place.identity, MADE.text.reveal())
+    assert key.is_in_force()
+    place.directory = directory(secret("s"))
+    with pytest.raises(Unauthorized):
+        await admitted(place.identity, mint(b"o" * ENTROPY).text.reveal())
+    gc.collect()
+    assert before() is None
+    assert key.is_in_force()
 
 
 async def test_I08_an_issuer_that_goes_takes_what_it_admitted_with_it() -> None:
