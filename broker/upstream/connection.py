@@ -215,12 +215,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         response = self.response
-        if response is None:
-            return self.abort()  # an answer that nobody asked for would be taken for the next one
+        if response is None or response.is_complete:
+            return self.abort()  # what nobody asked for would be taken for the next answer
         if self._left:
             return self._count_off(response, data)
         if self._is_new:
             self._is_new = False
+            self._parsed = self._content = self._bare = 0
             start = data.find(_HEAD_END) + len(_HEAD_END)
             self._first = data[:start]
             head = self._known.get(self._first)
@@ -228,7 +229,6 @@ class Connection(asyncio.Protocol):
                 self._left = head.size
                 response.begin(head)
                 return self._count_off(response, data[start:])
-            self._parsed = self._content = self._bare = 0
         self._parse(response, data)
 
     def _count_off(self, response: WireResponse, data: bytes) -> None:

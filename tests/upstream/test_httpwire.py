@@ -261,6 +261,29 @@ async def test_a_body_after_a_known_head_that_is_cut_or_too_long_is_told_from_a_
             await post(peer, wire)
 
 
+async def test_what_comes_after_a_response_teaches_nothing_about_its_head() -> None:
+    """The body of the one read before would be taken for its own, if their heads differ by just as many bytes."""
+    longer = b"HTTP/1.1 200 OK\r\nX: 12345\r\nContent-Length: 2\r\n\r\n"
+    shorter = b"HTTP/1.1 200 OK\r\nX: 123\r\nContent-Length: 7\r\n\r\n"
+    assert len(longer) == len(shorter) + len(b"\r\n")
+    is_read = asyncio.Event()
+
+    async def says_more(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        writer.write(longer + b"ok")
+        await is_read.wait()
+        writer.write(b"\r\n")
+
+    answers = [longer + b"ok", shorter + b"goodbye", says_more, longer + b"ok"]
+    async with meeting(*answers) as (peer, wire):
+        assert [await post(peer, wire) for _ in range(2)] == [b"ok", b"goodbye"]
+        with await wire.send(RequestHead("POST", peer.url, {}), b"{}") as response:
+            assert await response.read() == b"ok"
+            is_read.set()
+            await until(lambda: peer.open == 0)
+        assert [await post(peer, wire) for _ in range(2)] == [b"ok"] * 2
+        assert peer.connections == 2
+
+
 async def test_heads_that_a_peer_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MAX_KNOWN", 3)
     ours = [b"HTTP/1.1 200 OK\r\nX: %d\r\nContent-Length: 2\r\n\r\nok" % number for number in range(10)]
