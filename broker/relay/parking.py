@@ -25,6 +25,7 @@ from broker.core.shape import is_object
 from broker.errors import BrokerError, CannotAsk, InvalidParams
 from broker.logs import internal_error
 from broker.relay.exchange import never
+from broker.relay.spent import SpentStates
 from broker.upstream.link import MAX_QUESTIONS
 from broker.workers.assignment import ALONE, Worker
 
@@ -151,8 +152,7 @@ class Parking:
         self._sealer = sealer
         self._worker = worker
         self._parked: dict[str, ParkedCall] = {}
-        self._spent: dict[str, float] = {}
-        """Serials of states that were used, until they would have expired: a state resumes once."""
+        self._spent = SpentStates()
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -217,18 +217,15 @@ class Parking:
     def unseal(self, text: object, retry: Claims) -> Claims:
         """What a state carries, if it was made for this very request, and is used for the first time.
 
-        Raises: InvalidState.
+        Raises: InvalidState; BrokerError, if this principal has used too many.
         """
-        now = self._clock.wall()
         try:
             state = self._sealer.unseal(self._worker.unmark(text))
-            state.refuse_other_use(retry, now)
-            if state.serial in self._spent:
-                raise Unsealable("used before")
+            state.refuse_other_use(retry, self._clock.wall())
+            self._spent.add(state)
         except Unsealable as why:
             log.warning("requestState refused on %s: %s", retry.method, why)
             raise InvalidState from None
-        self._spent[state.serial] = state.expires
         return state
 
     def is_good(self, text: object, retry: Claims) -> bool:
@@ -240,11 +237,11 @@ class Parking:
             state.refuse_other_use(replace(retry, digest=state.digest), self._clock.wall())
         except Unsealable:
             return False
-        return state.serial not in self._spent
+        return not self._spent.has(state)
 
     def take_back(self, state: Claims) -> None:
         """A state was unsealed and could not be used: nothing was done with it, so it is good once more."""
-        self._spent.pop(state.serial, None)
+        self._spent.take_back(state)
 
     async def _run(self, call: ParkedCall, run: Run) -> None:
         with call.scope:
@@ -299,4 +296,4 @@ class Parking:
                 if now >= call.deadline or (looks and call.is_gone()):
                     del self._parked[key]
                     call.scope.cancel()
-            self._spent = {serial: expires for serial, expires in self._spent.items() if expires > wall}
+            self._spent.forget(wall)

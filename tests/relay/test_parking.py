@@ -16,7 +16,7 @@ import pytest
 from broker.core.caller import LOCAL, Caller
 from broker.core.seal import Claims, Sealer, digest_of
 from broker.errors import BrokerError, UpstreamUnavailable
-from broker.relay import parking
+from broker.relay import parking, spent
 from broker.relay.parking import MAX_KEPT, PARKED_FOR, ParkedCall
 from tests.relay.fake import (
     LEGACY,
@@ -626,6 +626,19 @@ async def test_parked_calls_are_bounded_for_each_principal(tmp_path: Path, monke
         await person.call(inputResponses=answers(states[0]), requestState=states[0]["requestState"])
         assert keys(await person.call()), "one has made room"
         assert fake.cancelled == ["echo"]
+
+
+async def test_used_states_are_bounded_for_each_principal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spent, "MAX_SPENT", 1)
+    async with parked(tmp_path) as (person, _):
+        again = await person.call(requestState=(await person.call())["requestState"])
+        retry: Json = {"inputResponses": answers(again), "requestState": again["requestState"]}
+        assert "1 questions were answered" in (await person.refused(**retry))["message"]
+        other = Person(person.place, person.place.guest("other"))
+        theirs = await other.call()
+        await other.call(inputResponses=answers(theirs), requestState=theirs["requestState"])
+        person.place.clock.advance(PARKED_FOR - 1)
+        assert "1 questions" in (await person.refused(**retry))["message"], "the first would still be good"
 
 
 async def test_F24_one_call_cannot_ask_without_end(tmp_path: Path) -> None:
