@@ -91,17 +91,13 @@ class Gate:
         self.add(waiter)
         try:
             with anyio.move_on_after(self.patience):
-                await self.await_turn(waiter)
+                await waiter.ready.wait()
         except BaseException:
             waiter.withdraw()
             raise
         if not waiter.has_passed:
             waiter.withdraw()
             raise self.refusal()
-
-    async def await_turn(self, waiter: Waiter) -> None:
-        """Until it has passed, or was turned away."""
-        await waiter.ready.wait()
 
     def leave(self) -> None:
         """A call that has passed is over."""

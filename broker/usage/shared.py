@@ -2,7 +2,8 @@
 
 A window is that of one process, kept elsewhere. A gate lets its own callers take turns, as ever, and the workers take
 turns at it too: each that has somebody waiting is next after those that wait longer, and goes to the end once one of
-its calls has passed. Who leaves rings the bell of every worker that waits; a bell that is not heard costs `LOOK`.
+its calls has passed. Who leaves rings the bell of every worker that waits; a bell that is not heard costs `LOOK`. What
+cannot be written, since the lock cannot be had, is owed, and tried again every `LOOK`.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from broker.usage.window import MAX_ENTRIES
 from broker.workers.board import Board, BoardStuck
 
 LOOK: Final = 0.1
-"""Seconds between two looks of who waits."""
+"""Seconds between two looks of a worker at the gates before which it waits, and at what it owes."""
 CLAIM: Final = 1.0
 """Seconds after its last look for which the turn of a worker is kept: one that hangs must not hold the others."""
 AGAIN: Final = 1.0
@@ -122,6 +123,11 @@ class SharedGate(Gate):
             return free > ahead
 
     @property
+    def is_idle(self) -> bool:
+        """See `Gate`. One that owes is not to be forgotten: what it owes would be held for ever."""
+        return super().is_idle and self not in self.counting.owing
+
+    @property
     def is_full(self) -> bool:
         """See `Gate`: who comes now is behind all that wait."""
         return self.waiting > 0 or not self.has_place
@@ -135,8 +141,10 @@ class SharedGate(Gate):
         """See `Gate`."""
         super().leave()
         self._owed += 1
-        with suppress(LimitReached):  # it is taken out with the next change
+        try:
             self._change(0)
+        except LimitReached:
+            self.counting.owing.add(self)
 
     def add(self, waiter: Waiter) -> None:
         """See `Gate`."""
@@ -150,19 +158,20 @@ class SharedGate(Gate):
         super().remove(waiter)
         if not self.waiting:
             self.counting.waiting.discard(self)
-        with suppress(LimitReached):
+        try:
             self.look()
+        except LimitReached:
+            self.counting.owing.add(self)
 
-    async def await_turn(self, waiter: Waiter) -> None:
-        """See `Gate`."""
-        while not waiter.ready.is_set():
-            at = waiter.at
-            if isinstance(at, SharedGate):
-                with suppress(LimitReached):
-                    at.look()
-                at.pump()
-            with anyio.move_on_after(LOOK):
-                await waiter.ready.wait()
+    def settle(self) -> None:
+        """Write what is owed, if that is possible now."""
+        try:
+            with self.lock:
+                self.look()
+                self._change(0)
+        except LimitReached:
+            return
+        self.counting.owing.discard(self)
 
     def pump(self) -> None:
         """See `Gate`."""
@@ -231,6 +240,8 @@ class SharedCounting:
         self.lock: AbstractContextManager[None] = _Lock(board)
         self.waiting: set[SharedGate] = set()
         """Gates before which somebody of this worker waits."""
+        self.owing: set[SharedGate] = set()
+        """Gates of which this worker could not write yet what has changed."""
         self._bells = bells
 
     def window(self, rate: Rate, *name: str) -> SharedWindow:
@@ -276,13 +287,26 @@ class SharedCounting:
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None, None]:
-        """While entered, this worker hears its bell."""
+        """While entered, this worker hears its bell, and looks by itself."""
         bell, loop = self._bells[self.board.worker.number - 1][0], asyncio.get_running_loop()
         loop.add_reader(bell, self._answer, bell)
         try:
-            yield
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._look_on)
+                yield
+                tasks.cancel_scope.cancel()
         finally:
             loop.remove_reader(bell)
+
+    async def _look_on(self) -> None:
+        while True:
+            await self.clock.sleep(LOOK)
+            for gate in tuple(self.owing):
+                gate.settle()
+            for gate in tuple(self.waiting):
+                with suppress(LimitReached):
+                    gate.look()
+                gate.pump()
 
     def _answer(self, bell: int) -> None:
         with suppress(BlockingIOError):

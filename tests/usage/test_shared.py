@@ -11,11 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from broker.clock import SystemClock
+from broker.clock import Clock, FakeClock, SystemClock
 from broker.core.quota import Limits, Rate
 from broker.errors import LimitReached
 from broker.usage.gate import Gate, leave
-from broker.usage.shared import CLAIM, SharedCounting, SharedGate
+from broker.usage.shared import CLAIM, LOOK, SharedCounting, SharedGate
 from broker.workers.assignment import Worker
 from broker.workers.board import BUCKET, Board, BoardStuck, make_board
 from broker.workers.held import SharedHeld
@@ -34,12 +34,12 @@ class Crew:
     def board(self, number: int) -> Board:
         return Board(self.handle, Worker(number, 2))
 
-    def counting(self, number: int) -> SharedCounting:
-        return SharedCounting(self.board(number), SystemClock(), self.bells)
+    def counting(self, number: int, clock: Clock | None = None) -> SharedCounting:
+        return SharedCounting(self.board(number), clock or SystemClock(), self.bells)
 
-    def gate(self, number: int, cap: int = 1, wait: float = TIMEOUT) -> SharedGate:
-        gate = self.counting(number).gate("server:sql", "server:sql", "")
-        gate.allow(Limits(concurrency=cap, wait=wait))
+    def gate(self, number: int, cap: int = 1, clock: Clock | None = None) -> SharedGate:
+        gate = self.counting(number, clock).gate("server:sql", "server:sql", "")
+        gate.allow(Limits(concurrency=cap, queue=100, wait=TIMEOUT))
         return gate
 
 
@@ -105,14 +105,16 @@ async def test_workers_take_turns_at_a_gate_however_many_wait_in_each(crew: Crew
 
 
 async def test_who_waits_in_one_worker_is_woken_by_the_bell_of_another(crew: Crew) -> None:
-    one, two = crew.gate(1), crew.gate(2)
+    clock = FakeClock()  # it stands still: nobody looks without a bell
+    one, two = (crew.gate(number, clock=clock) for number in (1, 2))
     enter((one,))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(two.wait, (two,), "b")
-        await anyio.wait_all_tasks_blocked()
-        leave((one,))
-        assert os.read(crew.bells[1][0], 16), "it was rung"
-    assert one.is_full
+    with anyio.fail_after(TIMEOUT):
+        async with two.counting.listening(), anyio.create_task_group() as tasks:
+            tasks.start_soon(two.wait, (two,), "b")
+            await anyio.wait_all_tasks_blocked()
+            assert two.waiting == 1
+            leave((one,))
+    assert one.is_full and two.running == 1
 
 
 def test_the_turn_of_a_worker_that_hangs_is_not_kept(crew: Crew) -> None:
@@ -157,9 +159,6 @@ def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counte
     enter((gate,))
     assert held.add("all", "", 2)
 
-    def stuck() -> None:
-        raise BoardStuck
-
     with monkeypatch.context() as patch:
         patch.setattr(counting.board, "_lock", stuck)
         with pytest.raises(LimitReached):
@@ -176,6 +175,96 @@ def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counte
         assert counting.board.total(at) == 1
     held.add("all", "", 1)
     assert held.number("all", "") == 2
+
+
+async def test_F99_a_place_that_was_left_while_the_board_was_stuck_is_given_back_without_another_call(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    gate = crew.gate(1, clock=clock)
+    enter((gate,))
+    async with gate.counting.listening():
+        await anyio.wait_all_tasks_blocked()
+        with monkeypatch.context() as patch:
+            patch.setattr(gate.counting.board, "_lock", stuck)
+            leave((gate,))
+            assert not gate.is_idle, "who forgets it forgets what it owes"
+            clock.advance(LOOK)
+            await anyio.wait_all_tasks_blocked()
+        assert in_use(crew) == (1, 0)
+        clock.advance(LOOK)
+        await anyio.wait_all_tasks_blocked()
+    assert in_use(crew) == (0, 0) and gate.is_idle
+
+
+async def test_F99_who_gave_up_while_the_board_was_stuck_does_not_wait_in_the_eyes_of_the_others_for_ever(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    gate = crew.gate(1, clock=clock)
+    enter((gate,))
+    async with gate.counting.listening():
+        with monkeypatch.context() as patch:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(gate.wait, (gate,), "a")
+                await anyio.wait_all_tasks_blocked()
+                assert in_use(crew) == (1, 1)
+                patch.setattr(gate.counting.board, "_lock", stuck)
+                tasks.cancel_scope.cancel()
+        assert gate.waiting == 0 and in_use(crew) == (1, 1)
+        clock.advance(LOOK)
+        await anyio.wait_all_tasks_blocked()
+    assert in_use(crew) == (1, 0)
+
+
+async def test_who_waits_passes_once_the_board_is_free_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    gate = crew.gate(1, clock=clock)
+    enter((gate,))
+    with anyio.fail_after(TIMEOUT):
+        async with gate.counting.listening(), anyio.create_task_group() as tasks:
+            tasks.start_soon(gate.wait, (gate,), "a")
+            await anyio.wait_all_tasks_blocked()
+            with monkeypatch.context() as patch:
+                patch.setattr(gate.counting.board, "_lock", stuck)
+                leave((gate,))
+            assert gate.waiting == 1
+            clock.advance(LOOK)
+    assert gate.running == 1 and in_use(crew) == (1, 0)
+
+
+async def test_a_look_takes_the_lock_as_often_for_many_that_wait_as_for_one(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    gate = crew.gate(1, clock=clock)
+    enter((gate,))
+    taken: list[int] = []
+    lock = gate.counting.board._lock  # pyright: ignore[reportPrivateUsage]
+    async with gate.counting.listening(), anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(gate.wait, (gate,), str(number))
+        await anyio.wait_all_tasks_blocked()
+        assert gate.waiting == 100
+        monkeypatch.setattr(gate.counting.board, "_lock", lambda: (taken.append(1), lock()))
+        for looks in range(1, 4):
+            clock.advance(LOOK)
+            await anyio.wait_all_tasks_blocked()
+            assert len(taken) == 2 * looks
+        tasks.cancel_scope.cancel()
+
+
+def stuck() -> None:
+    raise BoardStuck
+
+
+def in_use(crew: Crew) -> tuple[int, int]:
+    """How many have passed the gate, and how many wait, as every worker sees it."""
+    board = crew.board(2)
+    with board:
+        at = board.find_tally(board.digest("gate", "server:sql", ""), make=False)
+        columns = board.columns(at)
+        return sum(one.amount for one in columns), sum(one.waiting for one in columns)
 
 
 HOLDER = """
@@ -223,7 +312,7 @@ HAMMER = """
 import sys, time
 from broker.core.quota import Limits, Rate
 from broker.usage.shared import SharedCounting
-from broker.clock import SystemClock
+from broker.clock import Clock, FakeClock, SystemClock
 from broker.workers.assignment import Worker
 from broker.workers.board import Board
 handle, number = int(sys.argv[1]), int(sys.argv[2])
