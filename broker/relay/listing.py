@@ -26,8 +26,10 @@ PAGE_SIZE: Final = 1000
 """Entries a page: many hosts ignore `nextCursor`, so the first page holds what most people have."""
 MAX_TTL: Final = 300.0
 """Seconds for which a caller may take a list as fresh, at most."""
-MAX_KEPT: Final = 512
-"""Views kept; then all are dropped and made anew, so that strangers cannot fill the memory."""
+MAX_KEPT: Final = 1024
+"""Views kept: those that were not asked for longest make room, so that strangers cannot fill the memory."""
+MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""Of their encoded pages, together; the view that was asked for last is kept also if it alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ class Views:
         self.misses = 0
         """Pages that were there already, and pages that had to be made."""
         self._kept: dict[tuple[Standing, str, frozenset[str]], _View] = {}
+        """In the order in which they were asked for last."""
+        self._size = 0
+        """Bytes of all their pages."""
 
     def adopt(self, policy: Policy) -> None:
         """From now on another policy is in force, with the same rules and views."""
@@ -120,6 +125,8 @@ class Views:
         else:
             self.misses += 1
             pages[key] = _encoded(catalog, entries[start : start + PAGE_SIZE], kind, request)
+            self._size += len(pages[key])
+            self._make_room()
         result: dict[str, Any] = {LISTS[kind].member: orjson.Fragment(pages[key])}
         if start + PAGE_SIZE < len(entries):
             result["nextCursor"] = cursor.seal(self._cursor_key, bound, entries[start + PAGE_SIZE - 1].public)
@@ -169,11 +176,17 @@ class Views:
     def _view(self, catalog: Catalog, scope: Scope) -> _View:
         if catalog is not self._catalog:
             self._marks.forget()
-        if catalog is not self._catalog or len(self._kept) >= MAX_KEPT:
-            self._catalog, self._kept = catalog, {}
+            self._catalog, self._kept, self._size = catalog, {}, 0
         # All callers of one standing see the same.
         key = (self._policy.standing(scope.caller), scope.view, scope.hidden)
-        return self._kept.setdefault(key, _View())
+        view = self._kept[key] = self._kept.pop(key, None) or _View()
+        self._make_room()
+        return view
+
+    def _make_room(self) -> None:
+        while len(self._kept) > MAX_KEPT or (self._size > MAX_KEPT_BYTES and len(self._kept) > 1):
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._size -= sum(map(len, oldest.pages.values()))
 
 
 def _encoded(catalog: Catalog, entries: tuple[Entry, ...], kind: Kind, request: Request) -> bytes:

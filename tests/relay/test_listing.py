@@ -8,11 +8,11 @@ import anyio.lowlevel
 import pytest
 
 from broker.core.caller import LOCAL
-from broker.core.request import Request
+from broker.core.request import Kind, Request
 from broker.errors import BrokerError, InvalidParams
 from broker.relay import listing as listing_module
 from broker.relay.exchange import Exchange
-from broker.relay.listing import NothingKnown
+from broker.relay.listing import NothingKnown, Scope
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, House, Json, house, tool
 
 ME = "io.modelcontextprotocol/serverInfo"
@@ -105,6 +105,34 @@ async def test_SP43_the_same_caller_gets_the_same_bytes(tmp_path: Path) -> None:
         for version in (LEGACY, MODERN):
             first = await place.ask("tools/list", version=version)
             assert first == await place.ask("tools/list", version=version)
+
+
+@pytest.mark.parametrize("bound", ["MAX_KEPT", "MAX_KEPT_BYTES"])
+async def test_the_views_that_were_not_asked_for_longest_make_room_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    async with house(tmp_path, {"one": many("a", 3)}) as place:
+        await place.ask("tools/list")
+        served = place.broker.engine.router.served
+        views = served.views
+
+        def list_as(number: int) -> bool:
+            """Whether it was there already."""
+            before = views.hits
+            scope = Scope(LOCAL, "", frozenset({f"hidden{number}"}))
+            views.page(served.catalog, scope, Kind.TOOL, Request("tools/list", {}, LEGACY, ""))
+            return views.hits > before
+
+        first = views._size
+        assert first > 100
+        monkeypatch.setattr(listing_module, bound, 2 if bound == "MAX_KEPT" else 2 * first + 9)
+        assert [list_as(number) for number in (1, 2, 1, 2, 3, 2, 1, 2)] == [
+            *(False, False, True, True, False, True, False, True)
+        ]
+        assert len(views._kept) == 2 and views._size == 2 * first
+        monkeypatch.setattr(listing_module, "MAX_KEPT_BYTES", 1)
+        assert not list_as(4) and list_as(4), "one is always kept"
+        assert views._size == first
 
 
 @pytest.mark.parametrize(
