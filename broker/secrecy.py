@@ -50,7 +50,8 @@ def scrubbed(text: str) -> str:
 
 
 def scrubbed_json(value: Any) -> Any:
-    """A JSON value likewise. It takes about 10 ms for a MiB."""
+    """A JSON value likewise. A MiB takes 5 ms in one text, and up to 100 ms in very many; 0.1 ms more for each known
+    secret, where they are too many to be looked for together."""
     return _known.scrubbed_in(value)
 
 

@@ -25,8 +25,12 @@ MAX_KNOWN: Final = 4096
 LONG: Final = 2048
 """Characters of a text in which all known secrets are looked for at once: a search for each would make the time that an
 upstream's words take grow with the number of secrets."""
+MAX_TOGETHER: Final = 128 * 1024
+"""Bytes of known secrets, spellings included, up to which that is done; more are looked for one by one. From about
+200 KiB on RE2 still takes them, but has no room left for its table of states, and searches a hundred times more slowly
+than one by one."""
 MAX_PROGRAM: Final = 64 * 1024 * 1024
-"""Bytes that RE2 may take for that."""
+"""Bytes that RE2 may take for that, its table of states included."""
 MAX_DEPTH: Final = 64
 """Nested values that are walked, as deep as the wire lets messages be; what is deeper is masked."""
 
@@ -221,13 +225,19 @@ class KnownSecrets:
     def _compiled(self, searched: tuple[str, ...]) -> Any:
         made_of, pattern = self._pattern
         if made_of is not searched:
-            texts = [_re2.escape(one.encode("utf-8", "surrogatepass")) for one in searched]
-            try:
-                pattern = _re2.compile(b"|".join(texts), _MANY) if texts else None
-            except _re2.error:
-                pattern = None
+            pattern = _together([one.encode("utf-8", "surrogatepass") for one in searched])
             self._pattern = searched, pattern
         return pattern
+
+
+def _together(texts: list[bytes]) -> Any:
+    """A pattern of RE2 for any of these; None, if there are none, or too many for it."""
+    if not 0 < sum(map(len, texts)) <= MAX_TOGETHER:
+        return None
+    try:
+        return _re2.compile(b"|".join(map(_re2.escape, texts)), _MANY)
+    except _re2.error:
+        return None
 
 
 def _each(text: str, scrub: Callable[[str], str]) -> str:

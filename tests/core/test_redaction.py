@@ -3,10 +3,12 @@
 import base64
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import re2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,6 +247,25 @@ def test_more_secrets_than_fit_together_are_looked_for_one_by_one(monkeypatch: p
     texts = [f"{number:04}-" + "z" * 200 for number in range(100)]
     secrets = KnownSecrets(texts)
     assert secrets.without("x" * LONG + texts[7]) == "x" * LONG + MASK
+
+
+@pytest.mark.parametrize(("over", "compiled"), [(0, 1), (1, 0)])
+def test_more_secrets_than_RE2_finds_fast_are_looked_for_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, over: int, compiled: int
+) -> None:
+    secrets = KnownSecrets(f"grüße-{number:04}" for number in range(100))
+    size = sum(len(one.encode()) for one in secrets._searched)
+    monkeypatch.setattr(redaction, "MAX_TOGETHER", size - over)
+    asked: list[bytes] = []
+
+    def compile_(pattern: bytes, options: Any) -> Any:
+        asked.append(pattern)
+        return re2.compile(pattern, options)
+
+    monkeypatch.setattr(redaction, "_re2", SimpleNamespace(compile=compile_, escape=re2.escape))
+    for _ in range(2):
+        assert secrets.without("x" * LONG + "grüße-0007") == "x" * LONG + MASK
+    assert len(asked) == compiled
 
 
 @pytest.mark.parametrize("text", ["x", "password", "word word"])
