@@ -39,6 +39,10 @@ GRACE: Final = 15.0
 """Seconds beyond `broker.drain` after which a worker that was told to end is killed: one that hangs ends nothing."""
 ORPHANS_LIVE: Final = 1.0
 """Seconds that servers of a worker that was killed get to see that their stdin is closed."""
+ORPHANS_DIE: Final = 5.0
+"""Seconds after that in which they must be dead: what cannot be killed (it is another user's) must not hold the end."""
+_AGAIN: Final = 0.05
+"""Seconds between two tries to kill what is left: what the first ones have started comes to us when they die."""
 MAX_PATH: Final = 90
 """Bytes of the directory of the sockets; the kernel takes no path of one with more than about 100."""
 _READY: Final = b"\n"
@@ -125,11 +129,14 @@ class Supervisor:
         """When what is left is killed; 0 while nothing is to end."""
         self._code = 0
         self._orphans_end = 0.0
+        """When what dead workers have left is killed next; 0 while they have left nothing."""
+        self._orphans_stay = 0.0
+        """When what is left then is left alone."""
 
     def run(self) -> int:
         """The exit code, once all have ended."""
         self._start(self._members[0])
-        while any(member.process is not None for member in self._members) or not self._is_ending:
+        while self._has_workers or not self._is_ending or self._orphans_end:
             for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is self._signals:
                     self._heed_signals()
@@ -144,10 +151,15 @@ class Supervisor:
     def _is_ending(self) -> bool:
         return self._killed_at > 0
 
+    @property
+    def _has_workers(self) -> bool:
+        return any(member.process is not None for member in self._members)
+
     def _patience(self) -> float | None:
         """Seconds until something is due."""
         due = [one.due for one in self._members if one.process is None and self._was_ready and not self._is_ending]
-        due += [when for when in (self._killed_at, self._orphans_end) if when]
+        due += [self._killed_at] if self._is_ending and self._has_workers else []
+        due += [self._orphans_end] if self._orphans_end else []
         return max(0.0, min(due) - self._now()) if due else None
 
     # -- one worker -----------------------------------------------------------------------------------------------
@@ -231,6 +243,7 @@ class Supervisor:
         self._ring()
         if children() - self._own():
             self._orphans_end = self._now() + ORPHANS_LIVE
+            self._orphans_stay = self._orphans_end + ORPHANS_DIE
         if self._is_ending or not self._was_ready:
             self._code = self._code or (FAILED if code < 0 else code)
             if not self._is_ending:  # it could not start at all, and has said why
@@ -256,8 +269,13 @@ class Supervisor:
 
     def _end_orphans(self) -> None:
         """Servers of a worker that was killed, which did not end with it."""
-        if self._orphans_end and self._orphans_end <= self._now():
-            self._orphans_end = self._now() + 0.05 if end_others(self._own()) else 0.0
+        now = self._now()
+        if not self._orphans_end or now < self._orphans_end:
+            return
+        is_left = end_others(self._own())
+        self._orphans_end = now + _AGAIN if is_left and now < self._orphans_stay else 0.0
+        if is_left and not self._orphans_end:
+            self._log.warning("what a dead worker has left cannot be killed, and is left alone")
 
     def _heed_signals(self) -> None:
         try:

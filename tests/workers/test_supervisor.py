@@ -17,6 +17,9 @@ from tests.cli.conftest import Program, wait_until
 from tests.peers import is_alive
 from tests.workers.crew import STATEFUL, Serving, Session, text
 
+STUBBORN = {"command": "/bin/sh", "args": ["-c", "trap '' HUP TERM PIPE; while :; do sleep 1; done"]}
+"""A server that ends by SIGKILL only."""
+
 
 def test_workers_serve_one_port_and_sigterm_ends_all_of_them(program: Program) -> None:
     serving = Serving(program, 2)
@@ -145,8 +148,7 @@ def test_a_supervisor_that_is_killed_takes_its_workers_and_their_servers_with_it
 
 
 def test_what_a_killed_worker_has_started_is_ended_by_the_supervisor(program: Program) -> None:
-    stubborn = {"command": "/bin/sh", "args": ["-c", "trap '' HUP TERM PIPE; while :; do sleep 1; done"]}
-    serving = Serving(program, 2, servers={"one": dict(STATEFUL), "two": stubborn}, broker={"first_wait": 0})
+    serving = Serving(program, 2, servers={"one": dict(STATEFUL), "two": STUBBORN}, broker={"first_wait": 0})
     before = serving.workers()
     ours = _descendants(before[2])
     assert ours
@@ -157,10 +159,15 @@ def test_what_a_killed_worker_has_started_is_ended_by_the_supervisor(program: Pr
 
 
 def test_a_worker_that_hangs_at_the_end_is_killed(program: Program) -> None:
-    serving = Serving(program, 2, broker={"drain": 0})
-    os.kill(serving.workers()[2], signal.SIGSTOP)
+    servers = {"one": dict(STATEFUL), "two": STUBBORN}
+    serving = Serving(program, 2, servers=servers, broker={"drain": 0, "first_wait": 0})
+    worker = serving.workers()[2]
+    wait_until(lambda: bool(_descendants(worker)), "it has servers")
+    ours = _descendants(worker)
+    os.kill(worker, signal.SIGSTOP)
     assert serving.end() == 1
     assert "worker 2 does not end: it is killed" in serving.log
+    assert not any(map(is_alive, [worker, *ours])), "the supervisor ends after them"
 
 
 @pytest.fixture
