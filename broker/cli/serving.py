@@ -123,7 +123,7 @@ def serve_loaded(loaded: Loaded, host: str, listen: Callable[[], socket.socket],
         async with premises.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch.serve)
             await tasks.start(serve_reloads, reloads)
-            tasks.start_soon(shift.serve, broker.engine.closing)
+            tasks.start_soon(shift.serve, broker.engine.closing, lambda: broker.drain)
             if may_have_keys:
                 # Before the first request is answered: what the store does not say yet, nobody may do.
                 await watch.settled.wait()

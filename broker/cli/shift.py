@@ -1,5 +1,6 @@
 """What a broker that serves shares with other workers: nothing, where there are none."""
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import anyio
@@ -20,8 +21,10 @@ class Shift(Protocol):
         """It serves."""
         ...
 
-    async def serve(self, closing: anyio.Event) -> None:
-        """What has to be done meanwhile, until cancelled. `closing`: set, if the broker has to end."""
+    async def serve(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
+        """What has to be done meanwhile, until cancelled. `closing`: set, if the broker has to end; within `drain`
+        seconds, asked then.
+        """
         ...
 
 
@@ -36,7 +39,7 @@ class AloneAtWork:
     def is_ready(self) -> None:
         """See `Shift`."""
 
-    async def serve(self, closing: anyio.Event) -> None:
+    async def serve(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
         """See `Shift`."""
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -40,13 +42,13 @@ class WorkersShift:
 
     def is_ready(self) -> None:
         """See `Shift`: the supervisor is told."""
-        with contextlib.suppress(OSError):
-            self._leash.send(b"\n")
+        self._tell(b"\n")
 
-    async def serve(self, closing: anyio.Event) -> None:
+    async def serve(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
         """See `Shift`. A supervisor that is gone takes its workers with it, kindly."""
         self._leash.setblocking(False)
-        async with self._shared.listening():
+        async with self._shared.listening(), anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tell_end, closing, drain)
             with contextlib.suppress(OSError):
                 while await asyncio.get_running_loop().sock_recv(self._leash, 64):
                     pass
@@ -54,6 +56,15 @@ class WorkersShift:
                 log.error("the supervisor is gone: this worker ends")
                 closing.set()
             await anyio.sleep_forever()
+
+    async def _tell_end(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
+        """The supervisor kills who takes longer, and knows only what was in force when it started."""
+        await closing.wait()
+        self._tell(b"%d\n" % math.ceil(drain()))
+
+    def _tell(self, said: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._leash.send(said)
 
 
 def serve(assignment: Assignment) -> int:

@@ -62,7 +62,8 @@ class Assignment:
     worker: Worker
     listener: int
     leash: int
-    """A stream socket to the supervisor: a line says that the worker is ready; its end is that of the supervisor."""
+    """A stream socket to the supervisor. An empty line says that the worker is ready, one with a number that it ends,
+    within so many seconds. The end of the supervisor is the end of it."""
     board: int
     """Memory that all workers share: `board.py`."""
     bells: tuple[tuple[int, int], ...]

@@ -45,12 +45,13 @@ _AGAIN: Final = 0.05
 """Seconds between two tries to kill what is left: what the first ones have started comes to us when they die."""
 MAX_PATH: Final = 90
 """Bytes of the directory of the sockets; the kernel takes no path of one with more than about 100."""
-_READY: Final = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. `listener`: the descriptor of the listening socket; `drain`: seconds; `level`: of log lines."""
+    """What to do. `listener`: the descriptor of the listening socket; `drain`: seconds, unless a worker says more;
+    `level`: of log lines.
+    """
 
     workers: int
     listener: int
@@ -127,6 +128,10 @@ class Supervisor:
         """Whether the first worker was: from then on a worker that dies is started again."""
         self._killed_at = 0.0
         """When what is left is killed; 0 while nothing is to end."""
+        self._drain = plan.drain
+        """The longest of which is known."""
+        self._is_urgent = False
+        """Whether the end was asked for twice."""
         self._code = 0
         self._orphans_end = 0.0
         """When what dead workers have left is killed next; 0 while they have left nothing."""
@@ -199,22 +204,34 @@ class Supervisor:
             said = member.leash.recv(64)
         except OSError:
             said = b""
-        if _READY in said and not member.is_ready:
-            member.is_ready = True
-            if member.is_stale and member.process is not None:
-                member.process.send_signal(signal.SIGHUP)
-            member.is_stale = False
-            if not self._was_ready:
-                self._was_ready = True
-                for other in self._members[1:]:
-                    if not self._is_ending:
-                        self._start(other)
-            if all(one.is_ready for one in self._members):
-                self._log.info(f"{len(self._members)} workers serve")
+        for line in said.splitlines():
+            if line.isdigit():
+                self._allow(int(line))
+            elif not member.is_ready:
+                self._welcome(member)
         if not said:
             self._selector.unregister(member.leash)
             member.leash.close()
             member.leash = None
+
+    def _welcome(self, member: Member) -> None:
+        """It serves."""
+        member.is_ready = True
+        if member.is_stale and member.process is not None:
+            member.process.send_signal(signal.SIGHUP)
+        member.is_stale = False
+        self._was_ready = True
+        if all(one.is_ready for one in self._members):
+            self._log.info(f"{len(self._members)} workers serve")
+
+    def _allow(self, drain: int) -> None:
+        """A worker ends, within so many seconds: a reload may have changed them."""
+        if drain <= self._drain:
+            return
+        self._drain = drain
+        if self._is_ending and not self._is_urgent:
+            self._killed_at = max(self._killed_at, self._now() + GRACE + drain)
+            self._log.info(f"calls in flight have {drain} s to end")
 
     def _look_after(self, member: Member) -> None:
         if member.process is not None and member.process.poll() is not None:
@@ -286,8 +303,8 @@ class Supervisor:
             if number == signal.SIGHUP:
                 self._pass_on(signal.SIGHUP)
             elif number in (signal.SIGTERM, signal.SIGINT):
-                patience = GRACE + (0.0 if self._is_ending else self._plan.drain)
-                self._killed_at = self._now() + patience
+                self._is_urgent = self._is_ending
+                self._killed_at = self._now() + GRACE + (0.0 if self._is_urgent else self._drain)
                 self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: signal.Signals) -> None:

@@ -1,5 +1,6 @@
 """The supervisor of `serve --workers N`: it starts workers, replaces those that die, and ends with them."""
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import yaml
 
 from tests.cli.conftest import Program, wait_until
 from tests.peers import is_alive
-from tests.workers.crew import STATEFUL, Serving, Session, text
+from tests.workers.crew import PLAIN, PROBE, STATEFUL, Serving, Session, text
 
 STUBBORN = {"command": "/bin/sh", "args": ["-c", "trap '' HUP TERM PIPE; while :; do sleep 1; done"]}
 """A server that ends by SIGKILL only."""
@@ -168,6 +169,74 @@ def test_a_worker_that_hangs_at_the_end_is_killed(program: Program) -> None:
     assert serving.end() == 1
     assert "worker 2 does not end: it is killed" in serving.log
     assert not any(map(is_alive, [worker, *ours])), "the supervisor ends after them"
+
+
+CLOCK = """
+import sys, time
+if "broker.workers.supervisor" in sys.orig_argv:
+    from pathlib import Path
+    here, looks, real = Path(__file__).parent, 0, time.monotonic
+    def monotonic():
+        global looks
+        looks += 1
+        (here / "looks").write_text(str(looks))
+        return real() + float((here / "seconds").read_text())
+    time.monotonic = monotonic
+"""
+
+
+class Clock:
+    """That of the supervisor, which is ahead by what a file says."""
+
+    def __init__(self, program: Program, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
+        self._write(0)
+        program.environment["PYTHONPATH"] = f"{directory}{os.pathsep}{program.environment['PYTHONPATH']}"
+
+    def _write(self, seconds: float) -> None:
+        written = self._directory / "new"
+        written.write_text(str(seconds), encoding="ascii")
+        written.replace(self._directory / "seconds")
+
+    def set(self, seconds: float, serving: Serving) -> None:
+        """It has done what is due by then, and what it was told before."""
+        self._write(seconds)
+        for _ in range(3):  # the first time it may be in the middle
+            looks = self._looks()
+            serving.process.send_signal(signal.SIGCHLD)
+            wait_until(lambda looks=looks: self._looks() > looks or serving.process.poll() is not None, "it has looked")
+
+    def _looks(self) -> int:
+        return int((self._directory / "looks").read_text(encoding="ascii") or 0)
+
+
+def test_a_drain_that_a_reload_has_made_longer_is_kept_to_and_a_second_signal_cuts_it(
+    program: Program, tmp_path: Path
+) -> None:
+    clock = Clock(program, tmp_path / "clock")
+    servers = {"probe": dict(PROBE)}
+    serving = Serving(program, 2, servers=servers, broker={"drain": 0})
+    serving.write(servers=servers, broker={"drain": 300})
+    serving.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: serving.log.count("was read again, and is in force") == 2, "both have read it")
+    session = serving.session(2)
+    message = session.message("tools/call", {"name": "probe__slow", "arguments": {"seconds": 600, "steps": 6000}})
+    message["params"]["_meta"] = {"progressToken": 7}
+    session.caller.connection.request("POST", "/mcp", json.dumps(message), {**PLAIN, **session.headers})
+    assert session.caller.connection.getresponse().read1(65536), "it is in flight"
+    worker = serving.workers()[2]
+    serving.process.send_signal(signal.SIGTERM)
+    serving.says("calls in flight have 300 s to end")
+    clock.set(200, serving)
+    assert is_alive(worker) and "is killed" not in serving.log
+    os.kill(worker, signal.SIGSTOP)
+    serving.process.send_signal(signal.SIGTERM)
+    clock.set(200, serving)
+    clock.set(220, serving)
+    assert serving.process.wait(60) == 1
+    assert "worker 2 does not end: it is killed" in serving.log
 
 
 @pytest.fixture
