@@ -126,9 +126,11 @@ class ParkedCall:
         return {key: asked.question for key, asked in self._asked.items() if asked.answer is None}
 
     def finish(self, outcome: dict[str, Any] | BrokerError) -> None:
-        """The upstream has answered. Of an error only what it says is kept: the way to it leads through the request and
-        the configuration of its time, and its caller may be gone for long."""
-        self.outcome = outcome.with_traceback(None) if isinstance(outcome, BrokerError) else outcome
+        """The upstream has answered. Of an error only what it says is kept: the way to it, and to its causes, leads
+        through the request and the configuration of its time, and its caller may be gone for long."""
+        if isinstance(outcome, BrokerError):
+            outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
+        self.outcome = outcome
         self._changed.set()
 
     async def settled(self) -> None:

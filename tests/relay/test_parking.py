@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -687,11 +689,27 @@ async def test_a_fault_of_the_broker_in_a_parked_call_says_an_id_and_nothing_els
 
 
 async def test_of_an_error_that_nobody_has_fetched_only_what_it_says_is_kept() -> None:
-    """Else the frames that it went through would be kept with it, and all lists of their time."""
+    """Else the frames that it and its causes went through would be kept with it, and all lists of their time."""
     claims = Claims(LOCAL.principal, "one", "tools/call", "echo", digest_of({}), 60.0, "s")
-    call = ParkedCall(claims, lambda: False)
-    try:
-        raise UpstreamUnavailable("one", "it is gone")
-    except UpstreamUnavailable as error:
-        call.finish(error)
-    assert isinstance(call.outcome, UpstreamUnavailable) and call.outcome.__traceback__ is None
+    calls = [ParkedCall(claims, lambda: False) for _ in range(2)]
+    ways: list[weakref.ref[Fake]] = []
+
+    def lost() -> None:
+        way = Fake()
+        ways.append(weakref.ref(way))
+        raise BrokenPipeError
+
+    def unavailable(cause: Exception | None) -> None:
+        try:
+            lost()
+        except OSError as fault:
+            raise UpstreamUnavailable("one", "it is gone") from cause or fault
+
+    for call, cause in zip(calls, (None, KeyError()), strict=True):
+        try:
+            unavailable(cause)
+        except UpstreamUnavailable as error:
+            call.finish(error)
+    gc.collect()
+    assert [way() for way in ways] == [None, None]
+    assert all(isinstance(call.outcome, UpstreamUnavailable) for call in calls)
