@@ -47,6 +47,10 @@ _LATER: Final = ((b"retry-after", str(RETRY_AFTER).encode()),)
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
+class NotThere(ConnectionError):
+    """There is no such worker now."""
+
+
 class Crew:
     """See the module. `directory`: where the sockets of the workers are."""
 
@@ -80,15 +84,15 @@ class Crew:
             async with connection.lent() as (handle, has_more):
                 request = http.again(body, is_last=has_more)
                 await self._give(number, handle, Arrival(connection.arrival.tries + 1, request=request))
-        except TimeoutError:  # what it has is not gone
-            connection.read_on()
-            log.warning("worker %d does not take what is its own", number)
-            raise HttpError(503, InvalidRequest("what has this does not answer: try again later"), _LATER) from None
-        except OSError as error:
+        except NotThere as error:
             log.info("worker %d is not there: %s", number, error)
             http.put_back(body)
             connection.read_on()
             return False
+        except OSError as error:  # what it has is not gone
+            connection.read_on()
+            log.warning("worker %d does not take what is its own: %s", number, error)
+            raise HttpError(503, InvalidRequest("what has this does not answer: try again later"), _LATER) from None
         connection.forsake(http)
         return True
 
@@ -152,26 +156,30 @@ class Crew:
         return int(head[9:12]), body
 
     async def _give(self, number: int, handle: int, arrival: Arrival) -> None:
-        """Raises: TimeoutError, OSError, unless the other worker has it."""
+        """Raises: NotThere; OSError, if the other worker is there, and has not taken it."""
         loop = asyncio.get_running_loop()
         said = json.dumps({"tries": arrival.tries, "is_inner": arrival.is_inner, "peer": arrival.peer}).encode()
         with socket.socket(socket.AF_UNIX) as way:
             way.setblocking(False)
             try:
+                way.connect(str(socket_of(self._directory, number)))  # at once, or not at all, where many wait for it
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                raise NotThere(*error.args) from None
+            try:
                 with anyio.fail_after(WITHIN):
-                    await loop.sock_connect(way, str(socket_of(self._directory, number)))
                     # A fresh socket has room for so few bytes: they go at once, and the descriptor with them.
                     socket.send_fds(way, [_HEAD.pack(len(said), len(arrival.request)) + said], [handle])
                     await loop.sock_sendall(way, arrival.request)
                     taken = await loop.sock_recv(way, 1)
-            except TimeoutError:
+            except OSError:
                 # From here on it cannot say so any more, and then gives it up; it may have said so just before.
-                way.shutdown(socket.SHUT_RDWR)
-                taken = way.recv(1)
-                if taken != _TAKEN:
-                    raise
+                taken = b""
+                with contextlib.suppress(OSError):
+                    way.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    taken = way.recv(1)
             if taken != _TAKEN:
-                raise ConnectionError("it is not taken")
+                raise TimeoutError("it is not taken")
 
     # -- from others ----------------------------------------------------------------------------------------------
 

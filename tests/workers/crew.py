@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -97,6 +98,12 @@ class Serving:
     def at(self, worker: int) -> "Caller":
         """A connection that this worker holds: a session was opened on it, which is of no use."""
         return self.session(worker).caller
+
+    def kill(self, worker: int) -> None:
+        """It is dead when this returns: until then what it has is there, and nobody answers for it."""
+        since = len(self.log)
+        os.kill(self.workers()[worker], signal.SIGKILL)
+        self.says(f"worker {worker} was ended by signal 9", since)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)

@@ -4,8 +4,11 @@ import json
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,7 +114,7 @@ def test_F96_sessions_of_a_killed_worker_are_unknown_and_those_of_the_other_noti
         worker = threading.Thread(target=work)
         worker.start()
         wait_until(lambda: len(done) > 5, "calls are under way")
-        os.kill(mortal.workers()[2], signal.SIGKILL)
+        mortal.kill(2)
         status, answer = lost.ask("tools/list", mortal.caller())
         assert status == 404 and "Session not found" in answer["error"]["message"]
         worker.join(60)
@@ -175,7 +178,7 @@ def test_a_parked_call_is_taken_up_wherever_the_retry_comes(serving: Serving) ->
 def test_the_state_of_a_killed_worker_is_expired_also_for_the_one_that_takes_its_number(mortal: Serving) -> None:
     result = mortal.at(2).modern("tools/call", "one__ask", arguments={})[1]["result"]
     retry = {"arguments": {}, "requestState": result["requestState"], "inputResponses": {}}
-    os.kill(mortal.workers()[2], signal.SIGKILL)
+    mortal.kill(2)
     for _ in range(2):
         answer = mortal.at(1).modern("tools/call", "one__ask", **retry)[1]
         assert answer["error"]["data"] == {"reason": "invalid_request_state"}
@@ -244,6 +247,44 @@ def test_F99_who_asks_for_what_a_hanging_worker_holds_is_told_to_come_later(mort
     finally:
         os.kill(mortal.workers()[2], signal.SIGCONT)
     assert held.ask("ping", caller)[0] == 200, "the same connection goes on, and the session is there"
+
+
+def test_F99_what_another_worker_has_is_gone_only_if_that_worker_is(program: Program) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        program.environment["TMPDIR"] = directory
+        serving = Serving(program, 2, servers=SERVERS)
+        held, caller = serving.session(2), serving.at(1)
+
+        def ask() -> tuple[int, bool]:
+            """The status, and whether it says when to come again."""
+            status, headers, _ = caller.post(held.message("ping", {}), **held.headers)
+            return status, "retry-after" in headers
+
+        (sockets,) = Path(directory).glob("mcp-broker-*")
+        real, place = sockets / "real", sockets / "2.sock"
+        place.rename(real)
+        assert ask() == (404, False), "nobody is there"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(place))
+            assert ask() == (404, False), "it is dead"
+            other.listen(1)
+            with ExitStack() as waiting:
+                while True:
+                    one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                    one.setblocking(False)
+                    try:
+                        one.connect(str(place))
+                    except BlockingIOError:
+                        break
+                assert ask() == (503, True), "it is busy"
+                for _ in range(2):
+                    other.accept()[0].close()
+            hasty = threading.Thread(target=lambda: other.accept()[0].close())
+            hasty.start()
+            assert ask() == (503, True), "it could not take it"
+            hasty.join(60)
+        real.replace(place)
+        assert ask() == (200, False), "the same connection goes on, and the session is there"
 
 
 def test_a_session_is_still_its_own_callers_alone_and_a_number_proves_nothing(program: Program) -> None:
