@@ -60,14 +60,20 @@ def loop_watch() -> Generator[LoopWatch, None, None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Generator[None, None, None]:
-    """After each test: no process of ours is left, not even a zombie, and no descriptor."""
+    """After each test: no process of ours is left, not even a zombie, and no descriptor.
+
+    The collector looks only at what the test has made: what was there before it (thousands of tests that were
+    collected, every module) would take it longer than most of these tests take.
+    """
     if not sys.platform.startswith("linux"):
         yield
         return
     inherited.clear()
     inherited.update(all_children())
     before = descriptors()
+    gc.freeze()
     yield
     assert children() == {}
     gc.collect()  # what pytest keeps of a test, an event loop of its own among it
+    gc.unfreeze()
     assert descriptors() <= before + SPARE
