@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -93,6 +93,8 @@ class Tallies:
                 tasks.cancel_scope.cancel()
         with anyio.move_on_after(CLOSES_WITHIN, shield=True):
             await self.flush()
+            while self._counted and not self.trouble:  # by calls that have ended meanwhile
+                await self.flush()
         await self._leave()
 
     async def _serve(self) -> None:
@@ -101,9 +103,11 @@ class Tallies:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write all there is; what cannot be written is kept."""
+        """Write what there is; what cannot be written is kept. What is counted from here on waits for the next time:
+        while calls go on there is always more, and one transaction after the other would take a good part of a core.
+        """
         try:
-            while self._batch or self._counted:
+            for _ in range(bool(self._batch) + ceil(len(self._counted) / MAX_BATCH)):
                 await self._write()
             if self._store is not None and self._clock.now() - self._forgotten >= FORGETS_EVERY:
                 self._forgotten = self._clock.now()

@@ -1,7 +1,8 @@
 """What was used, from memory into the database: in batches, each once, also after faults."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -27,8 +28,12 @@ class Store(UsageStore):
     """A store that can fail before, or after, a batch is in."""
 
     fails = ""
+    meanwhile: ClassVar[list[Callable[[], None]]] = []
+    """What happens while a batch is written."""
 
     async def add(self, *batch: object) -> bool:  # type: ignore[override]
+        for happens in Store.meanwhile:
+            happens()
         if Store.fails == "before":
             raise StoreUnavailable("the database is down")
         if Store.fails == "fault":
@@ -43,7 +48,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock(NOON)
         self.location = Location(directory, directory / "broker.db")
-        Store.fails = ""
+        Store.fails, Store.meanwhile = "", []
         self.tallies = Tallies(self.clock, self.open_store, keep_days=1)
 
     async def open_store(self) -> Store:
@@ -60,7 +65,7 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     found = World(tmp_path)
     yield found
-    Store.fails = ""
+    Store.fails, Store.meanwhile = "", []
     await found.tallies.flush()
     await found.tallies._leave()
 
@@ -70,6 +75,43 @@ async def test_calls_are_added_up_and_written_at_the_end(world: World) -> None:
         for _ in range(3):
             world.tallies.of(QUERY).add(Sums(1, 0, 0, 10, 5, 5))
     assert await world.calls() == {("sql", "tools", "query"): 3}
+
+
+async def test_calls_that_go_on_while_a_batch_is_written_wait_for_the_next_one(world: World) -> None:
+    written = 0
+
+    def call() -> None:
+        nonlocal written
+        written += 1
+        assert written < 10, "one batch after the other"
+        world.tallies.of(QUERY).add(Sums(1))
+
+    Store.meanwhile = [call]
+    world.tallies.of(QUERY).add(Sums(1))
+    await world.tallies.flush()
+    assert written == 1
+    Store.meanwhile = []
+    await world.tallies.flush()
+    assert await world.calls() == {("sql", "tools", "query"): 2}
+
+
+async def test_a_flush_writes_all_that_was_counted_before_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BATCH", 2)
+    for name in "abcde":
+        world.tallies.of(Use.of(CALLER, Entry(Kind.TOOL, f"sql__{name}", "sql", name))).add(Sums(1))
+    await world.tallies.flush()
+    assert await world.calls() == {("sql", "tools", name): 1 for name in "abcde"}
+
+
+async def test_a_call_that_ends_while_the_last_batch_is_written_is_written_too(world: World) -> None:
+    def last_call() -> None:
+        Store.meanwhile = []
+        world.tallies.of(QUERY).add(Sums(1))
+
+    Store.meanwhile = [last_call]
+    async with world.tallies.running():
+        world.tallies.of(QUERY).add(Sums(1))
+    assert await world.calls() == {("sql", "tools", "query"): 2}
 
 
 @pytest.mark.parametrize("fails", ["before", "after"])
