@@ -268,7 +268,7 @@ class Router:
         refuse_unless_offered(now, request, caller, exchange)
         if request.method == "tasks/list":
             return await list_tasks(
-                now,
+                lambda: self.served,
                 self._tasks,
                 request,
                 caller,

@@ -7,6 +7,7 @@ from typing import Any, Final
 import anyio
 
 from broker.core.caller import Caller
+from broker.core.catalog import Entry
 from broker.core.era import TASKS, is_modern
 from broker.core.extensions import has_tasks
 from broker.core.policy import Denied, Permit, decide
@@ -64,11 +65,12 @@ def find_task(now: Served, tasks: Tasks, request: Request, caller: Caller, clock
 
 
 async def list_tasks(
-    now: Served, tasks: Tasks, request: Request, caller: Caller, clock: float, send: Send
+    served: Callable[[], Served], tasks: Tasks, request: Request, caller: Caller, clock: float, send: Send
 ) -> dict[str, Any]:
     """The caller's own tasks at the servers that it sees, on one page: there are no more than it may have.
 
-    Of a tool that it may not use any more there is none, as `find_task` has it.
+    Of a tool that it may not use any more there is none, as `find_task` has it. `served` is what is in force: it may
+    be replaced between two pages of a server.
 
     A server that cannot be asked is left out, as long as another one can.
 
@@ -79,19 +81,21 @@ async def list_tasks(
     found: dict[str, list[Any]] = {}
     failures: list[BrokerError] = []
 
-    async def ask(key: str, permit: Permit) -> None:
+    async def ask(key: str, entry: Entry) -> None:
         try:
-            found[key] = await _all_pages(permit, request, send)
+            found[key] = await _all_pages(lambda: decide(served().policy, caller, request.view, entry), request, send)
         except BrokerError as error:
             failures.append(error)
 
+    now = served()
     async with anyio.create_task_group() as asking:
         for key, entry in now.views.servers(now.catalog, Scope(caller, request.view, now.hidden())).items():
             decision = decide(now.policy, caller, request.view, entry)
             if isinstance(decision, Permit) and has_tasks(now.catalog.shelves[key].listing, "list"):
-                asking.start_soon(ask, key, decision)
+                asking.start_soon(ask, key, entry)
     if failures and not found:
         raise failures[0]
+    now = served()
     listed = [task for key in now.pool.upstreams for task in found.get(key, ())]
     return {"tasks": [task for task in listed if _is_there(now, tasks, request, caller, task["taskId"], clock)]}
 
@@ -104,11 +108,15 @@ def _is_there(now: Served, tasks: Tasks, request: Request, caller: Caller, publi
     return True
 
 
-async def _all_pages(permit: Permit, request: Request, send: Send) -> list[Any]:
+async def _all_pages(decided: Callable[[], Permit | Denied], request: Request, send: Send) -> list[Any]:
+    """The decision is made anew for each page: fifty of them may take long."""
     tasks: list[Any] = []
     params = dict(request.params)
     for _ in range(MAX_PAGES):
-        result = await send(permit, params)
+        decision = decided()
+        if isinstance(decision, Denied):
+            break
+        result = await send(decision, params)
         tasks += result["tasks"]
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str) or cursor == params.get("cursor"):

@@ -137,6 +137,24 @@ async def test_sp69_a_list_has_the_callers_own_tasks_of_all_servers_and_no_other
         assert sum(asked.method == "tasks/list" for asked in one.asked) <= 2 * MAX_PAGES
 
 
+async def test_a_list_of_tasks_meets_the_rules_of_the_moment_at_each_page(tmp_path: Path) -> None:
+    one, pages = legacy_server(), 0
+
+    async def denying(asked: Asked) -> Json:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            place.broker.generation.adopt(Directory())
+        return {"tasks": [{"taskId": "t", "status": "working"}], "nextCursor": str(pages)}
+
+    one.answers["tasks/list"] = denying
+    async with house(tmp_path, {"one": one}) as place:
+        place.guest("bob")
+        await create(place, "t", caller=BOB)
+        assert await place.ask("tasks/list", {}, caller=BOB) == {"tasks": []}
+        assert pages == 2
+
+
 async def test_a_task_is_of_its_era_and_who_knows_none_makes_none(tmp_path: Path) -> None:
     one, two = legacy_server(), modern_server()
     async with house(tmp_path, {"one": one, "two": two}) as place:
