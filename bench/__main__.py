@@ -67,7 +67,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
             "growth": lambda at: one(growth.growth_table(at, effort, step, short=short)),
             "workers": lambda at: one(workers.workers_table(at, effort, step)),
             "start": lambda at: startup.start_tables(at, 1 if short else 5, step),
-            "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step, short=short)),
+            "cold": lambda at: one(startup.cold_list_table(at, 1 if short else 2, step)),
             "memory": lambda at: one(memory.memory_table(at, step, short=short)),
             "profile": lambda at: profile_tables(at, 2.0 if short else 6.0, step),
         }
@@ -104,6 +104,7 @@ def main() -> None:
     # As an exception, so that every `finally` and `with` on the way runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(width=None if sys.stdout.isatty() else 150)
+    machine.compile_sources()
     begun = time.monotonic()
     facts = {
         **machine.description(),

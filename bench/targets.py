@@ -88,11 +88,11 @@ def start_goals() -> list[Goal]:
     return [
         *(
             Goal(
-                f"{first} {servers} {kind} servers, times that of them started directly at once",
+                f"{first} {servers} {kind}, times that of them started directly at once",
                 *(startup.COLD_TITLE, {"servers": kind}, cold, 1.3),
                 least=False,
             )
-            for kind in ("lean", "SDK")
+            for kind in (startup.ORDINARY, startup.LEAN)
         ),
         Goal(f"{first} {startup.HUNG}, times that of none", *lists, hung, 1.5, least=False),
         Goal(

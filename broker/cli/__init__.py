@@ -16,6 +16,7 @@ import typer
 from broker import __version__
 from broker.cli.administration import GROUPS
 from broker.cli.exits import BAD_INPUT, EPILOG, FAILED, INTERRUPTED, Stop
+from broker.cli.narrowing import narrow
 from broker.cli.options import (
     AnyName,
     Arguments,
@@ -361,6 +362,7 @@ def pin_accept(
 
 def main() -> None:
     """The program."""
+    narrow(app, sys.argv[1:])
     # What is loaded stays: looking for circles in it meanwhile takes a seventh of the time to start. `begin` ends this.
     gc.disable()
     told(lambda: app(prog_name="mcp-broker"))

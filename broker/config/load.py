@@ -29,6 +29,7 @@ from broker.config.read_json import read_json
 from broker.config.read_yaml import read_yaml
 from broker.config.resolve import resolve
 from broker.config.secret import Sources
+from broker.config.strict import compile_once
 
 _SECTIONS = (
     *("broker", "naming", "server", "store", "servers", "organizations", "groups", "identity", "guardrails", "usage"),
@@ -159,6 +160,7 @@ def _sections(data: Data) -> dict[str, Data]:
 
 
 def _validated(data: dict[str, Data], *, has_conflicts: bool) -> tuple[Config | None, list[Finding]]:
+    compile_once(Config)
     try:
         return Config.model_validate(data), []
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """What the models of all sections are made of."""
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -67,6 +68,27 @@ class Strictest(BaseModel):
 
 
 Section = TypeVar("Section", bound=Strictest)
+
+
+_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+
+
+def compile_once(section: type[Strictest]) -> None:
+    """Make it ready to check, without plugins of pydantic: what is installed beside the broker is not shown its secrets.
+
+    To look for plugins took a third of this, too. Before the first use, which would compile it as well.
+    """
+    if section.__pydantic_complete__:
+        return
+    before = os.environ.get(_NO_PLUGINS)
+    os.environ[_NO_PLUGINS] = "1"
+    try:
+        section.model_rebuild()
+    finally:
+        if before is None:
+            del os.environ[_NO_PLUGINS]
+        else:
+            os.environ[_NO_PLUGINS] = before
 
 
 def unsaid(section: type[Section]) -> Section:

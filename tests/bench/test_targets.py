@@ -95,8 +95,8 @@ def test_a_start_is_compared_round_by_round() -> None:
 
 def test_a_cold_start_counts_until_the_list_is_whole() -> None:
     table = Table(startup.COLD_TITLE, ())
-    table.keep({"servers": "lean", "direct": [1.0, 1.0], "broker": [(0.5, 1.2, 3), (0.5, 1.3, 3)]})
-    table.keep({"servers": "SDK", "direct": [1.0, 1.0], "broker": [(0.5, 1.4, 3), (0.5, 1.5, 3)]})
+    table.keep({"servers": startup.ORDINARY, "direct": [1.0, 1.0], "broker": [(0.5, 1.2, 3), (0.5, 1.3, 3)]})
+    table.keep({"servers": startup.LEAN, "direct": [1.0, 1.0], "broker": [(0.5, 1.4, 3), (0.5, 1.5, 3)]})
     assert list(said(table).values()) == ["met", "MISSED"]
 
 

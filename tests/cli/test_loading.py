@@ -3,11 +3,16 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import sys
+import types
 from typing import Any
 
+import typer
+
+from broker.cli.narrowing import narrow
 from tests.cli.conftest import Program, wait_until
 from tests.cli.test_fronts import ENVELOPE, serving
 from tests.downstream.raw_http import modern, modern_headers
@@ -26,6 +31,38 @@ def loaded(program: Program) -> set[str]:
     found = set(re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+([\w.]+)$", said, re.MULTILINE))
     assert "broker.cli" in found
     return {name.partition(".")[0] for name in found}
+
+
+def test_the_command_that_is_named_is_built_alone_and_without_one_all_are() -> None:
+    def program() -> typer.Typer:
+        app, group = typer.Typer(), typer.Typer()
+        for name in ("stdio", "serve"):
+            app.command()(types.FunctionType((lambda: None).__code__, {}, name))
+        app.add_typer(group, name="group")
+        return app
+
+    def built(*words: str) -> tuple[list[str], int]:
+        app = program()
+        narrow(app, words)
+        return [getattr(one.callback, "__name__", "") for one in app.registered_commands], len(app.registered_groups)
+
+    assert built("stdio", "--help") == (["stdio"], 0)
+    for words in ((), ("--help",), ("group", "stdio"), ("stdi",)):
+        assert built(*words) == (["stdio", "serve"], 1)
+
+
+def test_a_plugin_of_pydantic_that_is_installed_beside_the_broker_is_not_loaded(program: Program) -> None:
+    beside = program.directory / "beside"
+    facts = beside / "spy-1.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: spy\nVersion: 1\n", encoding="utf-8")
+    (facts / "entry_points.txt").write_text("[pydantic]\nspy = spy:plugin\n", encoding="utf-8")
+    (beside / "spy.py").write_text("print('a spy')\nplugin = None\n", encoding="utf-8")
+    path = os.pathsep.join([str(beside), program.environment["PYTHONPATH"]])
+    program.configure(raw={"command": "true"})
+    checked = program.run("check", env={"PYTHONPATH": path})
+    assert checked.code == 0
+    assert "spy" not in checked.out + checked.err
 
 
 def configure(program: Program, peers: Peers) -> None:

@@ -56,6 +56,7 @@ def test_help_loads_nothing_heavy(program: Program, args: list[str]) -> None:
         "broker.cli",
         "broker.cli.administration",
         "broker.cli.exits",
+        "broker.cli.narrowing",
         "broker.cli.options",
     }
 
