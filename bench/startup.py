@@ -256,9 +256,9 @@ async def cold_list_table(field: Field, rounds: int, step: Callable[[str], None]
     table = Table(
         COLD_TITLE,
         ("servers", "started directly at once s", "broker, first list s", "complete list s", "tools in the first"),
-        "Nothing was seen before. The servers use all cores. Ordinary ones are written with the SDK, as those with which "
-        "peers were measured: each takes a second of CPU or two to start. Lean ones take a tenth of that, so that the "
-        "start of the broker itself is seen.",
+        "Nothing was seen before. The servers use all cores. Ordinary ones are written with the SDK, as those that "
+        "peers were measured with: each takes a second of CPU or two to start. Lean ones take a tenth of that, so that "
+        "the start of the broker itself is seen.",
     )
     for kind, argv in {ORDINARY: [sys.executable, str(ROOT / SDK_SERVER)], LEAN: echo_argv()}.items():
         command, *arguments = argv

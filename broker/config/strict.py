@@ -74,7 +74,7 @@ _NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def compile_once(section: type[Strictest]) -> None:
-    """Make it ready to check, without plugins of pydantic: what is installed beside the broker is not shown its secrets.
+    """Make it ready to check, without plugins of pydantic: who is installed beside the broker is not shown secrets.
 
     To look for plugins took a third of this, too. Before the first use, which would compile it as well.
     """
