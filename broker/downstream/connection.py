@@ -351,6 +351,7 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """All is said. What the caller still sends is not read, but it gets the time to read what was said."""
         self._is_deaf = True
+        self._refusal = 0
         self._deadline = self._loop.time() + LINGER
         if self._is_lost:
             return

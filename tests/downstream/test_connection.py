@@ -234,6 +234,19 @@ async def test_I24_a_chunk_that_is_none_ends_request_and_connection(what: str) -
         assert len(served.seen) == 1
 
 
+async def test_a_request_whose_body_breaks_behind_the_answer_that_ends_the_connection_gets_that_answer_alone() -> None:
+    async def refuse(http: Http) -> None:
+        http.respond(404)
+
+    async with site(refuse) as served, served.client.connection() as connection:
+        await connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n")
+        reply = await connection.reply()
+        assert (reply.status, reply.header("connection")) == (404, "close")
+        assert await connection.at_end()
+        task = served.seen[0].task
+        assert task is not None and task.done() and task.exception() is None
+
+
 async def test_CONNECT_opens_no_tunnel() -> None:
     async with site(echo) as served, served.client.connection() as connection:
         await connection.send(b"CONNECT evil:1 HTTP/1.1\r\nHost: evil:1\r\n\r\nSSH")
