@@ -213,8 +213,7 @@ class Board:
             if not free and self.forget(at, now) == 0:
                 free = at
         if free:
-            self._memory[free : free + _KEY] = digest
-            _HEAD.pack_into(self._memory, free + _KEY, float(seconds), 0, 0, 0)
+            self._memory[free : free + _WINDOW] = digest + _HEAD.pack(float(seconds), 0, 0, 0)
         return free
 
     def forget(self, at: int, now: float) -> int:
@@ -226,8 +225,9 @@ class Board:
             if last + seconds > now:
                 break
             oldest, count, calls = (oldest + 1) % ENTRIES, count - 1, calls - some
+        calls = max(0, calls) if count else 0  # one that was killed may have written the half of it
         if count != had:
-            _HEAD.pack_into(self._memory, at + _KEY, seconds, oldest, count, calls)
+            self._put_head(at, seconds, oldest, count, calls)
         return calls
 
     def over_at(self, at: int, excess: int) -> float:
@@ -248,11 +248,14 @@ class Board:
         if count:
             first, last, some = self._entry(at, latest)
             if now - first < grain or count == ENTRIES:
+                self._put_head(at, seconds, oldest, count, calls + 1)  # first: one that is killed here has called
                 self._put_entry(at, latest, first, max(now, last), some + 1)
-                _HEAD.pack_into(self._memory, at + _KEY, seconds, oldest, count, calls + 1)
                 return
         self._put_entry(at, (latest + 1) % ENTRIES, now, now, 1)
-        _HEAD.pack_into(self._memory, at + _KEY, seconds, oldest, count + 1, calls + 1)
+        self._put_head(at, seconds, oldest, count + 1, calls + 1)
+
+    def _put_head(self, at: int, seconds: float, oldest: int, count: int, calls: int) -> None:
+        _HEAD.pack_into(self._memory, at + _KEY, seconds, oldest, count, calls)
 
     def _entry(self, at: int, number: int) -> tuple[float, float, int]:
         return _ENTRY.unpack_from(self._memory, self._ring(at) + number * _ENTRY.size)

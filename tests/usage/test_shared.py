@@ -67,6 +67,28 @@ def test_a_window_counts_the_calls_of_all_workers(crew: Crew) -> None:
     assert two.has_room(61.0) and one.missing(61.0) == 0.0
 
 
+@pytest.mark.parametrize("torn", ["_put_entry", "_put_head"])
+def test_a_window_that_a_killed_worker_has_left_half_written_is_right_again_once_it_is_over(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, torn: str
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    one, two = (crew.counting(number).window(Rate(1000, 60), "team:a") for number in (1, 2))
+    one.take(1.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Board, torn, kill)
+        one.take(1.1)  # it is remembered together with the first
+    assert two.has_room(2.0)
+    assert two.is_empty(70.0)
+    for _ in range(1000):
+        two.take(70.0)
+    assert not one.has_room(70.0) and one.is_empty(140.0)
+
+
 def test_a_gate_has_one_cap_for_all_workers_and_gives_back_what_a_dead_one_held(crew: Crew) -> None:
     one, two = crew.gate(1, 2), crew.gate(2, 2)
     enter((one,))
