@@ -32,7 +32,6 @@ class WorkersShift:
 
     def __init__(self, assignment: Assignment) -> None:
         self.crew = Crew(assignment.worker, assignment.directory)
-        self.crew.listen()
         board = Board(assignment.board, assignment.worker)
         board.clear(assignment.worker.number)  # of the one before, if that died while nobody could take it out
         self._shared = SharedCounting(board, SystemClock(), assignment.bells)
@@ -41,7 +40,8 @@ class WorkersShift:
         self._leash = socket.socket(fileno=assignment.leash)
 
     def is_ready(self) -> None:
-        """See `Shift`: the supervisor is told."""
+        """See `Shift`: the others find it, and the supervisor is told."""
+        self.crew.listen()
         self._tell(b"\n")
 
     async def serve(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
