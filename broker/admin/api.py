@@ -97,13 +97,12 @@ class Api:
         office = await self._premises.office()
         asked = Asked(office, admission.caller, self._served(), front, path, body, query, self._archive)
         found = await route.do(asked)
+        where = {"worker": front.crew.worker.number} if route.is_per_worker else {}
         if not route.is_list:
-            return route.status, asdict(found)
-        items = [asdict(one) for one in found]
-        if route.is_per_worker:
-            items = [{**one, "worker": front.crew.worker.number} for one in items]
-            if front.crew.asks(http):
-                items += await front.crew.items(http)
+            return route.status, asdict(found) | where
+        items = [asdict(one) | where for one in found]
+        if route.is_per_worker and front.crew.asks(http):
+            items += await front.crew.items(http)
         return route.status, {"items": items}
 
 

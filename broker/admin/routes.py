@@ -122,8 +122,8 @@ class SightList:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path`: below the base, with `{names}` in it. `result`: what it answers; a list of them where `is_list`, of all
-    workers together where it `is_per_worker`.
+    """`path`: below the base, with `{names}` in it. `result`: what it answers; a list of them where `is_list`. What
+    `is_per_worker` says of which worker it is, and a list of such is that of all workers together.
     """
 
     method: str
@@ -373,7 +373,7 @@ ROUTES: Final = (
         is_list=True,
         is_per_worker=True,
     ),
-    Route("GET", "/upstreams/{server}", "Show how a server is", _show_upstream, UpstreamView),
+    Route("GET", "/upstreams/{server}", "Show how a server is", _show_upstream, UpstreamView, is_per_worker=True),
     Route("GET", "/usage", "Show who has used what", _list_usage, UsageView, query=UsageQuery, is_list=True),
     Route("GET", "/budgets", "Show budgets and what is left of them", _list_budgets, BudgetView, is_list=True),
     Route("GET", "/sessions", "List open sessions", _list_sessions, SessionView, is_list=True, is_per_worker=True),
@@ -381,5 +381,5 @@ ROUTES: Final = (
         "GET", "/audit", "Find records of calls, discoveries and changes", _find_records, RecordList, query=RecordQuery
     ),
     Route("GET", "/audit/who-saw", "List who was shown something", _who_saw, SightList, query=SightQuery),
-    Route("DELETE", "/sessions/{session}", "End a session", _end_session, SessionView),
+    Route("DELETE", "/sessions/{session}", "End a session", _end_session, SessionView, is_per_worker=True),
 )

@@ -236,6 +236,12 @@ def test_a_stream_of_changes_and_a_subscription_belong_to_the_session_wherever_t
         seen += data
 
 
+def test_how_a_server_is_says_in_which_worker(serving: Serving) -> None:
+    for number in (1, 2):
+        one = json.loads(serving.at(number).ask("GET", "/api/v1/upstreams/one")[2])
+        assert (one["server"], one["worker"]) == ("one", number)
+
+
 def test_F99_who_asks_for_what_a_hanging_worker_holds_is_told_to_come_later(mortal: Serving) -> None:
     held, kept, caller = mortal.session(2), mortal.session(1), mortal.at(1)
     other = mortal.at(1)
@@ -309,6 +315,6 @@ def test_a_session_is_still_its_own_callers_alone_and_a_number_proves_nothing(pr
     assert len(seen) == 12 and {one["worker"] for one in seen} == {int(ident[0]) for ident in ids}
     for one in seen:
         status, _, answer = Caller(serving.port, **mine, **PLAIN).ask("DELETE", f"/api/v1/sessions/{one['id']}", {})
-        assert status == 200, answer
+        assert status == 200 and json.loads(answer)["worker"] == one["worker"], answer
     assert json.loads(Caller(serving.port, **mine).ask("GET", "/api/v1/sessions")[2])["items"] == []
     assert Caller(serving.port, **mine, **PLAIN).ask("DELETE", f"/api/v1/sessions/{seen[0]['id']}", {})[0] == 404
