@@ -6,6 +6,7 @@ other that has ended.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Final
 from urllib.parse import parse_qsl
 
 from broker.core.caller import Caller
@@ -13,12 +14,10 @@ from broker.core.shape import is_array, is_object
 from broker.core.tasks import MODERN_METHODS
 from broker.downstream.crew import Crew
 from broker.downstream.message import Incoming
-from broker.downstream.session import LegacySession
+from broker.downstream.session import SESSION_HEADER, SESSION_PARAMETER, LegacySession
 from broker.downstream.web import Http
 
-SESSION_HEADER = "mcp-session-id"
-SESSION_PARAMETER = "session"
-SESSIONS = "/api/v1/sessions"
+SESSIONS: Final = "/api/v1/sessions"
 
 HasTask = Callable[[object, Caller], bool]
 """Whether a task of the modern era is this caller's, and known here."""

@@ -28,7 +28,7 @@ from broker.downstream.health import WELL, Health
 from broker.downstream.memory import LOOK, RETRY_AFTER
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
-from broker.downstream.session import LegacySession, Sessions, SessionStream
+from broker.downstream.session import SESSION_HEADER, LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Stage, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil, is_gone
@@ -60,7 +60,6 @@ log = logging.getLogger(__name__)
 ENDPOINT: Final = "/mcp"
 _VIEW: Final = re.compile(rf"{ENDPOINT}/[a-z][a-z0-9-]{{0,31}}")
 """A view of it: what any other word could never name is no endpoint (I-16)."""
-SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
 _API: Final = "/api/"

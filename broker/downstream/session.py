@@ -26,6 +26,9 @@ from broker.identity.admission import Admission
 from broker.relay.exchange import Emit, Exchange
 from broker.relay.watches import Watches
 
+SESSION_HEADER: Final = "mcp-session-id"
+SESSION_PARAMETER: Final = "session"
+"""How the old transport names it, in the address of messages."""
 MAX_PER_PRINCIPAL: Final = 100
 """Sessions that one principal may hold: more than any host opens, less than hurts (F-79)."""
 IDLE_TIMEOUT: Final = 30 * 60.0

@@ -19,7 +19,7 @@ from broker.core.shape import is_object
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.envelope import traced
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
-from broker.downstream.session import LegacySession, SessionStream
+from broker.downstream.session import SESSION_PARAMETER, LegacySession, SessionStream
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http, media_type
@@ -28,7 +28,6 @@ from broker.identity.admission import Admission
 from broker.relay.notify import Subscriber
 from broker.workers.assignment import ALONE, Worker
 
-SESSION_PARAMETER: Final = "session"
 MAX_STREAMS: Final = 1000
 """Open streams in all; each holds a connection."""
 
