@@ -105,8 +105,9 @@ class ServerSettings(Strictest):
         default=None,
         ge=64,
         le=1 << 20,
-        description="MiB that the broker may hold. Above 85 % of it requests are answered 503, above 95 % streams that "
-        "only wait are ended. null: what the container allows, if it says so.",
+        description="MiB that the broker may hold, each worker of it. Above 85 % of it requests are answered 503, "
+        "above 95 % streams that only wait are ended. null: what the container allows, if it says so, divided among "
+        "workers.",
     )
     workers: int = Field(
         default=1,
