@@ -48,6 +48,8 @@ REFUSALS = {
     "has used up its budget": "over budget",
     "cannot be looked up now": "over budget",
 }
+UNKNOWN = (-32602, -32002)
+"""Codes of what is not there; the second one is that of resources before 2026-07-28."""
 SHOWN = 20
 """Broken things that are printed."""
 
@@ -73,9 +75,8 @@ class Report:
         if len(self.rounds) < 2:
             return {}
         before, after = self.rounds[0], self.rounds[-1]
-        # Such a call keeps configurations of its time, and of later ones, until it ends.
-        kept = after["generations"] if self.stranded else 0
-        stranded = {"parked": self.stranded, "exchanges": 2 * self.stranded, "generations": kept}
+        # Such a call keeps its place and nothing else: it has ended with its server.
+        stranded = {"parked": self.stranded}
         found = {
             name: (before[name], value)
             for name, value in after.items()
@@ -390,10 +391,7 @@ def outcome_of(resident: Resident, server: str, arguments: Json, answer: Json) -
         return "result: of a server that answers twice" if arguments.get("trouble") == "twice" else ""
     text = content[0]["text"]
     if result.get("isError"):
-        word = next((word for said, word in REFUSALS.items() if said in text), "")
-        if word == "blocked" and server not in GUARDED:
-            return ""
-        return word and f"refused: {word}"
+        return _refusal(server, text)
     word = text.removeprefix(resident.canary).strip() or "plain"
     if not text.startswith(resident.canary) or word not in ("plain", "answered", "refused"):
         return ""
@@ -402,6 +400,28 @@ def outcome_of(resident: Resident, server: str, arguments: Json, answer: Json) -
     if len(content) != 1 + arguments.get("size", 0):
         return ""
     return f"result: {word}"
+
+
+def _refusal(server: str, text: str) -> str:
+    word = next((word for said, word in REFUSALS.items() if said in text), "")
+    return "" if not word or (word == "blocked" and server not in GUARDED) else f"refused: {word}"
+
+
+def is_granted(report: Report, resident: Resident, server: str, answer: Json, *gone: str) -> bool:
+    """Whether there is a result. What there is instead must be what may be; `gone`: what is said of what is not there
+    any more.
+    """
+    if "error" in answer:
+        error = answer["error"]
+        is_gone = error["code"] in UNKNOWN and any(text in error["message"] for text in gone)
+        word = "gone" if is_gone else _error(resident, server, {}, error)
+    elif answer["result"].get("isError"):
+        word = _refusal(server, answer["result"]["content"][0]["text"])
+    else:
+        return True
+    if not word:
+        report.findings.broken.append(f"{resident.canary} {server}: {str(answer)[:500]}")
+    return False
 
 
 def _error(resident: Resident, server: str, arguments: Json, error: Json) -> str:
@@ -435,10 +455,16 @@ async def listen(caller: Watched, resident: Resident, dice: random.Random, repor
     server = dice.choice([one for one in SERVERS if resident.sees(one)])
     uri = f"{server}+note:///{resident.canary}"
     touching = call_of(server, {"canary": resident.canary}, "touch")
+
+    async def touch() -> None:
+        is_granted(report, resident, server, await asked(caller, report, "tools/call", touching))
+
     if not caller.is_modern:
-        await asked(caller, report, "resources/subscribe", {"uri": uri})
-        await asked(caller, report, "tools/call", touching)
-        await asked(caller, report, "resources/unsubscribe", {"uri": uri})
+        answer = await asked(caller, report, "resources/subscribe", {"uri": uri})
+        is_granted(report, resident, server, answer, "Resource not found", "Unknown resource")
+        await touch()
+        answer = await asked(caller, report, "resources/unsubscribe", {"uri": uri})
+        is_granted(report, resident, server, answer, "Resource not found", "Unknown resource")
     else:
         report.asked += 1
         report.cut += 1
@@ -446,7 +472,7 @@ async def listen(caller: Watched, resident: Resident, dice: random.Random, repor
         wanted = {"notifications": {"resourceSubscriptions": [uri], "toolsListChanged": True}}
         request = asyncio.create_task(caller.exchange("subscriptions/listen", wanted, ident=ident))
         await asyncio.sleep(dice.choice((0, 0.01, 0.05)))
-        await asked(caller, report, "tools/call", touching)
+        await touch()
         await asyncio.sleep(dice.choice((0, 0.05)))
         await caller.cancel(ident, request)
         request.cancel()
@@ -460,14 +486,26 @@ async def work(caller: Watched, resident: Resident, dice: random.Random, report:
     server = dice.choice([one for one in SERVERS if resident.sees(one)])
     params = call_of(server, {"canary": resident.canary}, "work")
     answer = await asked(caller, report, "tools/call", params if caller.is_modern else {**params, "task": {}})
+    outcomes = report.findings.outcomes
     result = answer.get("result", {})
-    made = result if caller.is_modern else result.get("task", {})
-    if "taskId" in made and dice.random() < 0.7:
-        for method in ("tasks/get",) if caller.is_modern else ("tasks/get", "tasks/result"):
-            answer = await asked(caller, report, method, {"taskId": made["taskId"]})
-        report.findings.outcomes["tasks: done" if "result" in answer else "tasks: lost with their server"] += 1
-    else:
-        report.findings.outcomes["tasks: left alone" if "taskId" in made else "tasks: none"] += 1
+    if not is_granted(report, resident, server, answer) or _says(resident, result):
+        outcomes["tasks: none"] += 1
+        return
+    task = (result if caller.is_modern else result["task"])["taskId"]
+    if dice.random() > 0.7:
+        outcomes["tasks: left alone"] += 1
+        return
+    for method in ("tasks/get",) if caller.is_modern else ("tasks/get", "tasks/result"):
+        answer = await asked(caller, report, method, {"taskId": task})
+        if not is_granted(report, resident, server, answer, "Task not found"):
+            outcomes["tasks: lost with their server"] += 1
+            return
+    outcomes["tasks: done"] += 1
+
+
+def _says(resident: Resident, result: Json) -> bool:
+    """Whether it is the resident's own word: of a server that makes a task for nobody who asks for none."""
+    return [one.get("text") for one in result.get("content", ())] == [resident.canary]
 
 
 Deed = Callable[[Watched, Resident, random.Random, Report], Awaitable[None]]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Tell
 from tests.hostile.harness import needs_proc
-from tests.soak.storm import Report, outcome_of, still, storm
+from tests.soak.storm import Report, is_granted, outcome_of, still, storm
 from tests.soak.town import Resident, residents
 
 SEED = 11
@@ -30,6 +30,14 @@ def test_what_is_left_behind_is_found_also_if_it_grows_from_round_to_round() -> 
     assert report.left_behind() == {"resident KiB": (100_000, 130_000)}
 
 
+def test_a_call_that_is_stranded_keeps_its_place_and_no_configuration() -> None:
+    figures = {"parked": 0, "exchanges": 0, "generations": 1, "resident KiB": 100_000}
+    report = Report(1, 1, stranded=1, rounds=[figures, {**figures, "parked": 1}])
+    assert report.left_behind() == {}
+    report.rounds.append({**figures, "parked": 2, "generations": 2})
+    assert report.left_behind() == {"parked": (0, 2), "generations": (1, 2)}
+
+
 ADA = Resident(1, "http", "modern", "initech", "key")
 UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
 
@@ -49,6 +57,27 @@ UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
 )
 def test_only_what_must_be_is_a_good_answer(server: str, answer: dict[str, object], expected: str) -> None:
     assert outcome_of(ADA, server, still(ADA), answer) == expected
+
+
+def refused_with(code: int, message: str) -> dict[str, object]:
+    return {"error": {"code": code, "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "may_be"),
+    [
+        (refused_with(-32602, "Failed to retrieve task: Task not found"), True),
+        (refused_with(-32603, "Task not found"), False),
+        (refused_with(-32603, "Internal error"), False),
+        (refused_with(-32602, "params.taskId must be a string"), False),
+        ({"result": {"content": [{"type": "text", "text": "has reached its limit"}], "isError": True}}, True),
+        ({"result": {"content": [{"type": "text", "text": "nonsense"}], "isError": True}}, False),
+    ],
+)
+def test_of_a_task_too_only_what_must_be_is_a_good_answer(answer: dict[str, object], may_be: bool) -> None:
+    report = Report(1, 1)
+    assert not is_granted(report, ADA, "old-pipe", answer, "Task not found")
+    assert (report.findings.broken == []) is may_be
 
 
 def test_every_kind_of_caller_takes_part() -> None:

@@ -63,6 +63,8 @@ class Chat(Server):
                 return await self._listen(call)
             case "tasks/get" | "tasks/result" | "tasks/cancel" if call.params["taskId"] in self.made:
                 return self._task(call, self.made[call.params["taskId"]])
+            case "tasks/get" | "tasks/result" | "tasks/cancel":
+                raise Refused(-32602, "Task not found")
             case "tools/call":
                 arguments: Json = call.params["arguments"]
                 match call.params["name"]:
@@ -138,6 +140,8 @@ class Chat(Server):
         return {"content": [{"type": "text", "text": uri.removeprefix("note:///")}]}
 
     def _work(self, call: Call, canary: str) -> Json:
+        if not call.is_modern and "task" not in call.params:
+            return {"content": [{"type": "text", "text": canary}]}
         ident = f"{canary} {call.serial} {os.urandom(4).hex()}"
         task = {"taskId": ident, "status": "completed", "createdAt": "2026-01-01T00:00:00Z"}
         task |= {"ttlMs": TTL, "pollIntervalMs": 5} if call.is_modern else {"ttl": TTL, "pollInterval": 5}
