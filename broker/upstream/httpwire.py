@@ -63,6 +63,7 @@ class HttpWire:
         self._free = limit
         """How many more may send. While anybody waits there is none: a turn that ends is handed on."""
         self._queue: deque[asyncio.Future[None]] = deque()
+        """Who waits for a turn. Whoever gives up leaves it."""
         self._idle: list[Connection] = []
         """The one used last at the end. A new one is opened only while there is none, so `limit` bounds all of them."""
         self._busy: set[Connection] = set()
@@ -129,6 +130,8 @@ class HttpWire:
         except BaseException:
             if turn.done() and not turn.cancelled():
                 self._end_turn()  # it came in the moment in which we were cancelled
+            elif turn in self._queue:
+                self._queue.remove(turn)
             raise
 
     def _end_turn(self) -> None:

@@ -365,6 +365,30 @@ async def test_F64_connections_are_bounded_and_who_waits_gets_a_turn_in_order() 
         assert sorted(peer.bodies) == [b"%d" % n for n in range(10)]
 
 
+async def test_who_gives_up_waiting_for_a_turn_waits_no_more() -> None:
+    """However many come and go while all turns are taken, none of them is kept."""
+    go_on = anyio.Event()
+
+    async def slow(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(OK)
+
+    async with meeting(slow, limit=1) as (peer, wire), anyio.create_task_group() as tasks:
+        tasks.start_soon(post, peer, wire)
+        await until(lambda: len(peer.heads) == 1)
+        async with anyio.create_task_group() as hasty:
+            for _ in range(20):
+                hasty.start_soon(post, peer, wire, b"never")
+            await until(lambda: len(wire._queue) == 20)
+            hasty.cancel_scope.cancel()
+        assert len(wire._queue) == 0
+        tasks.start_soon(post, peer, wire, b"patient")
+        await until(lambda: len(wire._queue) == 1)
+        go_on.set()
+        await until(lambda: len(peer.bodies) == 2)
+        assert peer.bodies[1] == b"patient"
+
+
 async def test_a_request_that_is_cancelled_closes_its_connection_and_gives_its_turn_back() -> None:
     async def silent(peer: Peer, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0)
