@@ -173,7 +173,7 @@ class WebClient:
     def _in_our_words(self, fault: OSError) -> UpstreamUnavailable:
         """What a fault of the network is to whoever asked."""
         kind = CannotConnect if isinstance(fault, Unreachable) else UpstreamUnavailable
-        return kind(self.upstream, describe(fault))
+        return kind(self.upstream, _describe(fault))
 
     def _refuse_encoding(self, response: Response) -> None:
         encoding = response.headers.get("content-encoding")
@@ -228,7 +228,7 @@ class WebClient:
         return Refused(self.upstream, response.status, body, response.headers.get("retry-after"))
 
 
-def describe(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     """A network fault in few words, without URLs or credentials (d)."""
     if isinstance(error, WireFault):
         return str(error)
