@@ -84,7 +84,7 @@ class SharedWindow:
     def is_empty(self, now: float) -> bool:
         """See `AnyWindow`."""
         with self._lock:
-            at = self._at(now)
+            at = self._board.find_window(self._digest, self.rate.seconds, now, make=False)
             return not at or self._board.forget(at, now) == 0
 
     def _at(self, now: float) -> int:

@@ -172,6 +172,29 @@ def test_a_bucket_that_is_full_refuses_whoever_is_not_counted_yet(crew: Crew, mo
     assert windows[BUCKET].has_room(61.0), "the others are over: a cell is free"
 
 
+def test_two_windows_of_one_call_do_not_take_the_last_cell_for_both(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = crew.counting(1)
+    monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)  # all names meet
+    windows = [counting.window(Rate(1, 60), str(number)) for number in range(BUCKET + 1)]
+    for window in windows[: BUCKET - 1]:
+        assert counting.take((window,), 1.0) is None
+    assert counting.take(windows[BUCKET - 1 :], 2.0) is windows[BUCKET], "the second one has no place"
+    assert counting.take(windows[BUCKET - 1 : BUCKET], 3.0) is None, "and nothing was taken"
+
+
+def test_who_asks_whether_a_window_is_empty_makes_none(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = crew.counting(1)
+    monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)
+    for number in range(BUCKET - 1):
+        counting.window(Rate(1, 60), str(number)).take(1.0)
+    last, other = counting.window(Rate(1, 60), "last"), counting.window(Rate(1, 60), "other")
+    with counting.lock:  # what is made under one hold of it is kept
+        assert other.is_empty(2.0)
+        assert last.has_room(2.0)
+
+
 def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counted_later(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
