@@ -106,8 +106,7 @@ def test_F96_sessions_of_a_killed_worker_are_unknown_and_those_of_the_other_noti
     done: list[Any] = []
 
     def work() -> None:
-        mine = Session(Caller(mortal.port), {}) if kept.worker != 1 else kept
-        done.extend(text(mine.call("one__recall"))["pid"] for _ in range(60))
+        done.extend(text(kept.call("one__recall"))["pid"] for _ in range(60))
 
     with stream(mortal.port, "/mcp", **kept.headers) as listening:
         listening.until(b"\r\n\r\n")
