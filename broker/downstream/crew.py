@@ -16,13 +16,14 @@ import logging
 import os
 import socket
 import struct
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 
 from broker.core import wire
-from broker.downstream.entrance import PAUSE, RETRY_AFTER, Entrance
+from broker.downstream.entrance import PAUSE, RETRY_AFTER, SAY_EVERY, Entrance
 from broker.downstream.moving import OUTSIDE, Arrival, Movable
 from broker.downstream.web import Http, HttpError
 from broker.errors import InvalidRequest
@@ -58,6 +59,7 @@ class Crew:
         self.worker = worker
         self._directory = directory
         self._listener: socket.socket | None = None
+        self._said = -inf
 
     @property
     def is_alone(self) -> bool:
@@ -204,7 +206,7 @@ class Crew:
                     try:
                         way, _ = await asyncio.get_running_loop().sock_accept(self._listener)
                     except OSError as error:
-                        log.warning("connections of other workers cannot be taken: %s", error)
+                        self._say(error)
                         slots.release()
                         await anyio.sleep(PAUSE)
                     else:
@@ -214,6 +216,12 @@ class Crew:
             socket_of(self._directory, self.worker.number).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # the last one, if the supervisor is gone
                 self._directory.rmdir()
+
+    def _say(self, error: OSError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._said >= SAY_EVERY:
+            self._said = now
+            log.warning("connections of other workers cannot be taken: %s", error)
 
     async def _take(self, way: socket.socket, entrance: Entrance, slots: anyio.Semaphore) -> None:
         handles: list[int] = []
