@@ -23,7 +23,7 @@ from broker.guardrails.run import judge, load
 from broker.guardrails.source import Source
 from broker.guardrails.verdict import Pass, Reject, Rewrite
 from tests.guardrails.corpus import CANARY, CONTEXT, Attack, attacks, controls, source
-from tests.hostile.harness import MIB, LoopWatch, memory_below
+from tests.hostile.cost import MIB, LoopWatch, memory_below
 from tests.relay.fake import Fake, House, Judgements, house
 
 INNOCENT = source("def check(ctx):\n    return {'action': 'allow'}\n", name="innocent", timeout=10.0)

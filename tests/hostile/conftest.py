@@ -1,6 +1,5 @@
-"""Fixtures for hostile upstreams; the machinery is in harness.py, puppet.py and web.py."""
+"""Fixtures for hostile upstreams; the machinery is in harness.py, cost.py, puppet.py and web.py."""
 
-import gc
 import json
 import sys
 from collections.abc import Callable, Generator
@@ -11,22 +10,12 @@ from typing import Any
 import pytest
 
 from broker.clock import Clock
-from tests.hostile.harness import (
-    LoopWatch,
-    Running,
-    all_children,
-    broker_over,
-    children,
-    command,
-    descriptors,
-    inherited,
-)
+from tests.hostile.cost import bounded
+from tests.hostile.harness import Running, broker_over, command
 from tests.peers import ROOT
 
 BrokerOf = Callable[..., AbstractAsyncContextManager[Running]]
 Puppet = Callable[..., dict[str, Any]]
-SPARE = 3
-"""Descriptors of the test's own event loop, which ends after this."""
 
 
 @pytest.fixture
@@ -51,29 +40,9 @@ def puppet(tmp_path: Path) -> Puppet:
     return script
 
 
-@pytest.fixture
-def loop_watch() -> Generator[LoopWatch, None, None]:
-    watch = LoopWatch()
-    with watch.watching():
-        yield watch
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Generator[None, None, None]:
-    """After each test: no process of ours is left, not even a zombie, and no descriptor.
-
-    The collector looks only at what the test has made: what was there before it (thousands of tests that were
-    collected, every module) would take it longer than most of these tests take.
-    """
-    if not sys.platform.startswith("linux"):
+def costs_are_bounded(request: pytest.FixtureRequest) -> Generator[None, None, None]:
+    """Every test here; one that needs more says why: `@pytest.mark.costs("why", callback=0.1)`."""
+    mark: pytest.Mark | None = request.node.get_closest_marker("costs")
+    with bounded(**mark.kwargs if mark else {}):
         yield
-        return
-    inherited.clear()
-    inherited.update(all_children())
-    before = descriptors()
-    gc.freeze()
-    yield
-    assert children() == {}
-    gc.collect()  # what pytest keeps of a test, an event loop of its own among it
-    gc.unfreeze()
-    assert descriptors() <= before + SPARE

@@ -1,18 +1,13 @@
 """A broker in this process, in front of hostile upstreams that are processes and sockets of their own.
 
-`Running` asks as a caller would; `Cost` measures what a fault cost us: memory, descriptors, children, the loop.
+`Running` asks as a caller would; cost.py measures what a fault cost us.
 """
 
 import asyncio
-import contextlib
-import gc
 import json
-import os
 import sys
-import threading
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +27,13 @@ from broker.relay.exchange import Emit
 from broker.upstream.pipe import PipeLink
 from broker.upstream.stdio import StdioDuplex
 from broker.upstream.supervise import Upstream
+from tests.hostile.cost import apart
 from tests.peers import ROOT
 
 BOUND = 30
 """Seconds for one test: a bound, not an expectation."""
 AT_ONCE = 5
 """Seconds in which an answer must come whose cause is known; the call's own time-out is far beyond."""
-MIB = 2**20
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux")
 
 
@@ -79,7 +74,8 @@ class Running:
     ) -> dict[str, Any]:
         """The response message to a request."""
         answer = await self.broker.engine.answer(Incoming(1, method, dict(params or {})), Who(LOCAL, version), emit)
-        return json.loads(answer.body)
+        with apart():
+            return json.loads(answer.body)
 
     async def message(self, name: str, **arguments: Any) -> dict[str, Any]:
         """The response message to a call."""
@@ -138,8 +134,9 @@ async def broker_over(
         "servers": {"good": good, **servers},
     }
     path = directory / "servers.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    broker = Broker(load(path, {}), clock=clock)
+    with apart():  # as the command does it, before there is a loop
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        broker = Broker(load(path, {}), clock=clock)
     faults: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context)))
     with anyio.fail_after(BOUND):
@@ -174,86 +171,3 @@ def exists(*pids: int) -> bool:
 def rewrite(server: dict[str, Any], script: dict[str, Any]) -> None:
     """Another script for a puppet, from its next start on."""
     Path(server["args"][-1]).write_text(json.dumps(script), encoding="utf-8")
-
-
-# --- what it cost --------------------------------------------------------------------------------------------------
-
-
-inherited: set[int] = set()
-"""Children that this process had before the test: other tests of a whole run share its process table."""
-
-
-def children() -> dict[int, str]:
-    """Our children since the test began, zombies included: process id -> state."""
-    return {pid: state for pid, state in all_children().items() if pid not in inherited}
-
-
-def all_children() -> dict[int, str]:
-    """Our children, zombies included: process id -> state."""
-    found: dict[int, str] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
-                if int(fields[1]) == os.getpid():
-                    found[int(entry.name)] = fields[0]
-    return found
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def memory(field: str) -> int:
-    """Bytes, by a field of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(field)
-
-
-@contextmanager
-def memory_below(growth: int) -> Generator[None, None, None]:
-    """The peak of our memory grows by less than `growth` bytes inside."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = memory("VmRSS")
-    yield
-    assert memory("VmHWM") - before < growth
-
-
-class LoopWatch:
-    """The most CPU that one callback of the loop took, in seconds. `thread_time`: a busy machine is no fault.
-
-    Without what the collector of garbage took: it walks through all that pytest holds, which is not ours.
-    """
-
-    def __init__(self) -> None:
-        self.worst = 0.0
-        self.who = ""
-        self._collecting = 0.0
-        self._thread = threading.get_ident()
-
-    @contextmanager
-    def watching(self) -> Generator[None, None, None]:
-        """Watch whatever loop of this thread runs inside."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncio.Handle, "_run", self._timed(asyncio.Handle._run))
-            gc.callbacks.append(self._collected)
-            try:
-                yield
-            finally:
-                gc.callbacks.remove(self._collected)
-
-    def _timed(self, run: Callable[[asyncio.Handle], None]) -> Callable[[asyncio.Handle], None]:
-        def timed(handle: asyncio.Handle) -> None:
-            self._collecting, before = 0.0, time.thread_time()
-            run(handle)
-            taken = time.thread_time() - before - self._collecting
-            if taken > self.worst:
-                self.worst, self.who = taken, repr(handle)[:300]
-
-        return timed
-
-    def _collected(self, phase: str, info: dict[str, int]) -> None:
-        if threading.get_ident() == self._thread:
-            self._collecting += time.thread_time() * (-1 if phase == "start" else 1)

@@ -13,8 +13,9 @@ import pytest
 
 from broker import half_open
 from broker.clock import SystemClock
+from broker.upstream import connection, tlswire
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import MIB, memory_below
+from tests.hostile.cost import MIB
 from tests.hostile.web import says, streams, web
 from tests.outbound.site import authority
 from tests.peers import ROOT
@@ -36,6 +37,7 @@ async def test_F36_content_that_does_not_fit_its_schema_passes_as_it_came(broker
         assert await run.call("bad__boom") == result
 
 
+@pytest.mark.costs("16 MiB, which are made here and judged in one go", callback=0.5, memory=160 * MIB)
 async def test_F39_a_result_just_below_the_limit_arrives_and_one_above_it_is_an_error_of_its_call(
     broker_of: BrokerOf,
 ) -> None:
@@ -48,9 +50,8 @@ async def test_F39_a_result_just_below_the_limit_arrives_and_one_above_it_is_an_
 
     async with web(boom=image) as bad, broker_of({"bad": {"url": bad.url}}) as run:
         await run.ready("bad")
-        with memory_below(160 * MIB):
-            assert len((await run.call("bad__boom"))["content"][0]["data"]) == 15 * MIB
-            error = await run.refused("bad__boom")
+        assert len((await run.call("bad__boom"))["content"][0]["data"]) == 15 * MIB
+        error = await run.refused("bad__boom")
         assert "larger than 16" in error["message"]
         await run.innocent("bad")
 
@@ -76,8 +77,8 @@ async def test_F53_a_connection_to_a_peer_that_vanished_is_broken_by_the_kernel_
         notice(connection)
         watched.append(connection.dup())
 
-    for module in ("connection", "tlswire"):
-        monkeypatch.setattr(f"broker.upstream.{module}.notice_half_open", noticed)
+    for module in (connection, tlswire):
+        monkeypatch.setattr(module, "notice_half_open", noticed)
     tls = authority(tmp_path).server if is_tls else None
     async with web(tls=tls) as peer, broker_of({"bad": {"url": peer.url}}) as run:
         assert bool(await run.trouble("bad")) is is_tls

@@ -11,7 +11,8 @@ import pytest
 from broker.core.era import LATEST_MODERN
 from broker.upstream import http
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import AT_ONCE, MIB, HastyClock, LoopWatch, memory_below, until
+from tests.hostile.cost import MIB, memory_below
+from tests.hostile.harness import AT_ONCE, HastyClock, until
 from tests.hostile.web import Answer, says, streams, web
 from tests.peers import Peers
 from tests.servers.rawhttp import Out, Request
@@ -33,16 +34,14 @@ PAGE = b"<!doctype html><script>alert(1)</script>\x1b[31m" + b"secret page " * 1
     ],
 )
 async def test_F50_F51_F57_a_body_without_end_costs_its_call_not_our_memory(
-    broker_of: BrokerOf, peers: Peers, loop_watch: LoopWatch, fault: str, expected: str, era: str
+    broker_of: BrokerOf, peers: Peers, fault: str, expected: str, era: str
 ) -> None:
     peer = await peers.astart("rawhttp", "--fault", fault, "--era", era)
     async with broker_of({"bad": {"url": peer.url}}) as run:
         await run.innocent("bad")
-        loop_watch.worst = 0
         with memory_below(60 * MIB):
             assert expected in (await run.refused("bad__boom"))["message"]
             await run.innocent("bad")
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x, gzip"])

@@ -19,7 +19,8 @@ from broker.downstream.message import Incoming
 from broker.upstream import isolated
 from broker.upstream.process import Process
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import AT_ONCE, Running, children, command, exists, needs_proc, until
+from tests.hostile.cost import children
+from tests.hostile.harness import AT_ONCE, Running, command, exists, needs_proc, until
 from tests.peers import ROOT
 
 pytestmark = needs_proc

@@ -11,7 +11,8 @@ from broker.core.era import LATEST_MODERN
 from broker.downstream.engine import Who, ignore_emit
 from broker.downstream.message import Incoming
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import MIB, LoopWatch, Running, raw
+from tests.hostile.cost import MIB
+from tests.hostile.harness import Running, raw
 from tests.relay.fake import GUESTS
 
 FLOOD = 2000
@@ -41,9 +42,7 @@ class Guest:
             self.served += 1
 
 
-async def test_who_floods_the_queue_waits_behind_itself_and_nobody_else_does(
-    broker_of: BrokerOf, loop_watch: LoopWatch
-) -> None:
+async def test_who_floods_the_queue_waits_behind_itself_and_nobody_else_does(broker_of: BrokerOf) -> None:
     async with broker_of({"few": narrow()}) as run:
         await run.ready("few")
         mallory, ada = Guest(run, "mallory"), Guest(run, "ada")
@@ -66,7 +65,6 @@ async def test_who_floods_the_queue_waits_behind_itself_and_nobody_else_does(
         assert most < 20 * MIB
         await run.innocent("few")
         assert all(one.value == 0 for one in run.broker.quotas.counters.gauges())
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 async def test_F73_a_storm_of_calls_that_give_up_in_the_queue_leaves_nothing_and_sends_nothing(

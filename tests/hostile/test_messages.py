@@ -13,7 +13,8 @@ from broker.core.era import LATEST_MODERN
 from broker.core.request import Kind
 from broker.relay.notify import Subscriber
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.harness import AT_ONCE, MIB, HastyClock, LoopWatch, Running, memory_below, raw, rewrite, until
+from tests.hostile.cost import MIB, memory_below
+from tests.hostile.harness import AT_ONCE, HastyClock, Running, raw, rewrite, until
 
 HEAD, TAIL = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[],"x":', "}}\n"
 TEXT = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"%s"}]}}\n'
@@ -119,9 +120,7 @@ async def test_F24_questions_are_refused_and_a_storm_of_them_is_dropped(broker_o
     assert heard == [], "no question is routed to a caller that offered nothing"
 
 
-async def test_F25_a_progress_flood_is_thinned_rises_and_ends_with_the_last(
-    broker_of: BrokerOf, loop_watch: LoopWatch
-) -> None:
+async def test_F25_a_progress_flood_is_thinned_rises_and_ends_with_the_last(broker_of: BrokerOf) -> None:
     heard: list[Any] = []
     async with broker_of({"bad": raw("progress-flood", 20_000)}) as run:
         await run.innocent("bad")
@@ -134,11 +133,10 @@ async def test_F25_a_progress_flood_is_thinned_rises_and_ends_with_the_last(
     assert steps == sorted(set(steps)) and steps[:3] == [1, 2, 3] and steps[-1] == 20_000
     assert {body["progressToken"] for body in heard} == {"t"}
     assert count == len(heard) <= 100
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 async def test_F26_a_storm_of_list_changed_costs_two_refreshes(
-    broker_of: BrokerOf, puppet: Puppet, tmp_path: Path, loop_watch: LoopWatch
+    broker_of: BrokerOf, puppet: Puppet, tmp_path: Path
 ) -> None:
     changed = '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
     log = tmp_path / "log"
@@ -150,7 +148,6 @@ async def test_F26_a_storm_of_list_changed_costs_two_refreshes(
         await until(lambda: log.read_text(encoding="utf-8").count("tools/list") == 3)
         await run.innocent("bad")
         assert log.read_text(encoding="utf-8").count("tools/list") == 3  # discovery, the first, and one for the rest
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 def listing(tools: list[Any]) -> list[Any]:
@@ -171,6 +168,7 @@ def dropped(run: Running) -> dict[str, str]:
     return {item.own: item.reason for item in shelf.dropped}
 
 
+@pytest.mark.costs("ten thousand tools are one message, which is judged in one go", callback=0.1)
 async def test_F27_ten_thousand_tools_are_capped_and_said(
     broker_of: BrokerOf, puppet: Puppet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,9 +229,7 @@ BOMBS: dict[str, Any] = {
 }
 
 
-async def test_F35_schema_bombs_pass_untouched_and_cost_nothing(
-    broker_of: BrokerOf, puppet: Puppet, loop_watch: LoopWatch
-) -> None:
+async def test_F35_schema_bombs_pass_untouched_and_cost_nothing(broker_of: BrokerOf, puppet: Puppet) -> None:
     tools = [
         OK,
         *(tool(name, outputSchema={"type": "object"}) | {"inputSchema": schema} for name, schema in BOMBS.items()),
@@ -244,7 +240,6 @@ async def test_F35_schema_bombs_pass_untouched_and_cost_nothing(
         assert {name: listed[f"bad__{name}"]["inputSchema"] for name in BOMBS} == BOMBS
         with anyio.fail_after(AT_ONCE):
             assert await run.text("bad__redos", a="a" * 64 + "!") == "first"
-    assert loop_watch.worst < 0.1, loop_watch.who
 
 
 async def test_F35_a_definition_over_the_cap_is_dropped_and_the_others_stay(

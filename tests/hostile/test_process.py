@@ -16,21 +16,8 @@ import pytest
 from broker.core.lifecycle import Phase
 from broker.upstream import child, process, stdio
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.harness import (
-    AT_ONCE,
-    MIB,
-    HastyClock,
-    LoopWatch,
-    Running,
-    children,
-    command,
-    descriptors,
-    exists,
-    memory_below,
-    needs_proc,
-    raw,
-    until,
-)
+from tests.hostile.cost import MIB, children, descriptors, memory_below
+from tests.hostile.harness import AT_ONCE, HastyClock, Running, command, exists, needs_proc, raw, until
 from tests.peers import Peers, is_alive
 
 pytestmark = needs_proc
@@ -241,13 +228,12 @@ async def test_F07_a_broker_that_ends_while_its_servers_start_leaves_none(broker
     assert children() == {}
 
 
-async def test_F08_a_stderr_flood_is_drained_and_bounded(broker_of: BrokerOf, loop_watch: LoopWatch) -> None:
+async def test_F08_a_stderr_flood_is_drained_and_bounded(broker_of: BrokerOf) -> None:
     async with broker_of({"bad": raw("stderr-flood", 100_000)}) as run:
         await run.innocent("bad")
         with memory_below(20 * MIB):
             assert await run.text("bad__boom") == "100000 lines"
         await run.innocent("bad")
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 async def test_F09_a_closed_stdout_is_death_and_a_closed_stderr_is_not(broker_of: BrokerOf, puppet: Puppet) -> None:
@@ -294,7 +280,7 @@ async def test_F12_invalid_utf8_costs_that_call_only(broker_of: BrokerOf) -> Non
 
 @pytest.mark.parametrize("size", ["endless", "100 MB"])
 async def test_F13_a_line_without_end_costs_the_upstream_its_connection_not_us_our_memory(
-    broker_of: BrokerOf, puppet: Puppet, loop_watch: LoopWatch, size: str
+    broker_of: BrokerOf, puppet: Puppet, size: str
 ) -> None:
     long = ['{"jsonrpc":"2.0","id":$ID,"result":{"x":"', ["repeat", [100, "a" * 1_000_000]], '"}}\n']
     async with broker_of({"bad": raw("endless-line") if size == "endless" else puppet({"boom": long})}) as run:
@@ -302,7 +288,6 @@ async def test_F13_a_line_without_end_costs_the_upstream_its_connection_not_us_o
         with memory_below(40 * MIB):
             assert "a line of more than" in (await run.refused("bad__boom"))["message"]
             await run.innocent("bad")
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 async def test_F14_a_server_that_does_not_read_is_given_up(

@@ -14,7 +14,8 @@ import yaml
 
 from broker.reload import Reloads
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import Running, children, command, descriptors, needs_proc, until
+from tests.hostile.cost import children, descriptors
+from tests.hostile.harness import Running, command, needs_proc, until
 from tests.hostile.test_isolation import Person, stateful
 from tests.peers import ROOT
 

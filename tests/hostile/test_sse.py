@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from tests.hostile.conftest import BrokerOf
-from tests.hostile.harness import MIB, LoopWatch, command, memory_below
+from tests.hostile.cost import MIB, memory_below
+from tests.hostile.harness import command
 from tests.hostile.upstream import FAULTS
 from tests.peers import ROOT, Peers
 
@@ -22,17 +23,15 @@ SAID = {
 
 @pytest.mark.parametrize("fault", FAULTS["sse"])
 async def test_F03_F10_F13_F57_a_hostile_event_stream_costs_itself_and_says_why(
-    broker_of: BrokerOf, peers: Peers, loop_watch: LoopWatch, fault: str
+    broker_of: BrokerOf, peers: Peers, fault: str
 ) -> None:
     peer = await peers.astart("../hostile/upstream", "--transport", "sse", "--fault", fault)
     with memory_below(60 * MIB):
         async with broker_of({"bad": {"url": peer.url, "transport": "sse", "connect_timeout": 1}}) as run:
             trouble = await run.trouble("bad")
             assert trouble and SAID[fault] in trouble
-            loop_watch.worst = 0  # of the start of the broker itself
             await run.innocent()
             await run.refused("bad__ok")
-    assert loop_watch.worst < 0.05, loop_watch.who
 
 
 @pytest.mark.parametrize("fault", ["none", "dup-response", "garbage"])

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from tests.hostile.cost import belongs_to_the_test
 from tests.servers import rawhttp
 from tests.servers.rawhttp import Out, Request
 
@@ -44,6 +45,7 @@ class Web:
         return sum(message.get("method") == method for message in self.messages)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        belongs_to_the_test()
         self.open += 1
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):

@@ -19,7 +19,7 @@ from broker.stores.errors import Conflict
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow
-from tests.hostile.harness import LoopWatch
+from tests.hostile.cost import LoopWatch
 from tests.stores.conftest import Open
 
 SQL = [{"servers": ["sql"]}]

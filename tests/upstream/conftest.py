@@ -1,5 +1,17 @@
 """The brokers and puppets of the hostile tests serve here too."""
 
-from tests.hostile.conftest import broker_of, nothing_is_left, puppet
+from collections.abc import Generator
 
-__all__ = ["broker_of", "nothing_is_left", "puppet"]
+import pytest
+
+from tests.hostile.conftest import broker_of, puppet
+from tests.hostile.cost import nothing_left
+
+__all__ = ["broker_of", "puppet"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Generator[None, None, None]:
+    """After each test, as after the hostile ones."""
+    with nothing_left():
+        yield

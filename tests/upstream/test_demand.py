@@ -14,7 +14,8 @@ from broker.relay.notify import Subscriber
 from broker.relay.watches import Watches
 from broker.upstream.demand import LOOKS
 from broker.upstream.isolated import Asker
-from tests.hostile.harness import broker_over, children, command, needs_proc, until
+from tests.hostile.cost import children
+from tests.hostile.harness import broker_over, command, needs_proc, until
 from tests.peers import ROOT
 from tests.relay.fake import LEGACY, TIMEOUT, Fake, Gate, House, house
 
