@@ -369,10 +369,7 @@ class Generation:
         if shelf is not None:
             passing = passing_params(params)
             if self.config.servers[key].redact == "results":
-                passing = {
-                    **scrubbed_report(passing),
-                    **{name: passing[name] for name in ("taskId",) if name in passing},
-                }
+                passing = scrubbed_report(passing)
             if is_foreign(method):
                 self._hub.extended(self.policy, shelf, method, passing, self._clock.now(), concerns)
             else:

@@ -7,7 +7,9 @@ looked at, passes here on its way out: log lines, errors, states of servers, tra
 from typing import Any, Final
 
 from broker.core import wire
+from broker.core.era import RELATED_TASK
 from broker.core.redaction import KnownSecrets
+from broker.core.tasks import related_task
 from broker.errors import (
     MAX_FOREIGN_TEXT,
     URL_ELICITATION_REQUIRED,
@@ -56,14 +58,21 @@ def scrubbed_json(value: Any) -> Any:
 
 
 def scrubbed_report(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a notification likewise, but for the id of its task. Of what is larger than `MAX_REPORT` only
-    its numbers and short words are told.
+    """The parameters of a notification likewise, but for the id of its task, which says where it belongs. Of what is
+    larger than `MAX_REPORT` only that, its numbers and short words are told.
     """
+    ids = {name: one for name in _IDS & params.keys() if isinstance(one := params[name], str)}
+    related = related_task(params)
     if len(wire.encode(params)) > MAX_REPORT:
         params = {name: one for name, one in params.items() if name in _SAID_IN_SHORT or _is_short(one)}
         params |= {name: LEFT_OUT for name in _SAID_IN_SHORT & params.keys() if not _is_short(params[name])}
-    kept = {name: params[name] for name in _IDS & params.keys()}
-    return {**_known.scrubbed_in(params), **kept}
+    found = {**_known.scrubbed_in(params), **ids}
+    return found if related is None else _with_task(found, related)
+
+
+def _with_task(report: dict[str, Any], task_id: str) -> dict[str, Any]:
+    meta = report.get("_meta", {})
+    return {**report, "_meta": {**meta, RELATED_TASK: {**meta.get(RELATED_TASK, {}), "taskId": task_id}}}
 
 
 def _is_short(value: Any) -> bool:

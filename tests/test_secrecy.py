@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from broker.config import Secret, Sources, expand
+from broker.core.era import RELATED_TASK
 from broker.core.redaction import MASK
 from broker.errors import (
     MAX_FOREIGN_TEXT,
@@ -111,6 +112,18 @@ def test_of_a_long_message_no_half_of_a_secret_is_told_even_where_others_made_it
     filled = f"{TOKEN} " * (before // (len(TOKEN) + 1) + 1)
     said = of_upstream(UpstreamAnsweredError(f"{filled[:before]} {CANARY} {TOKEN} " + "x" * LARGE)).message
     assert "canary" not in said and "a1B2" not in said and len(said) <= MAX_ERROR_TEXT
+
+
+@pytest.mark.parametrize("data", ["small", "x" * MAX_REPORT])
+def test_a_report_of_any_size_says_which_task_it_belongs_to(data: str) -> None:
+    Secret(CANARY).reveal()
+    ident = CANARY * 20
+    found = scrubbed_report({"data": data, "taskId": ident, "_meta": {RELATED_TASK: {"taskId": ident}}})
+    assert found["taskId"] == ident and found["_meta"] == {RELATED_TASK: {"taskId": ident}}
+    assert scrubbed_report({"taskId": [CANARY], "_meta": {RELATED_TASK: {"taskId": [CANARY]}, "a": CANARY}}) == {
+        "taskId": [MASK],
+        "_meta": {RELATED_TASK: {"taskId": [MASK]}, "a": MASK},
+    }
 
 
 def test_a_large_report_is_told_in_short() -> None:
