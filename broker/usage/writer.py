@@ -26,6 +26,11 @@ BATCH: Final = 500
 GATHER: Final = 0.05
 """Seconds that records are gathered where nobody waits for them: a write for each would cost the loop its turn. It is
 what a broker that is killed loses, at most."""
+AT_ONCE: Final = 50
+"""Records that are made into lines in one go, which takes a quarter of a millisecond. Meanwhile the loop cannot go on,
+and whoever calls in that moment waits as long."""
+REST: Final = 0.001
+"""Seconds between two such goes, in which the loop has the interpreter for itself."""
 RETRY: Final = 1.0
 """Seconds between attempts while the disk refuses."""
 CLOSES_WITHIN: Final = 2.0
@@ -161,7 +166,9 @@ class Writer:
             self._shown.clear()
         parts = [gap_line(unsaid, self._clock.wall())] if unsaid else []
         shown: set[str] = set()
-        for record in batch:
+        for index, record in enumerate(batch):
+            if index and index % AT_ONCE == 0:
+                self._rest()
             if isinstance(record, DiscoveryRecord) and record.mark.hash not in self._shown | shown:
                 shown.add(record.mark.hash)
                 parts.append(view_line(record.mark))
@@ -171,6 +178,11 @@ class Writer:
                 log.error("an audit record cannot be written: %s", type(error).__name__)
                 parts.append(gap_line(1, record.time))
         return b"".join(parts), shown
+
+    def _rest(self) -> None:
+        """Let the loop go on, unless somebody waits for what is being written, or more comes than can be written."""
+        if not self._signals and not self._is_over and len(self._waiting) <= BATCH:
+            self._pause.wait(REST)
 
     def _alarm(self, why: str) -> None:
         if not self.is_failing:

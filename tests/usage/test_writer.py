@@ -195,3 +195,49 @@ def test_a_name_that_is_no_unicode_is_recorded_as_what_it_is_and_stops_nobody(tm
         writer.put(call("one__grüße"))
         writer.put(call("one__\x7f"))
     assert [one["public"] for one in written(tmp_path)] == ["one__\\ud800", "one__grüße", "one__\\x7f"]
+
+
+class Told(CallRecord):
+    """One that says when its line is made."""
+
+    def __init__(self, public: str, made: list[str]) -> None:
+        super().__init__(ANN, "http", "2026-07-28", "tools/call")
+        self.public = public
+        self._made = made
+
+    def line(self) -> bytes:
+        self._made.append(self.public)
+        return super().line()
+
+
+async def test_the_loop_goes_on_between_parts_of_a_batch_unless_somebody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "AT_ONCE", 2)
+    monkeypatch.setattr(writer_module, "REST", 2 * TIMEOUT)
+    made: list[str] = []
+    writer = Writer(Disk(tmp_path), SystemClock(), gather=0)
+    for public in "abc":
+        writer.put(Told(public, made))
+    writer.start()
+    await until(lambda: made == ["a", "b"])
+    assert await writer.written(Told("d", made), TIMEOUT)
+    for public in "efg":
+        writer.put(Told(public, made))
+    writer.close()
+    assert [one["public"] for one in written(tmp_path)] == list("abcdefg")
+
+
+async def test_a_writer_that_is_behind_does_not_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "AT_ONCE", 2)
+    monkeypatch.setattr(writer_module, "BATCH", 3)
+    rests: list[float] = []
+    made: list[str] = []
+    writer = Writer(Disk(tmp_path), SystemClock(), gather=0)
+    monkeypatch.setattr(writer._pause, "wait", rests.append)
+    for public in "abcdefg":
+        writer.put(Told(public, made))
+    writer.start()
+    await until(lambda: not writer.lag)
+    writer.close()
+    assert {*made} == {*"abcdefg"} and writer_module.REST not in rests
