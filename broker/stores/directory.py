@@ -1,15 +1,17 @@
 """The directory in the database: read whole, changed in transactions that each count in `revision`."""
 
+import gc
 import logging
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import starmap
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import CursorResult, Table, delete, func, insert, select, update
+from sqlalchemy import CursorResult, Select, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +37,7 @@ _TABLES: dict[type[Any], Table] = {
     HashRow: tables.key_hashes,
     MembershipRow: tables.memberships,
 }
+_ROLES: dict[str, Role] = {str(one): one for one in Role}
 
 
 class Reading:
@@ -45,12 +48,11 @@ class Reading:
 
     async def all(self, kind: type[_Row], **where: object) -> list[_Row]:
         """The rows, by primary key."""
-        return _rows(kind, await self.found(kind, **where))
+        return list(_rows(kind, await self.found(kind, **where)))
 
     async def found(self, kind: type[Any], **where: object) -> CursorResult[Any]:
         """The same, as it came: it is here whole, and not read yet."""
-        table = _TABLES[kind]
-        asked = select(table).filter_by(**where).order_by(*table.primary_key.columns)
+        asked = _asked(kind).filter_by(**where).order_by(*_TABLES[kind].primary_key.columns)
         return await self._connection.execute(asked)
 
     async def one(self, kind: type[_Row], **where: object) -> _Row | None:
@@ -61,8 +63,8 @@ class Reading:
     async def hashes_of(self, **where: object) -> list[HashRow]:
         """The hashes of the keys that fit `where`."""
         fitting = select(tables.keys.c.id).filter_by(**where)
-        asked = select(tables.key_hashes).where(tables.key_hashes.c.key_id.in_(fitting)).order_by("hash")
-        return [_row(HashRow, dict(found)) for found in (await self._connection.execute(asked)).mappings()]
+        asked = _asked(HashRow).where(tables.key_hashes.c.key_id.in_(fitting)).order_by("hash")
+        return list(_rows(HashRow, await self._connection.execute(asked)))
 
     async def count_of(self, kind: type[_Row], **where: object) -> int:
         """How many rows there are."""
@@ -132,7 +134,7 @@ class DirectoryStore:
         async with self.reading() as reading:
             number = await reading.revision()
             found = {kind: await reading.found(kind) for kind in _TABLES}
-            # In a thread: with ten thousand keys this is a second of work, in which every call would wait.
+            # In a thread: with ten thousand keys this is a tenth of a second, in which every call would wait.
             return Stored(number, await anyio.to_thread.run_sync(_assembled, found))
 
     async def used(self, by: Group, since: float, until: float, step: int, seen: Seen) -> list[Row]:
@@ -188,12 +190,46 @@ class DirectoryStore:
             await self.database.aclose()
 
 
-def _rows(kind: type[_Row], found: CursorResult[Any]) -> list[_Row]:
-    return [_row(kind, dict(one)) for one in found.mappings()]
+def _asked(kind: type[Any]) -> Select[Any]:
+    """The columns in the order of the fields."""
+    columns = _TABLES[kind].columns
+    return select(*(columns[one.name] for one in fields(kind)))
+
+
+def _rows(kind: type[_Row], found: CursorResult[Any]) -> Iterator[_Row]:
+    """Each is made when it is asked for: of a hundred thousand that are looked at once, none is kept."""
+    make = cast(Callable[..., _Row], kind)
+    names = [one.name for one in fields(kind)]
+    if "role" not in names:
+        yield from starmap(make, found)
+        return
+    at = names.index("role")
+    for one in found:
+        # A role that this program does not know (a later one's) has no power.
+        yield make(*one[:at], _ROLES.get(one[at], Role.MEMBER), *one[at + 1 :])
 
 
 def _assembled(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
     """The directory of the rows of each kind."""
+    with _collector_at_rest():
+        return _put_together(found)
+
+
+@contextmanager
+def _collector_at_rest() -> Generator[None]:
+    """Nothing that is made meanwhile is garbage: to look for circles in it, again and again, took half of the time, and
+    the loop waits each time.
+    """
+    was_at_work = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_at_work:  # else somebody else has sent it to rest, and ends that
+            gc.enable()
+
+
+def _put_together(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
     assembly = _Assembly()
     for organization in _rows(OrganizationRow, found[OrganizationRow]):
         assembly.add_organization(organization)
@@ -206,13 +242,6 @@ def _assembled(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
         assembly.add_key(key, tuple(held.get(key.id, ())))
     members = _rows(MembershipRow, found[MembershipRow])
     return assembly.directory(tuple(Membership(row.principal, row.organization, row.team, row.role) for row in members))
-
-
-def _row(kind: type[_Row], found: dict[str, Any]) -> _Row:
-    if "role" in found:
-        # A role that this program does not know (a later one's) has no power.
-        found["role"] = Role(found["role"]) if found["role"] in list(Role) else Role.MEMBER
-    return kind(**found)
 
 
 class _Assembly:
@@ -262,6 +291,8 @@ class _Assembly:
 
     def _level(self, empty: Level, row: OrganizationRow | TeamRow | KeyRow) -> Level:
         """A level whose rules or limits cannot be read allows nothing: one of them may have been a denial."""
+        if row.allow is None and row.deny is None and row.limits is None:
+            return empty  # as nearly every key
         try:
             return read_level(empty, terms_of(row))
         except ValueError:

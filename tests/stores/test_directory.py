@@ -1,5 +1,7 @@
 """One suite over every store: what is written is read, wholly or not at all, and a change is noticed."""
 
+import gc
+import threading
 from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
@@ -159,22 +161,51 @@ async def test_sqlite_says_without_reading_that_nothing_changed(at_file: Locatio
         await store.aclose()
 
 
-async def test_a_large_directory_is_read_beside_the_loop_and_not_in_it(opened: Open) -> None:
-    """Fifteen hundred keys, each with a rule: more work than any call may wait for."""
-    store = await opened()
-    rule = [{"servers": ["docs"], "tools": ["docs__*"]}]
-    rows = [replace(CI, id=f"k{number:011}", name=f"n{number}", allow=rule) for number in range(1500)]
+RULE = [{"servers": ["docs"], "tools": ["docs__*"]}]
+
+
+async def add_keys(store: DirectoryStore, count: int, rule: list[dict[str, Any]] | None) -> None:
+    """So many keys, each with this rule, in one team."""
+    rows = [replace(CI, id=f"k{number:011}", name=f"n{number}", allow=rule, limits=None) for number in range(count)]
     async with store.database.writing() as connection:
-        await connection.execute(insert(tables.organizations), [asdict(OrganizationRow("acme", rule, None, 0.0))])
+        await connection.execute(insert(tables.organizations), [asdict(OrganizationRow("acme", RULE, None, 0.0))])
         await connection.execute(insert(tables.teams), [asdict(TeamRow("acme", "data", None, None, 0.0))])
         await connection.execute(insert(tables.keys), [asdict(row) for row in rows])
         hashes = [asdict(HashRow(f"{number:064}", row.id)) for number, row in enumerate(rows)]
         await connection.execute(insert(tables.key_hashes), hashes)
+
+
+async def test_a_large_directory_is_read_beside_the_loop_and_not_in_it(opened: Open) -> None:
+    """Fifteen hundred keys, each with a rule: more work than any call may wait for."""
+    store = await opened()
+    await add_keys(store, 1500, RULE)
     watch = LoopWatch()
     with watch.watching():
         stored = await store.load()
     assert len(stored.directory.organizations["acme"].teams["data"].keys) == 1500
     assert watch.worst < 0.05, watch.who
+
+
+async def test_a_large_directory_is_not_searched_for_garbage_while_it_is_read(opened: Open) -> None:
+    """But once, when all is made: the collector goes on then."""
+    store = await opened()
+    await add_keys(store, 3000, None)
+    looks: list[str] = []
+
+    def looked(phase: str, _facts: dict[str, int]) -> None:
+        if phase == "start":
+            looks.append(threading.current_thread().name)
+
+    gc.callbacks.append(looked)
+    try:
+        directory = await loaded(store)
+    finally:
+        gc.callbacks.remove(looked)
+    keys = directory.organizations["acme"].teams["data"].keys
+    assert len(keys) == 3000
+    assert keys["k00000000007"].hashes == (KeyHash(f"{7:064}"),)
+    assert sum("AnyIO worker" in one for one in looks) <= 1
+    assert gc.isenabled()
 
 
 async def test_a_store_below_a_relative_path_is_looked_into_like_any_other(
