@@ -101,9 +101,10 @@ class Api:
         if not route.is_list:
             return route.status, asdict(found) | where
         items = [asdict(one) | where for one in found]
-        if route.is_per_worker and front.crew.asks(http):
-            items += await front.crew.items(http)
-        return route.status, {"items": items}
+        if not route.is_per_worker or not front.crew.asks(http):
+            return route.status, {"items": items}
+        others, missing = await front.crew.items(http)
+        return route.status, {"items": items + others, "missing": missing}
 
 
 def _error(code: str, message: str) -> dict[str, Any]:

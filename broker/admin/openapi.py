@@ -10,6 +10,7 @@ from broker.admin.bodies import Body
 from broker.admin.routes import ROUTES, Route
 
 _REFERENCE: Final = "#/components/schemas/{model}"
+_MISSING: Final = "Numbers of workers that did not answer; only where there are several."
 _ERROR: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["error"],
@@ -47,8 +48,10 @@ def document(base: str) -> dict[str, Any]:
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     result = _schema(route.result, schemas, "serialization")
     if route.is_list:
-        items = {"type": "array", "items": result}
-        result = {"type": "object", "required": ["items"], "properties": {"items": items}}
+        properties: dict[str, Any] = {"items": {"type": "array", "items": result}}
+        if route.is_per_worker:
+            properties["missing"] = {"type": "array", "items": {"type": "integer"}, "description": _MISSING}
+        result = {"type": "object", "required": ["items"], "properties": properties}
     found: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.do.__name__.removeprefix("_") + ("_in_team" if "{team}/members" in route.path else ""),

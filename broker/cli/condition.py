@@ -30,13 +30,17 @@ def show(url: str, level: str, *, as_json: bool) -> int:
         remedy = f"Put a key with the role admin into {KEY}." if code in (401, 403) else "Is it a broker?"
         raise Stop(f"{line(url)} answers with status {code}. {remedy}", FAILED)
     try:
-        found: list[dict[str, Any]] = json.loads(body)["items"]
+        answer = json.loads(body)
+        found: list[dict[str, Any]] = answer["items"]
+        missing = [int(number) for number in answer.get("missing", ())]
     except (ValueError, KeyError, TypeError):
         raise Stop(f"{line(url)} does not answer like a broker", FAILED) from None
     if as_json:
-        screen.json({"ready": [one for one in health if one], "servers": found})
+        screen.json({"ready": [one for one in health if one], "servers": found, "missing": missing})
     else:
         _show(screen, health, found)
+        for number in missing:
+            screen.say(f"worker {number} does not answer", "red")
     return OK
 
 

@@ -132,13 +132,15 @@ class Crew:
                     tasks.start_soon(one, number)
         return sorted(found.items())
 
-    async def items(self, http: Http) -> list[Any]:
-        """Of a list of the API, those of the others. What is none is left out."""
+    async def items(self, http: Http) -> tuple[list[Any], list[int]]:
+        """Of a list of the API, those of the others; and the numbers of the workers whose items are not among them."""
         found: list[Any] = []
-        for _, body in await self.answers(http):
+        missing = {*range(1, self.worker.count + 1)} - {self.worker.number}
+        for number, body in await self.answers(http):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 found += json.loads(body)["items"]
-        return found
+                missing.discard(number)
+        return found, sorted(missing)
 
     async def _ask(self, number: int, http: Http) -> tuple[int, bytes]:
         """Raises: OSError, ValueError; TimeoutError."""

@@ -254,6 +254,20 @@ def test_F99_who_asks_for_what_a_hanging_worker_holds_is_told_to_come_later(mort
     assert held.ask("ping", caller)[0] == 200, "the same connection goes on, and the session is there"
 
 
+def test_F99_a_list_of_all_workers_says_which_of_them_did_not_answer(serving: Serving) -> None:
+    caller = serving.at(1)
+    whole = json.loads(caller.ask("GET", "/api/v1/upstreams")[2])
+    assert whole["missing"] == [] and {one["worker"] for one in whole["items"]} == {1, 2}
+    os.kill(serving.workers()[2], signal.SIGSTOP)
+    try:
+        half = json.loads(caller.ask("GET", "/api/v1/upstreams")[2])
+        said = serving.program.run("status", "--url", f"http://127.0.0.1:{serving.port}")
+    finally:
+        os.kill(serving.workers()[2], signal.SIGCONT)
+    assert half["missing"] == [2] and {one["worker"] for one in half["items"]} == {1}
+    assert said.code == 0 and "worker 2 does not answer" in said.out
+
+
 def test_F99_what_another_worker_has_is_gone_only_if_that_worker_is(program: Program) -> None:
     with tempfile.TemporaryDirectory() as directory:
         program.environment["TMPDIR"] = directory
