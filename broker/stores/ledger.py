@@ -43,6 +43,7 @@ class Ledger:
         # In one order everywhere: on PostgreSQL the accounts are locked one after the other.
         ordered = sorted(tellings, key=lambda telling: telling.account)
         async with self.database.writing() as connection:
+            await self._open(connection, [one.account for one in ordered])
             return [
                 standing
                 for begin in range(0, len(ordered), BATCH)
@@ -55,6 +56,7 @@ class Ledger:
         """
         leases = budget_leases.c
         async with self.database.writing() as connection:
+            await self._open(connection, sorted(spent))
             for account, amount in sorted(spent.items()):
                 await self._lock(connection, [account])
                 mine = and_(_are(budget_leases, [account]), leases.holder == holder, leases.spent < amount)
@@ -90,17 +92,25 @@ class Ledger:
             await connection.execute(update(budget_accounts).where(_are(budget_accounts, warns)).values(warned=now))
         return standings
 
+    async def _open(self, connection: AsyncConnection, accounts: Sequence[Account]) -> None:
+        """Have a row for each, before any is locked: whoever holds one and waits for a new one of another broker's may
+        be waited for by that.
+        """
+        columns = budget_accounts.c
+        asked = select(columns.place, columns.period, columns.began)
+        for begin in range(0, len(accounts), BATCH):
+            batch = accounts[begin : begin + BATCH]
+            there = {_account(*row) for row in await connection.execute(asked.where(_are(budget_accounts, batch)))}
+            new = [{**_columns(account), "warned": None} for account in batch if account not in there]
+            if new:
+                await connection.execute(self._insert(budget_accounts).on_conflict_do_nothing(), new)
+
     async def _lock(self, connection: AsyncConnection, accounts: Sequence[Account]) -> set[Account]:
         """Let everybody else who tells of them wait, as SQLite does by itself. Those of which was warned."""
         columns = budget_accounts.c
         key = (columns.place, columns.period, columns.began)
         asked = select(*key, columns.warned).where(_are(budget_accounts, accounts)).order_by(*key).with_for_update()
-        rows = (await connection.execute(asked)).all()
-        if len(rows) < len(accounts):
-            empty = [{**_columns(account), "warned": None} for account in accounts]
-            await connection.execute(self._insert(budget_accounts).on_conflict_do_nothing(), empty)
-            rows = (await connection.execute(asked)).all()
-        return {_account(*row) for row in rows if row.warned is not None}
+        return {_account(*row) for row in await connection.execute(asked) if row.warned is not None}
 
     async def _end_leases(self, connection: AsyncConnection, accounts: Sequence[Account], now: float) -> None:
         """What others hold whose leases have ended is nobody's. What they have spent stays, and they may tell more."""

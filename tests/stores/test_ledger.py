@@ -1,18 +1,23 @@
 """Budgets that several brokers spend from one database: blocks, what comes back, and what never happens."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, insert, select, text
 
+from broker.config import Secret
 from broker.core.amount import UNIT
 from broker.core.budget import Account
 from broker.core.period import Period
 from broker.core.purse import Purse
 from broker.stores.engine import Database
 from broker.stores.ledger import BATCH, KEPT, LEASE, Ledger, Standing, Telling
-from tests.stores.conftest import Open, location, opened, postgresql
+from broker.stores.location import Location
+from broker.stores.opening import open_store
+from broker.stores.tables import budget_accounts
+from tests.stores.conftest import SERVER, Open, location, opened, postgresql
 
 __all__ = ["location", "opened", "postgresql"]
 
@@ -94,6 +99,33 @@ async def test_brokers_that_need_at_once_never_hold_more_than_there_is(holders: 
         for broker in brokers:
             tasks.start_soon(spend, broker)
     assert sum(broker.purse.spent for broker in brokers) == 20 * UNIT
+
+
+@pytest.mark.skipif(not SERVER, reason="of PostgreSQL")
+@pytest.mark.parametrize("is_dead", [False, True])
+async def test_who_waits_for_a_new_account_holds_no_old_one(postgresql: str, tmp_path: Path, is_dead: bool) -> None:
+    """Else two brokers could wait for each other."""
+    store = await open_store(Location(tmp_path, tmp_path / "none", Secret(postgresql)))
+    ledger, earlier = Ledger(store.database, "one"), Account("a", Period.DAY, 0)
+    assert earlier < DAY
+    try:
+        await ledger.tell([Telling(earlier, UNIT, 0, 0, 0, False)], NOW)
+        async with store.database.writing() as connection, anyio.create_task_group() as tasks:
+            row = {"place": DAY.where, "period": DAY.period.value, "began": DAY.begin}
+            await connection.execute(insert(budget_accounts).values(row))
+            if is_dead:
+                tasks.start_soon(ledger.bury, "dead", {earlier: 1, DAY: 1})
+            else:
+                tasks.start_soon(ledger.tell, [Telling(one, UNIT, 0, 0, 0, False) for one in (earlier, DAY)], NOW)
+            waiting = text("SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+            with anyio.fail_after(10):
+                while not await connection.scalar(waiting):  # noqa: ASYNC110 - what another session does sets no event
+                    await anyio.sleep(0.01)
+            old = select(budget_accounts.c.place).where(budget_accounts.c.place == earlier.where)
+            assert await connection.scalar(old.with_for_update(nowait=True)) == earlier.where
+            await connection.commit()
+    finally:
+        await store.aclose()
 
 
 async def test_what_is_given_back_another_broker_gets(holders: Make) -> None:
