@@ -88,7 +88,7 @@ def start_goals() -> list[Goal]:
     return [
         *(
             Goal(
-                f"{first} {servers} {kind}, times that of them started directly at once",
+                f"first whole list of {servers} {kind}, times that of them started directly at once",
                 *(startup.COLD_TITLE, {"servers": kind}, cold, 1.3),
                 least=False,
             )
