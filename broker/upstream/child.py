@@ -15,6 +15,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, ClassVar, Final, Protocol, cast
 
+from broker.upstream.source import Source
+
 if sys.platform == "linux":
     from fcntl import F_SETPIPE_SZ, fcntl
 
@@ -24,16 +26,14 @@ read at once, where one of 64 KiB has both sides wait for each other."""
 MAX_ROOMY: Final = 8
 """Children at a time with such pipes. Linux counts what all pipes of one user may hold (64 MiB, unless told otherwise)
 and gives whoever is beyond that pipes of 8 KiB, other programs of the same user too."""
-READ_SIZE: Final = 256 * 1024
-"""Bytes that the reader of a pipe holds before it makes the child wait."""
 
 
 class Child(Protocol):
     """A child that runs, or has run."""
 
     stdin: asyncio.StreamWriter
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
+    stdout: Source
+    stderr: Source
     exited: asyncio.Event
     """Set at its end, whoever holds its pipes open."""
 
@@ -66,8 +66,8 @@ class PipeChild:
     """Those that have large pipes."""
 
     stdin: asyncio.StreamWriter
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
+    stdout: Source
+    stderr: Source
 
     def __init__(self, process: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop) -> None:
         self._process = process
@@ -94,8 +94,8 @@ class PipeChild:
         try:
             child._make_room()
             child.stdin = await child._writer(process.stdin)
-            child.stdout = await child._reader(process.stdout)
-            child.stderr = await child._reader(process.stderr)
+            child.stdout = await child._source(process.stdout)
+            child.stderr = await child._source(process.stderr)
             child._watch()
         except BaseException:
             process.kill()
@@ -136,13 +136,10 @@ class PipeChild:
         transport, self._feeder = await self._loop.connect_write_pipe(lambda: _Feeder(self._loop), cast(Any, end))
         return asyncio.StreamWriter(transport, self._feeder, None, self._loop)
 
-    async def _reader(self, pipe: IO[bytes] | None) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader(READ_SIZE, self._loop)
-        transport, _ = await self._loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader, loop=self._loop), cast(Any, Pipe(pipe, self._loop))
-        )
+    async def _source(self, pipe: IO[bytes] | None) -> Source:
+        transport, source = await self._loop.connect_read_pipe(Source, cast(Any, Pipe(pipe, self._loop)))
         self._readers.append(transport)
-        return reader
+        return source
 
     def _watch(self) -> None:
         opener = getattr(os, "pidfd_open", None)
@@ -211,11 +208,27 @@ class _Feeder(asyncio.StreamReaderProtocol):
 
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
     """Tells of the child's end when it comes. asyncio's `Process.wait` may also wait for the pipes (Python 3.11), which
-    a descendant can hold open."""
+    a descendant can hold open. What the pipes bring goes to a source for each."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=READ_SIZE, loop=loop)
+        super().__init__(limit=1, loop=loop)  # its own readers get nothing
         self.exited = asyncio.Event()
+        self.sources = {1: Source(), 2: Source()}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        for number, source in self.sources.items():
+            pipe = cast(asyncio.SubprocessTransport, transport).get_pipe_transport(number)
+            assert pipe is not None
+            source.connection_made(pipe)
+
+    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
+        self.sources[fd].data_received(cast(bytes, data))
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        super().pipe_connection_lost(fd, exc)
+        if fd in self.sources:
+            self.sources[fd].connection_lost(exc)
 
     def process_exited(self) -> None:
         super().process_exited()
@@ -230,9 +243,9 @@ class LoopChild:
     ) -> None:
         self._transport = transport
         self._process = asyncio.subprocess.Process(transport, protocol, loop)
-        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        assert stdin is not None and stdout is not None and stderr is not None
-        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        assert self._process.stdin is not None
+        self.stdin = self._process.stdin
+        self.stdout, self.stderr = protocol.sources[1], protocol.sources[2]
         self.exited = protocol.exited
 
     @classmethod

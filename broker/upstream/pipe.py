@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import anyio
@@ -26,6 +26,7 @@ from broker.upstream.link import (
     refusal_bytes,
     request_bytes,
 )
+from broker.upstream.source import Take
 from broker.upstream.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -55,14 +56,11 @@ class Duplex(Protocol):
         """Write one message if that is possible without waiting, else drop it. Never raises."""
         ...
 
-    def receive(self) -> AsyncIterator[bytes]:
-        """Messages as they come. Raises: Gone, at the end."""
-        ...
+    async def serve(self, take: Take) -> None:
+        """Hand each message to `take` as it comes, and run what the stream needs beside (a log to drain, a queue to
+        write).
 
-    async def serve(self) -> None:
-        """What the stream needs beside its reader (a log to drain, a queue to write). Runs until cancelled.
-
-        Raises: Gone, if it learns of the end and the reader may not.
+        Raises: Gone, at the end.
         """
         ...
 
@@ -106,25 +104,21 @@ class PipeLink(Link):
             log.debug("%s: a notification was refused: %s", self.upstream, error.why)
 
     async def serve(self) -> None:
-        """See `Link`: the one reader."""
+        """See `Link`: what comes in."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            tasks.start_soon(self._attend, tasks.cancel_scope)
             try:
-                async for message in self._duplex.receive():
-                    self._on_bytes(message)
-                    if self.lost is not None:
-                        break
+                if self.lost is None:
+                    await self._duplex.serve(self._on_bytes)
             except Gone as gone:
                 self.lose(str(gone))
             tasks.cancel_scope.cancel()
 
-    async def _attend(self, reading: anyio.CancelScope) -> None:
-        try:
-            await self._duplex.serve()
-        except Gone as gone:
-            self.lose(str(gone))
-            reading.cancel()
+    def lose(self, why: str) -> None:
+        """See `Link`. Nothing is read any more."""
+        super().lose(why)
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """See `Link`."""
@@ -138,7 +132,7 @@ class PipeLink(Link):
             self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": waiting.id}))
 
     def _on_bytes(self, data: bytes) -> None:
-        if not data.strip():
+        if self.lost is not None or not data.strip():
             return
         try:
             message = wire.decode_object(data, wire.FROM_UPSTREAM)

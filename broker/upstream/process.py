@@ -21,6 +21,7 @@ import anyio
 
 from broker.secrecy import foreign
 from broker.upstream.child import Child, start_child
+from broker.upstream.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +95,12 @@ class Process:
         return self._child.stdin
 
     @property
-    def stdout(self) -> asyncio.StreamReader:
+    def stdout(self) -> Source:
         """What the child says."""
         return self._child.stdout
 
     @property
-    def stderr(self) -> asyncio.StreamReader:
+    def stderr(self) -> Source:
         """What the child logs."""
         return self._child.stderr
 

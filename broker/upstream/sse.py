@@ -15,6 +15,7 @@ from broker.core.eventstream import Event
 from broker.errors import UpstreamUnavailable
 from broker.upstream.httpwire import RequestHead
 from broker.upstream.pipe import Gone
+from broker.upstream.source import Take
 from broker.upstream.web import Refused, WebClient, content_type, origin, resolve
 
 MAX_POSTS: Final = 256
@@ -77,18 +78,26 @@ class SseDuplex:
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             return
 
-    async def receive(self) -> AsyncIterator[bytes]:
-        """See `Duplex`."""
+    async def serve(self, take: Take) -> None:
+        """See `Duplex`. What was posted goes out in order, one at a time."""
+        why = ""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._send_posts)
+            why = await self._read(take)
+            tasks.cancel_scope.cancel()
+        raise Gone(why)
+
+    async def _read(self, take: Take) -> str:
+        """Hand on the messages of the stream; why it ended."""
         try:
             async for event in self._events:
                 if event.event == "message" and event.data:
-                    yield event.data
+                    take(event.data)
         except UpstreamUnavailable as error:
-            raise Gone(error.why) from None
-        raise Gone("the event stream ended")
+            return error.why
+        return "the event stream ended"
 
-    async def serve(self) -> None:
-        """See `Duplex`: what was posted goes out in order, one at a time."""
+    async def _send_posts(self) -> None:
         with contextlib.suppress(anyio.ClosedResourceError):
             async for message in self._outbox[1]:
                 await self._send_anyhow(message)

@@ -4,25 +4,21 @@ Spec: 2026-07-28 basic/transports/stdio. Framing is bounded: a line that never e
 connection, not the broker its memory (F-13); a child that does not read is given up after `WRITE_TIMEOUT` (F-14).
 """
 
-import asyncio
 import collections
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import anyio
 
 from broker.core import wire
-from broker.core.framing import LineSplitter, LineTooLong
 from broker.secrecy import MAX_QUOTED, foreign
 from broker.upstream.pipe import Gone
 from broker.upstream.process import Process
+from broker.upstream.source import Lines, Take
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 65536
-"""Bytes that are read at a time."""
 WRITE_TIMEOUT: Final = 5.0
 """Seconds a full pipe may stay full; then the child counts as dead."""
 MAX_UNSENT: Final = 1024 * 1024
@@ -44,8 +40,8 @@ class StdioDuplex:
         self._process = process
         self._stderr: collections.deque[bytes] = collections.deque()
         self._stderr_size = 0
-        self._drained = anyio.Event()
-        self._closing = False
+        self._begun = b""
+        """The line of it that has not ended yet, while lines are shown."""
 
     @classmethod
     async def open(cls, upstream: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> "StdioDuplex":
@@ -79,22 +75,29 @@ class StdioDuplex:
         if not writer.is_closing() and writer.transport.get_write_buffer_size() <= MAX_UNSENT:
             writer.write(message + b"\n")
 
-    async def receive(self) -> AsyncIterator[bytes]:
-        """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09)."""
-        splitter = LineSplitter(wire.FROM_UPSTREAM.size)
+    async def serve(self, take: Take) -> None:
+        """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09); so is its own end, even
+        if one of its own children holds its stdout open.
+        """
+        self._process.stderr.read(self._on_log)
+        lines = Lines(self._process.stdout, lambda line: take(wire.without_bom(line)), wire.FROM_UPSTREAM.size)
         try:
-            while chunk := await self._process.stdout.read(CHUNK):
-                for line in splitter.feed(chunk):
-                    yield wire.without_bom(line)
-                if len(chunk) == CHUNK:  # more has come already: a flood of messages must not hold everybody else
-                    await asyncio.sleep(0)
-        except LineTooLong as error:
-            raise Gone(str(error)) from None
-        raise Gone(await self._why_ended("it closed its output"))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._outlive, tasks.cancel_scope)
+                lines.begin()
+                await lines.ended.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            lines.stop()
+        raise Gone(lines.fault or await self._why_ended("it closed its output"))
+
+    async def _outlive(self, reading: anyio.CancelScope) -> None:
+        await self._process.wait()
+        await anyio.sleep(LAST_WORDS)
+        reading.cancel()
 
     async def aclose(self) -> None:
         """See `Duplex`: stops the process and its descendants."""
-        self._closing = True
         await self._process.stop()
 
     def stderr_tail(self) -> str:
@@ -111,34 +114,21 @@ class StdioDuplex:
         code: int | None = None
         with anyio.move_on_after(LAST_WORDS / 2):
             code = await self._process.wait()
-            await self._drained.wait()  # what it said last may still be in the pipe
+            await self._process.stderr.ended.wait()  # what it said last may still be in the pipe
         return self._with_tail(seen if code is None else _ended(code))
 
     def _with_tail(self, why: str) -> str:
         tail = self.stderr_tail()
         return f"{why}: {tail}" if tail else why
 
-    async def serve(self) -> None:
-        """See `Duplex`. The end of the child is the end, even if one of its own children holds its stdout open."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._drain_stderr)
-            await self._process.wait()
-            await anyio.sleep(LAST_WORDS)
-            tasks.cancel_scope.cancel()
-        raise Gone(self._with_tail(_ended(await self._process.wait())))
-
-    async def _drain_stderr(self) -> None:
+    def _on_log(self, chunk: bytes) -> None:
         """Always read, so that a child never blocks on its log. It is kept in a ring, and shown at debug level only."""
-        with contextlib.suppress(ConnectionError):
-            begun = b""
-            while chunk := await self._process.stderr.read(65536):
-                self._stderr.append(chunk)
-                self._stderr_size += len(chunk)
-                while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
-                    self._stderr_size -= len(self._stderr.popleft())
-                if log.isEnabledFor(logging.DEBUG):
-                    begun = self._quote(begun + chunk)
-        self._drained.set()
+        self._stderr.append(chunk[-STDERR_KEPT:])
+        self._stderr_size += len(self._stderr[-1])
+        while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
+            self._stderr_size -= len(self._stderr.popleft())
+        if log.isEnabledFor(logging.DEBUG):
+            self._begun = self._quote(self._begun + chunk)
 
     def _quote(self, said: bytes) -> bytes:
         """Log the start of what was said, whole lines only: a line may arrive in parts. Returns the rest of it."""

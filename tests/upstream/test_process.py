@@ -19,6 +19,7 @@ from broker.upstream.process import CannotStart, Process, child_environment, fin
 from broker.workers.orphans import become_subreaper
 from tests.hostile.harness import exists, needs_proc, until
 from tests.peers import is_alive
+from tests.upstream.heard import Heard
 
 pytestmark = needs_proc
 
@@ -65,7 +66,7 @@ async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
     with anyio.fail_after(20):
         child = await Process.start(["/bin/sh", "-c", f"echo up; {script}"], {}, None)
         become_subreaper()
-        assert await child.stdout.readline() == b"up\n"
+        assert await Heard(child.stdout).line() == b"up\n"
         began = time.monotonic()
         await child.stop()
         assert time.monotonic() - began < bound + 1
@@ -85,7 +86,8 @@ async def test_the_end_of_a_child_is_told_even_while_a_descendant_holds_its_pipe
 async def test_a_child_starts_in_its_directory_with_its_environment(tmp_path: Path) -> None:
     child = await Process.start(["/bin/sh", "-c", "pwd; echo $A; echo $HOME"], {"A": "b", "HOME": "/h"}, str(tmp_path))
     with anyio.fail_after(20):
-        said = [(await child.stdout.readline()).decode().strip() for _ in range(3)]
+        heard = Heard(child.stdout)
+        said = [(await heard.line()).decode().strip() for _ in range(3)]
         await child.stop()
     assert said == [os.path.realpath(tmp_path), "b", "/h"]  # noqa: ASYNC240
 
@@ -112,17 +114,18 @@ LOOPS = {"asyncio": False, "uvloop": True}
 def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loop: str) -> None:
     async def mute() -> None:
         child = await Process.start(["/bin/sh", "-c", "echo up; exec 1>&-; exec cat >&2"], {}, None)
-        assert await child.stdout.readline() == b"up\n"
+        heard = Heard(child.stdout)
+        assert await heard.line() == b"up\n"
         with anyio.fail_after(5):
-            assert await child.stdout.read() == b"", "its end, while it lives on"
+            assert await heard.rest() == b"", "its end, while it lives on"
         child.stdin.write(b"still there\n")
         with anyio.fail_after(5):
-            assert await child.stderr.readline() == b"still there\n"
+            assert await Heard(child.stderr).line() == b"still there\n"
         await child.stop()
 
     async def deaf() -> None:
         child = await Process.start(["/bin/sh", "-c", "exec 0<&-; echo up; exec sleep 1000"], {}, None)
-        assert await child.stdout.readline() == b"up\n"
+        assert await Heard(child.stdout).line() == b"up\n"
         with anyio.fail_after(5):
             while not child.stdin.is_closing():
                 child.stdin.write(b"x\n")
@@ -142,7 +145,7 @@ def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loo
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_write, child, data)
             with anyio.fail_after(10):
-                assert await child.stdout.readexactly(len(data)) == data
+                assert await Heard(child.stdout).exactly(len(data)) == data
         await child.stop()
 
     for scenario in (mute, deaf, ended, large):

@@ -1,0 +1,141 @@
+"""What comes out of a pipe of a child, pushed to whoever takes it: no task waits for it, and no stream keeps it.
+
+A `Source` is the reading end of one pipe; `Lines` makes messages of it. What nobody takes yet stays in the pipe, so
+that the child waits, not the broker's memory.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from broker.core.framing import LineSplitter, LineTooLong
+
+Take = Callable[[bytes], None]
+"""Takes what has come. Called from the event loop, so it must neither block nor raise."""
+
+TURN: Final = 64 * 1024
+"""Bytes of lines that are handed on in one turn of the event loop; without it a flood of messages would hold
+everybody else for as long as the pipe is filled faster than it is read."""
+
+
+class Source(asyncio.Protocol):
+    """See the module. Belongs to one transport, which reads while somebody takes."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        """Set when nothing more will come."""
+        self._transport: asyncio.ReadTransport | None = None
+        self._take: Take | None = None
+        self._held: list[bytes] = []
+        """What came before anybody took it: one piece, since nothing is read after it."""
+
+    def read(self, take: Take) -> None:
+        """Whatever comes goes to `take` from now on, what came already first."""
+        self._take = take
+        held, self._held = self._held, []
+        self.resume()
+        for data in held:
+            take(data)  # it may say that this is enough
+
+    def stop(self) -> None:
+        """Nobody takes what comes any more."""
+        self._take = None
+        self.pause()
+
+    def pause(self) -> None:
+        """Read no more for now. Safe to call twice."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again. Safe to call twice."""
+        if self._transport is not None and not self._transport.is_reading() and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast(asyncio.ReadTransport, transport)  # uvloop's are no subclass
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._take is None:
+            self._held.append(data)
+            self.pause()
+        else:
+            self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = None
+        self.ended.set()
+
+
+class Lines:
+    """The lines of a source, each handed to `take` when it is whole, at most `limit` bytes long."""
+
+    def __init__(self, source: Source, take: Take, limit: int) -> None:
+        self._source = source
+        self._take = take
+        self._splitter = LineSplitter(limit)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[bytes] = deque()
+        """Whole lines that are too many for one turn. Nothing is read while there are any."""
+        self._is_over = False
+        self.fault = ""
+        """Why the rest is not read, if it is not."""
+        self.ended = source.ended
+        """Set when nothing more will be handed on."""
+
+    def begin(self) -> None:
+        """Hand on what comes, until it ends."""
+        self._source.read(self._feed)
+
+    def stop(self) -> None:
+        """Nobody takes them any more."""
+        self._is_over = True
+        self._waiting.clear()
+        self._source.stop()
+
+    def _feed(self, chunk: bytes) -> None:
+        try:
+            lines = self._splitter.feed(chunk)
+        except LineTooLong as error:
+            return self._break(str(error))
+        if len(chunk) <= TURN:
+            self._hand_on(lines)
+        else:
+            self._source.pause()
+            self._waiting.extend(lines)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The next of many lines; once all are handed on, the source is read again, in a turn of its own."""
+        if self._is_over:
+            return
+        if not self._waiting:
+            return self._source.resume()
+        lines: list[bytes] = []
+        size = 0
+        while self._waiting and size < TURN:
+            lines.append(self._waiting.popleft())
+            size += len(lines[-1])
+        self._hand_on(lines)
+        self._loop.call_soon(self._go_on)
+
+    def _hand_on(self, lines: list[bytes]) -> None:
+        is_done = False
+        try:
+            for line in lines:
+                if self._is_over:
+                    break
+                self._take(line)
+            is_done = True
+        finally:
+            if not is_done:  # the event loop logs what it was; a stream with a hole in it must not go on
+                self._break("a fault in the broker")
+
+    def _break(self, why: str) -> None:
+        self.fault = why
+        self.stop()
+        self.ended.set()

@@ -1,0 +1,165 @@
+"""Lines of a child's pipe, as they are pushed: all of them, in order, bounded, and nobody else waits for them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from broker.upstream.child import Child, LoopChild, PipeChild
+from broker.upstream.source import TURN, Lines
+from tests.hostile.harness import needs_proc
+
+pytestmark = needs_proc
+
+KINDS = {"pipes of ours": PipeChild.start, "pipes of the loop": LoopChild.start}
+LIMIT = 1024 * 1024
+every_kind = pytest.mark.parametrize("kind", list(KINDS))
+every_loop = pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
+
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+
+
+def run(scenario: Scenario, uvloop: bool) -> None:
+    async def bounded() -> None:
+        with anyio.fail_after(20):
+            await scenario()
+
+    anyio.run(bounded, backend="asyncio", backend_options={"use_uvloop": uvloop})
+
+
+@asynccontextmanager
+async def shell(kind: str, script: str) -> AsyncGenerator[Child, None]:
+    child = await KINDS[kind](["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, None)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            os.kill(child.pid, signal.SIGKILL)
+        await child.exited.wait()
+        child.close()
+        await child.stdout.ended.wait()
+        await child.stderr.ended.wait()
+
+
+@every_loop
+@every_kind
+def test_lines_come_in_order_and_whole_and_the_end_comes_after_the_last(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        taken: list[bytes] = []
+        async with shell(kind, "seq 200000; printf unfinished") as child:
+            lines = Lines(child.stdout, taken.append, LIMIT)
+            lines.begin()
+            await lines.ended.wait()
+        assert taken == [str(number).encode() for number in range(1, 200_001)]
+        assert not lines.fault
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_what_comes_before_anybody_reads_waits_in_the_pipe(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        taken: list[bytes] = []
+        async with shell(kind, "(seq 2000000; echo written >&2)") as child:
+            said: list[bytes] = []
+            child.stderr.read(said.append)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert sum(map(len, child.stdout._held)) <= 256 * 1024 and not said
+            lines = Lines(child.stdout, taken.append, LIMIT)
+            lines.begin()
+            await lines.ended.wait()
+            await child.stderr.ended.wait()
+        assert len(taken) == 2_000_000 and said == [b"written\n"]
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_a_flood_of_lines_is_handed_on_in_turns(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        in_a_row = most = 0
+
+        def take(line: bytes) -> None:
+            nonlocal in_a_row, most
+            in_a_row += len(line) + 1
+            most = max(most, in_a_row)
+
+        async with shell(kind, "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 999") as child:
+            lines = Lines(child.stdout, take, LIMIT)
+            lines.begin()
+            while not lines.ended.is_set():
+                in_a_row = 0
+                await asyncio.sleep(0)
+        assert most <= 2 * TURN + 1000  # what one turn hands on, and the one that begins before we are asked
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_a_line_that_is_too_long_ends_the_lines_and_nothing_more_is_read(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        taken: list[bytes] = []
+        async with shell(kind, "echo first; head -c 3000000 /dev/zero; echo; echo last; cat") as child:
+            lines = Lines(child.stdout, taken.append, LIMIT)
+            lines.begin()
+            await lines.ended.wait()
+            assert taken == [b"first"]
+            assert lines.fault == f"a line of more than {LIMIT} bytes"
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_whoever_stops_in_the_middle_of_many_lines_gets_no_more(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        taken: list[bytes] = []
+        stopped = asyncio.Event()
+
+        def take(line: bytes) -> None:
+            taken.append(line)
+            if line == b"100000":
+                lines.stop()
+                stopped.set()
+
+        async with shell(kind, "seq 1000000; cat") as child:
+            lines = Lines(child.stdout, take, LIMIT)
+            lines.begin()
+            await stopped.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert int(taken[-1]) == len(taken) == 100_000
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_a_fault_in_whoever_takes_a_line_ends_the_lines_and_is_told(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        taken: list[bytes] = []
+
+        def take(line: bytes) -> None:
+            taken.append(line)
+            if line == b"2":
+                raise RuntimeError("canary")
+
+        async with shell(kind, "seq 9; cat") as child:
+            lines = Lines(child.stdout, take, LIMIT)
+            lines.begin()
+            await lines.ended.wait()
+        assert taken == [b"1", b"2"] and lines.fault == "a fault in the broker"
+        assert [str(one["exception"]) for one in told] == ["canary"]
+
+    run(scenario, uvloop)
