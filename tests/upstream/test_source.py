@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
 
 from broker.upstream.child import Child, LoopChild, PipeChild
+from broker.upstream.process import Process
 from broker.upstream.source import TURN, Lines
 from tests.hostile.harness import needs_proc
 
@@ -38,10 +39,9 @@ async def shell(kind: str, script: str) -> AsyncGenerator[Child, None]:
     try:
         yield child
     finally:
-        if child.returncode is None:
-            os.kill(child.pid, signal.SIGKILL)
-        await child.exited.wait()
-        child.close()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await Process(child, "of this test").stop()  # with all that the shell has started
         await child.stdout.ended.wait()
         await child.stderr.ended.wait()
 
