@@ -6,6 +6,8 @@ Spec: HTML Living Standard 9.2 "Server-sent events"; 2025-11-25 basic/transports
 from dataclasses import dataclass
 from typing import Final
 
+from broker.core.framing import split_lines
+
 KEEPALIVE: Final = b": keep-alive\n\n"
 """A comment: it says nothing, and keeps proxies from closing a silent connection."""
 
@@ -56,7 +58,7 @@ class EventParser:
         if not newline:
             self._check(self._tail)
             return []
-        lines = [bytes(self._tail), *rest.split(b"\n")]
+        lines = [bytes(self._tail), *split_lines(rest)]
         self._tail = bytearray(lines.pop())
         events = [event for line in lines if (event := self._line(line)) is not None]
         self._check(self._tail)

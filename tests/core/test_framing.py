@@ -1,10 +1,13 @@
 """Lines of a byte stream: however it is cut into chunks, they are the same."""
 
+import time
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.core.framing import LineSplitter, LineTooLong
+from broker.core.framing import LineSplitter, LineTooLong, split_lines
 
 
 def lines_of(chunks: list[bytes], limit: int = 1000) -> list[bytes] | None:
@@ -53,3 +56,32 @@ def test_lines_that_come_whole_are_as_those_that_come_in_pieces() -> None:
     assert (
         splitter.feed(b"th") == [] and splitter.feed(b"ree\n") == [b"three"] and splitter.feed(b"four\n") == [b"four"]
     )
+
+
+@given(st.lists(st.binary(max_size=5) | st.integers(0, 600).map(lambda size: b"x" * size), max_size=12))
+@example([])
+@example([b""])
+@example([b"", b""])
+@example([b"x" * 1000])
+@example([b"x" * 1000, b"", b"x"])
+@example([b""] * 64)
+@example([b"x"] * 65)
+@example([b"x" * 1000] * 66)
+def test_long_lines_and_short_ones_are_split_alike(lines: list[bytes]) -> None:
+    data = b"\n".join(lines)
+    assert split_lines(data) == data.split(b"\n")
+
+
+def test_many_short_lines_are_all_there_and_so_is_what_follows_them() -> None:
+    assert split_lines(b"a\n" * 100 + b"b") == [b"a"] * 100 + [b"b"]
+
+
+def test_a_long_line_costs_less_than_to_compare_its_bytes_one_by_one() -> None:
+    data = b"x" * 4_000_000 + b"\n"
+
+    def spent(split: Callable[[], list[bytes]]) -> float:
+        begun = time.thread_time()
+        split()
+        return time.thread_time() - begun
+
+    assert any(2 * spent(lambda: split_lines(data)) < spent(lambda: data.split(b"\n")) for _ in range(20))
