@@ -23,6 +23,7 @@ class Source(asyncio.Protocol):
     """See the module. Belongs to one transport, which reads while somebody takes."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         """Set when nothing more will come."""
         self._transport: asyncio.ReadTransport | None = None
@@ -31,12 +32,16 @@ class Source(asyncio.Protocol):
         """What came before anybody took it: one piece, since nothing is read after it."""
 
     def read(self, take: Take) -> None:
-        """Whatever comes goes to `take` from now on, what came already first."""
+        """Whatever comes goes to `take` from the next turn of the event loop on, what came already first."""
         self._take = take
-        held, self._held = self._held, []
-        self.resume()
-        for data in held:
-            take(data)  # it may say that this is enough
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._take is not None:
+            held, self._held = self._held, []
+            self.resume()
+            for data in held:
+                self.data_received(data)  # whoever takes it may say that this is enough
 
     def stop(self) -> None:
         """Nobody takes what comes any more."""
