@@ -3,6 +3,7 @@
 from collections import Counter as Tally
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -23,7 +24,10 @@ MAX_KEPT: Final = 10_000
 FEW: Final = 1000
 """Counters of which none need be forgotten."""
 SWEEP_EVERY: Final = 1.0
-"""Seconds between two looks at what can be forgotten: it takes long, and strangers ask for it."""
+"""Seconds in which all of them are looked at, at most once: it takes long, and strangers ask for it."""
+SWEEP: Final = 2000
+"""Counters that are looked at in one go; every other call waits for that, and with all of them at once, of as many
+callers as there may be, it would wait for most of a second."""
 KINDS: Final = {"org": "organization", "team": "team", "key": "key", "server": "server"}
 """By how the name of a level begins: the word of metrics."""
 
@@ -86,6 +90,8 @@ class Counters:
         """By level, and by principal where each caller has its own."""
         self._sweep_at = FEW
         self._not_before = -inf
+        self._unseen = 0
+        """How many are left to look at, until all were."""
 
     def __len__(self) -> int:
         return len(self._counters)
@@ -146,12 +152,26 @@ class Counters:
         """Forget what says nothing. Raises: LimitReached, if too much is left."""
         now = self._clock.now()
         if len(self._counters) >= self._sweep_at and now >= self._not_before:
-            self._not_before = now + SWEEP_EVERY
-            self._kept.clear()  # what is forgotten must not be counted with any more
-            self._counters = {key: one for key, one in self._counters.items() if not one.is_idle(now)}
-            self._sweep_at = min(MAX_COUNTERS, max(FEW, 2 * len(self._counters)))
+            self._sweep(now)
         if len(self._counters) >= MAX_COUNTERS:
             raise LimitReached(f"server:{server}", f"{MAX_COUNTERS} callers that are counted", SWEEP_EVERY)
+
+    def _sweep(self, now: float) -> None:
+        """Look at those that were not looked at for longest. Raises: LimitReached, with none lost."""
+        known = len(self._counters)
+        if self._unseen <= 0:
+            self._unseen = known
+        keys = tuple(islice(self._counters, SWEEP))
+        self._not_before = now + SWEEP_EVERY * len(keys) / max(1, known)
+        self._kept.clear()  # what is forgotten must not be counted with any more
+        for key in keys:
+            is_idle = self._counters[key].is_idle(now)
+            one = self._counters.pop(key)
+            if not is_idle:
+                self._counters[key] = one
+        self._unseen -= len(keys)
+        if self._unseen <= 0:
+            self._sweep_at = min(MAX_COUNTERS, max(FEW, 2 * len(self._counters)))
 
 
 def _over(applying: Applying, now: float) -> LimitReached:

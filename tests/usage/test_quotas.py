@@ -184,6 +184,28 @@ async def test_counters_that_say_nothing_are_forgotten_and_there_are_never_too_m
     assert (await world.refusal("one-more"))["limit"] == "1/minute"
 
 
+async def test_of_many_counters_few_are_looked_at_in_one_go_and_each_in_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counters, "FEW", 13)
+    monkeypatch.setattr(counters, "SWEEP", 3)
+    world = World(rules(sql=ServerLimits(per_caller=limits((1, MINUTE)))))
+    for number in range(12):
+        await world.admit(f"caller-{number}")
+    world.clock.advance(MINUTE - counters.SWEEP_EVERY)
+    await world.admit("stays")
+    world.clock.advance(counters.SWEEP_EVERY)
+    forgotten: list[int] = []
+    for number in range(10):
+        known = len(world.quotas.counters)
+        await world.admit(f"new-{number}")
+        forgotten.append(known + 1 - len(world.quotas.counters))
+        world.clock.advance(counters.SWEEP_EVERY / 4)
+    assert forgotten == [3, 0, 0, 3, 0, 0, 3, 0, 0, 3]
+    for caller in ("stays", *(f"new-{number}" for number in range(10))):
+        assert (await world.refusal(caller))["limit"] == "1/minute"
+
+
 async def test_a_call_that_has_waited_and_finds_no_room_to_be_counted_gives_its_place_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
