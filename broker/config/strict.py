@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from broker.config.secret import MASK, Secret
+from broker.core.shape import is_object
 
 TAG: str = "\0"
 """Begins the tags of our unions: pydantic puts them into the path of an error, and no key in a file begins so."""
@@ -92,8 +93,12 @@ def compile_once(section: type[Strictest]) -> None:
 
 
 def unsaid(section: type[Section]) -> Section:
-    """A section that nobody wrote, as a default. It is not checked, so that no section is compiled by itself for it."""
-    return section.model_construct()
+    """A section that nobody wrote, as a default. It is not checked, so that no section is compiled by itself for it.
+    Nobody changes its mappings either.
+    """
+    given = section.model_construct()
+    frozen = {name: _frozen(value) for name, value in given if is_object(value)}
+    return section.model_construct(set(), **frozen) if frozen else given
 
 
 Lists = Strict(False)

@@ -19,6 +19,7 @@ def test_a_section_that_nobody_wrote_is_what_an_empty_one_is(model: type[Stricte
     assert unsaid == type(unsaid)()
     assert unsaid.model_dump() == type(unsaid)().model_dump()
     assert unsaid.model_fields_set == set()
+    assert {one: type(value) for one, value in unsaid} == {one: type(value) for one, value in type(unsaid)()}
 
 
 def test_these_are_all_sections() -> None:
