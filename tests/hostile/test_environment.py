@@ -35,6 +35,7 @@ async def test_F36_content_that_does_not_fit_its_schema_passes_as_it_came(broker
     async with web(boom=boom, tools_list=tools) as bad, broker_of({"bad": {"url": bad.url}}) as run:
         await run.ready("bad")
         assert await run.call("bad__boom") == result
+        await run.innocent()
 
 
 @pytest.mark.costs("16 MiB, which are made here and judged in one go", callback=0.5, memory=160 * MIB)

@@ -58,7 +58,7 @@ class Person:
         return (await self.call("recall"))["pid"]
 
 
-async def test_I38_what_a_server_keeps_for_one_session_no_other_sees(broker_of: BrokerOf) -> None:
+async def test_F38_I38_what_a_server_keeps_for_one_session_no_other_sees(broker_of: BrokerOf) -> None:
     async with broker_of({"bad": stateful()}) as run:
         await run.ready("good", "bad")
         ada, bob = Person(run, "s1"), Person(run, "s2")
@@ -69,6 +69,7 @@ async def test_I38_what_a_server_keeps_for_one_session_no_other_sees(broker_of: 
         assert (theirs["declared"], other["declared"]) == ({"elicitation": {"form": {}}}, {})
         assert len({theirs["pid"], other["pid"], run.pid("bad")}) == 3
         assert len(children()) == 4, "good, the supervised one, and one for each"
+        await run.innocent()
     assert not exists(theirs["pid"], other["pid"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -10,10 +11,13 @@ from broker.core.caller import Caller
 from broker.core.era import LATEST_MODERN
 from broker.downstream.engine import Who, ignore_emit
 from broker.downstream.message import Incoming
+from broker.upstream.httpwire import MAX_CONNECTIONS
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.cost import MIB
-from tests.hostile.harness import Running, raw
+from tests.hostile.harness import Running, raw, until
+from tests.hostile.web import web
 from tests.relay.fake import GUESTS
+from tests.servers.rawhttp import Out, Request
 
 FLOOD = 2000
 QUEUE = 50
@@ -83,3 +87,23 @@ async def test_F73_a_storm_of_calls_that_give_up_in_the_queue_leaves_nothing_and
         assert ada.served == 1
         assert run.pending("few") == 0
         assert all(one.value == 0 for one in run.broker.quotas.counters.gauges())
+
+
+async def test_F64_a_server_that_answers_nobody_holds_its_own_connections_only(broker_of: BrokerOf) -> None:
+    async def hang(out: Out, request: Request, ident: Any) -> None:
+        await anyio.sleep_forever()
+
+    async with (
+        web("modern", boom=hang) as bad,
+        web("modern") as other,
+        broker_of({"bad": {"url": bad.url}, "other": {"url": other.url}}) as run,
+    ):
+        await run.innocent("bad", "other")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2 * MAX_CONNECTIONS):
+                tasks.start_soon(run.message, "bad__boom")
+            await until(lambda: bad.open >= MAX_CONNECTIONS)
+            await run.innocent("other")
+            assert bad.open == MAX_CONNECTIONS
+            tasks.cancel_scope.cancel()
+        await run.innocent("bad")

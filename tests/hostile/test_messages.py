@@ -269,9 +269,7 @@ async def test_F40_names_are_mapped_or_dropped_and_twins_are_said(broker_of: Bro
 
 
 @pytest.mark.parametrize("ttl", [10**18, -1, True, "5", None, 1.5, 10**60])
-async def test_F41_whatever_ttl_it_gives_is_clamped_and_its_scope_is_not_ours(
-    broker_of: BrokerOf, puppet: Puppet, ttl: Any
-) -> None:
+async def test_F41_whatever_ttl_it_gives_is_clamped(broker_of: BrokerOf, puppet: Puppet, ttl: Any) -> None:
     result = {"tools": [OK], "ttlMs": ttl, "cacheScope": "public"}
     page = ['{"jsonrpc":"2.0","id":$ID,"result":' + json.dumps(result) + "}\n"]
     async with broker_of({"bad": puppet({"tools/list": page}, tools={"deny": ["secret"]})}) as run:

@@ -93,7 +93,7 @@ FAULTS: dict[str, dict[str, str]] = {
         "F-92": "the disk of the audit is full, slow, or gone",
         "F-93": "the SQLite file is locked, damaged, full, or read by another broker",
         "F-94": "PostgreSQL, or an issuer of tokens, is down or slow",
-        "F-95": "Redis is down or slow",
+        "F-95": "what brokers and workers share of budgets and limits is down or slow",
         "F-96": "one of several replicas goes away",
         "F-97": "the clock is set",
         "F-98": "memory runs out",
@@ -107,12 +107,23 @@ FAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-WITHOUT_TEST: dict[str, str] = {
-    "F-38": "Cannot be seen from outside. `isolation: caller` or `session` gives every caller a link of its own, so "
-    "that the server has nothing to mix up.",
-    "F-95": "There is no Redis in this version: what brokers share is in their database (F-93, F-94).",
-}
+WITHOUT_TEST: dict[str, str] = {}
 """Faults that no test can have, and why."""
+
+
+LOOKS = {
+    "i": "another caller or server that is served meanwhile",
+    "c": "CPU of each callback of the event loop (50 ms at most)",
+    "m": "memory (64 MiB more at most, or what the test says)",
+    "d": "descriptors that are left",
+    "p": "processes that are left",
+}
+HARNESS = {"hostile": "cmdp", "upstream": "dp"}
+"""What the fixtures of a directory look at after each of its tests."""
+HERE = {"broker_of", "front_of", "desk"}
+"""Who names one of these has the broker in the test's own process; of another process only its end is seen."""
+APART = {"test_contract.py"}
+"""Files without those fixtures: their peers outlive a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,8 @@ class Proof:
     file: Path
     sentence: str
     faults: tuple[str, ...]
+    looks: str
+    """At what it looks, beside what its name says: letters of `LOOKS`."""
 
 
 def proofs(files: Iterable[Path]) -> Iterator[Proof]:
@@ -131,7 +144,21 @@ def proofs(files: Iterable[Path]) -> Iterator[Proof]:
                 found = re.match(r"test((?:_(?:SP|I|F)\d+)+)_(\w+)", node.name)
                 faults = re.findall(r"F(\d+)", found[1]) if found else []
                 if found and faults:
-                    yield Proof(file, found[2].replace("_", " "), tuple(f"F-{number}" for number in faults))
+                    sentence = found[2].replace("_", " ")
+                    yield Proof(file, sentence, tuple(f"F-{number}" for number in faults), looks(file, node))
+
+
+def looks(file: Path, test: ast.AST) -> str:
+    """Letters of `LOOKS`: what is seen in the test's own text, and what the fixtures of its directory do."""
+    names = {
+        one.attr if isinstance(one, ast.Attribute) else one.arg if isinstance(one, ast.arg) else one.id
+        for one in ast.walk(test)
+        if isinstance(one, ast.Attribute | ast.arg | ast.Name)
+    }
+    held = "" if file.name in APART else HARNESS.get(file.parent.name, "")
+    if not names & HERE:
+        held = held[-1:]
+    return ("i" if "innocent" in names else "") + held
 
 
 def page() -> str:
@@ -142,12 +169,18 @@ def page() -> str:
         "",
         "Each test makes the fault with real processes, sockets and files, and looks at the innocent beside it.",
         "The words of the right column are the tests' names. `python -m tests.pages` writes this page.",
+        "",
+        "Letters behind a name: at what the test looks besides, by its own text (i) or by the fixture that holds every "
+        "test of its directory to bounds (`tests/hostile/cost.py`). Other tests look at that in words of their own.",
+        "",
+        *(f"- **{letter}**: {what}" for letter, what in LOOKS.items()),
     ]
     for title, rows in FAULTS.items():
         lines += ["", f"## {title}", "", "| | fault | proven by |", "|---|---|---|"]
         for fault, what in rows.items():
             links = [
                 f"[{proof.sentence}](../{proof.file.relative_to(TESTS.parent)})"
+                + (f" **{proof.looks}**" if proof.looks else "")
                 for proof in found
                 if fault in proof.faults
             ]

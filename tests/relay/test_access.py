@@ -215,7 +215,7 @@ async def test_a_refused_call_says_which_argument_and_which_rule_in_both_eras(tm
     assert (refused.code, refused.data) == (4030, {"argument": "db", "rule": "team:acme/data/deny/0"})
 
 
-async def test_SP41_what_a_server_calls_public_is_private_where_callers_differ(tmp_path: Path) -> None:
+async def test_SP41_F41_what_a_server_calls_public_is_private_where_callers_differ(tmp_path: Path) -> None:
     fake = Fake(
         version=MODERN, resources=[{"uri": "file:///a", "name": "a"}], answers={"resources/read": answering(READ)}
     )

@@ -209,7 +209,7 @@ async def test_a_call_that_waits_over_the_turn_of_a_period_is_paid_in_the_new_on
     assert pocket.account == KEY.account(NOON + 3600) and pocket.purse.reserved == UNIT
 
 
-async def test_a_database_that_is_down_refuses_only_what_is_not_leased_and_comes_back_alone(world: World) -> None:
+async def test_F95_a_database_that_is_down_refuses_only_what_is_not_leased_and_comes_back_alone(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
     await purses.reserve(Wallet([large]), UNIT)
     world.is_down = True
@@ -224,7 +224,7 @@ async def test_a_database_that_is_down_refuses_only_what_is_not_leased_and_comes
     await purses.reserve(Wallet([KEY]), UNIT)
 
 
-async def test_what_nobody_has_confirmed_for_long_is_not_spent(world: World) -> None:
+async def test_F95_what_nobody_has_confirmed_for_long_is_not_spent(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
     await purses.reserve(Wallet([large]), UNIT)
     world.is_down = True
@@ -233,7 +233,7 @@ async def test_what_nobody_has_confirmed_for_long_is_not_spent(world: World) -> 
         await purses.reserve(Wallet([large]), UNIT)
 
 
-async def test_what_was_spent_while_the_database_was_down_is_counted_afterwards(world: World) -> None:
+async def test_F95_what_was_spent_while_the_database_was_down_is_counted_afterwards(world: World) -> None:
     purses, large = await world.broker(), Limit("org:acme", Period.DAY, 1000 * UNIT)
     (pocket,) = await purses.reserve(Wallet([large]), UNIT)
     await world.until(lambda: not pocket.is_low)

@@ -195,7 +195,7 @@ def test_who_asks_whether_a_window_is_empty_makes_none(crew: Crew, monkeypatch: 
         assert last.has_room(2.0)
 
 
-def test_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counted_later(
+def test_F95_a_board_that_cannot_be_locked_refuses_and_what_ends_meanwhile_is_counted_later(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = crew.counting(1)
@@ -262,7 +262,7 @@ async def test_F99_who_gave_up_while_the_board_was_stuck_does_not_wait_in_the_ey
     assert in_use(crew) == (1, 0)
 
 
-async def test_who_waits_passes_once_the_board_is_free_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_F95_who_waits_passes_once_the_board_is_free_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     gate = crew.gate(1, clock=clock)
     enter((gate,))
