@@ -57,14 +57,11 @@ class Crew:
 
     def __init__(self, worker: Worker = ALONE, directory: Path = Path()) -> None:
         self.worker = worker
+        self.is_alone = worker.is_alone
+        """Whether there are no others. Every request asks."""
         self._directory = directory
         self._listener: socket.socket | None = None
         self._said = -inf
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether there are no others."""
-        return self.worker.is_alone
 
     def asks(self, http: Http) -> bool:
         """Whether a request concerns all workers, of which the others have to be asked."""
