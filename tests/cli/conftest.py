@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.patience import PATIENCE
 from tests.peers import ROOT, SERVERS, is_alive, kill_group
 
-LIMIT: float = 60
-"""Seconds until a command must have ended; far more than it takes, for a loaded machine."""
+LIMIT = PATIENCE
+"""Seconds until a command must have ended."""
 
 
 @dataclass
@@ -75,8 +76,12 @@ class Program:
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         return path
 
+    def plain(self, *args: str, **settings: object) -> dict[str, object]:
+        """A server for `configure`: tests/servers/plain.py, which starts at once."""
+        return {"command": sys.executable, "args": ["-S", str(SERVERS / "plain.py"), *args], **settings}
+
     def probe(self, *args: str, **settings: object) -> dict[str, object]:
-        """A server for `configure`: tests/servers/probe.py over stdio."""
+        """A server for `configure`: tests/servers/probe.py over stdio, where it matters that it is the SDK's."""
         return {"command": sys.executable, "args": [str(SERVERS / "probe.py"), *args], **settings}
 
 

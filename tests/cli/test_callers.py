@@ -90,14 +90,14 @@ def test_keys_made_and_revoked_beside_a_running_broker_count_at_once(configured:
     assert status(port, None) == 200
     assert "every caller is 'local'" in configured.errors.read_text(encoding="utf-8")
     assert configured.run("org", "create", "acme", "--allow", '[{"servers": ["*"]}]').code == 0
-    wait_until(lambda: status(port, None) == 401, "organizations are known", 10)
+    wait_until(lambda: status(port, None) == 401, "organizations are known")
     assert configured.run("team", "create", "acme/data").code == 0
     key = made_key(configured, "--team", "acme/data", "--name", "ci")
-    wait_until(lambda: status(port, key["key"]) == 200, "the key is known", 10)
+    wait_until(lambda: status(port, key["key"]) == 200, "the key is known")
     assert status(port, None) == 401
     assert configured.run("key", "revoke", key["id"], "--yes").code == 0
     revoked = time.monotonic()
-    wait_until(lambda: status(port, key["key"]) == 401, "the key is revoked", 10)
+    wait_until(lambda: status(port, key["key"]) == 401, "the key is revoked")
     assert time.monotonic() - revoked < 5
     assert key["key"] not in configured.errors.read_text(encoding="utf-8")
 

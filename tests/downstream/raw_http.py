@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-TIMEOUT = 10.0
+from tests.patience import PATIENCE
+
+TIMEOUT = PATIENCE
 """Seconds for any single step: a bound, not an expectation."""
 
 MODERN = "2026-07-28"

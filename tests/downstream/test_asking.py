@@ -13,9 +13,10 @@ from broker.downstream import asking as module
 from broker.downstream.asking import MAX_OPEN, Asking
 from broker.downstream.message import parse
 from broker.errors import BrokerError
+from tests.patience import PATIENCE
 
 Json = dict[str, Any]
-TIMEOUT = 5.0
+TIMEOUT = PATIENCE
 FORM = Question("elicitation/create", {"message": "Who?"})
 ADA: Json = {"action": "accept"}
 

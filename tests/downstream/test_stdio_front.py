@@ -18,10 +18,11 @@ import pytest
 
 from broker.downstream.stdio import StdioFront
 from tests.downstream.raw_http import LEGACY, META, MODERN, message, modern
+from tests.patience import PATIENCE
 from tests.peers import ROOT, SERVERS, is_alive
 from tests.relay.fake import Fake, Gate, house
 
-TIMEOUT = 20.0
+TIMEOUT = PATIENCE
 """Seconds for any single step, a start of Python included: a bound, not an expectation."""
 MAIN = ROOT / "tests" / "downstream" / "stdio_main.py"
 HELLO = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "host", "version": "1"}}

@@ -21,6 +21,7 @@ from broker.core.request import Kind
 from broker.errors import Blocked, BrokerError
 from broker.guardrails.chain import GuardrailRecord
 from broker.guardrails.guards import UNGUARDED, Guards, NoGuards
+from tests.patience import PATIENCE
 from tests.relay.fake import (
     LEGACY,
     MODERN,
@@ -406,7 +407,7 @@ async def test_I39_definitions_are_judged_when_they_are_discovered(tmp_path: Pat
 
 
 async def listed_as(place: House, names: list[str]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while [item["name"] for item in (await place.ask("tools/list"))["tools"]] != names:
             place.clock.advance(1)
             await anyio.sleep(0.01)

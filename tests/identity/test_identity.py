@@ -31,6 +31,7 @@ from broker.identity.identity import MAX_VERIFIED, Identity
 from broker.identity.key_holders import KeyAuthenticator
 from broker.identity.supplies import Supplies
 from tests.identity.asking import Ask
+from tests.patience import PATIENCE
 
 ADA = Admission(Caller("key:ada", "acme"), always)
 Answer = Callable[[Credential], Any]
@@ -111,7 +112,7 @@ async def test_I03_when_nobody_says_mine_it_is_401() -> None:
 
 async def test_I03_a_verification_without_end_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_module, "VERIFY_TIMEOUT", 0.05)
-    with anyio.fail_after(5), pytest.raises(Unverifiable):
+    with anyio.fail_after(PATIENCE), pytest.raises(Unverifiable):
         await admitted(identity(lambda _: anyio.sleep_forever()), Ask.bearer("token"))
 
 

@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-TIMEOUT = 10.0
+from tests.patience import PATIENCE
+
+TIMEOUT = PATIENCE
 
 
 @dataclass

@@ -33,8 +33,9 @@ from broker.upstream import connect
 from broker.upstream.link import Link
 from broker.upstream.waiting import Waiting
 from broker.usage.trail import NO_TRAIL, NoTrail, Trail
+from tests.patience import PATIENCE
 
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 """Seconds for anything that must happen: a bound, not an expectation."""
 
 Json = dict[str, Any]

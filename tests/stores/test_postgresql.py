@@ -11,10 +11,9 @@ from broker.stores.errors import StoreReadOnly, StoreUnavailable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
+from tests.patience import PATIENCE
 from tests.stores.conftest import SERVER, on_server
 from tests.stores.test_directory import CI, fill
-
-PATIENCE: float = 60
 
 if SERVER:
 

@@ -22,10 +22,9 @@ from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
 from broker.stores.watch import Watch
+from tests.patience import PATIENCE
 from tests.stores.conftest import SERVER, Open
 from tests.stores.test_directory import CI, fill
-
-PATIENCE: float = 60
 
 
 class Seen:

@@ -23,6 +23,7 @@ from broker.upstream.sse import SseDuplex
 from broker.upstream.stdio import StdioDuplex
 from broker.upstream.web import WebClient
 from tests.hostile.harness import AT_ONCE, BOUND, until
+from tests.patience import PATIENCE
 from tests.peers import Peer, Peers
 
 KINDS = {
@@ -276,7 +277,7 @@ async def test_announcements_that_no_request_owns_are_heard(probes: Probes, kind
         if "modern" in kind:
             wanted = {"notifications": {"toolsListChanged": True}}
             tasks.start_soon(lambda: run.link.request("subscriptions/listen", wanted, timeout=float("inf")))
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while not heard.is_set():  # the stream of a session opens beside its calls: the first may be too early
                 await run.call("add_tool", {})
                 with anyio.move_on_after(0.2):

@@ -13,6 +13,7 @@ from broker.upstream.handshake import agree
 from broker.upstream.peer import Peer
 from broker.upstream.web import Refused
 from tests.hostile.conftest import BrokerOf, Puppet
+from tests.patience import PATIENCE
 from tests.upstream.fakes import DISCOVERED, INITIALIZED, ScriptedLink, error, silence
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -25,7 +26,7 @@ async def nothing() -> Mapping[str, Any]:
 
 async def run(link: ScriptedLink, pinned: str | None = None, *, is_pipe: bool = False, **more: Any) -> Peer:
     version = Version(pinned) if pinned else None
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         return await agree(link, pinned=version, is_pipe=is_pipe, timeout=2, declare=nothing, **more)
 
 

@@ -10,8 +10,8 @@ import pytest
 from broker.upstream import connection, httpwire
 from broker.upstream.connection import HIGH_WATER, MAX_HEAD, Unreachable, WireFault, WireResponse
 from broker.upstream.httpwire import HttpWire, RequestHead, can_carry
+from tests.patience import PATIENCE
 
-BOUND = 10
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Answer = Callable[["Peer", asyncio.StreamWriter], Awaitable[None]]
 
@@ -62,7 +62,7 @@ async def meeting(
     peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     wire = HttpWire(peer.url, headers or {}, 5, limit)
     try:
-        with anyio.fail_after(BOUND):
+        with anyio.fail_after(PATIENCE):
             yield peer, wire
     finally:
         await wire.aclose()

@@ -18,6 +18,7 @@ from broker.upstream.child import PipeChild
 from broker.upstream.process import CannotStart, Process, child_environment, find_program
 from broker.workers.orphans import become_subreaper
 from tests.hostile.harness import exists, needs_proc, until
+from tests.patience import PATIENCE
 from tests.peers import is_alive
 from tests.upstream.heard import Heard
 
@@ -63,7 +64,7 @@ STUBBORN = {
 @pytest.mark.parametrize("case", list(STUBBORN))
 async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
     script, bound = STUBBORN[case]
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         child = await Process.start(["/bin/sh", "-c", f"echo up; {script}"], {}, None)
         become_subreaper()
         assert await Heard(child.stdout).line() == b"up\n"
@@ -76,16 +77,16 @@ async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
 
 
 async def test_the_end_of_a_child_is_told_even_while_a_descendant_holds_its_pipes() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         child = await Process.start(["/bin/sh", "-c", "sleep 1000 & exit 7"], {}, None)
-        with anyio.fail_after(3):
+        with anyio.fail_after(PATIENCE):
             assert await child.wait() == 7
         await child.stop()
 
 
 async def test_a_child_starts_in_its_directory_with_its_environment(tmp_path: Path) -> None:
     child = await Process.start(["/bin/sh", "-c", "pwd; echo $A; echo $HOME"], {"A": "b", "HOME": "/h"}, str(tmp_path))
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         heard = Heard(child.stdout)
         said = [(await heard.line()).decode().strip() for _ in range(3)]
         await child.stop()
@@ -98,7 +99,7 @@ async def test_a_directory_that_is_not_there_is_a_reason() -> None:
 
 
 async def test_descendants_are_found_by_session_and_by_tag() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         child = await Process.start(["/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & cat"], {}, None)
         await until(lambda: len(process.descendants(child.pid, child._tag)) >= 2)
         found = process.descendants(child.pid, child._tag)
@@ -116,17 +117,17 @@ def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loo
         child = await Process.start(["/bin/sh", "-c", "echo up; exec 1>&-; exec cat >&2"], {}, None)
         heard = Heard(child.stdout)
         assert await heard.line() == b"up\n"
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             assert await heard.rest() == b"", "its end, while it lives on"
         child.stdin.write(b"still there\n")
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             assert await Heard(child.stderr).line() == b"still there\n"
         await child.stop()
 
     async def deaf() -> None:
         child = await Process.start(["/bin/sh", "-c", "exec 0<&-; echo up; exec sleep 1000"], {}, None)
         assert await Heard(child.stdout).line() == b"up\n"
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while not child.stdin.is_closing():
                 child.stdin.write(b"x\n")
                 await anyio.sleep(0.01)
@@ -134,7 +135,7 @@ def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loo
 
     async def ended() -> None:
         child = await Process.start(["/bin/sh", "-c", "sleep 1000 & exit 7"], {}, None)
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             assert await child.wait() == 7
         await child.stop()
         assert process.descendants(child.pid, child._tag) == []
@@ -144,7 +145,7 @@ def test_F09_F16_one_pipe_that_closes_alone_is_noticed_at_once_on_every_loop(loo
         data = b"x" * 1_000_000 + b"\n"
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_write, child, data)
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE):
                 assert await Heard(child.stdout).exactly(len(data)) == data
         await child.stop()
 
@@ -165,7 +166,7 @@ def test_what_a_loop_closes_itself_is_not_closed_again_when_its_number_is_somebo
         numbers = [end.fileno() for end in ends]
         assert len(set(numbers)) == 3
         started._process.kill()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await started.exited.wait()
             started.close()
             while any(is_open(number) for number in numbers):  # noqa: ASYNC110
@@ -220,7 +221,7 @@ async def test_a_stop_and_a_look_for_zombies_outlive_a_process_table_that_cannot
         patch.setattr(process.os, "scandir", scandir)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.reap_orphans)
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 await child.stop()
                 before = looks
                 while looks < before + 2:  # noqa: ASYNC110
@@ -252,6 +253,6 @@ async def test_few_children_have_large_pipes_and_one_that_ends_makes_place(monke
 async def test_without_a_pidfd_a_thread_waits_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open")
     child = await Process.start(["/bin/sh", "-c", "exit 3"], {}, None)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         assert await child.wait() == 3
         await child.stop()

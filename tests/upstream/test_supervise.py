@@ -21,6 +21,7 @@ from broker.upstream.snapshot import Snapshots
 from broker.upstream.supervise import Upstream
 from broker.upstream.supplies import Supplies
 from tests.hostile.harness import until
+from tests.patience import PATIENCE
 from tests.upstream.fakes import INITIALIZED, ScriptedLink, error, silence, tool
 
 TOOLS = "tools/list"
@@ -77,7 +78,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
         stage = Stage(tmp_path)
         stage.links = list(links)
         monkeypatch.setattr(connect, "open_link", stage.open)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stage.upstream.run)
                 yield stage

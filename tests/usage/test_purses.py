@@ -25,6 +25,7 @@ from broker.usage import purses as module
 from broker.usage.journal import Journal
 from broker.usage.pocket import IDLE, TICK, TRUSTED, Pocket, Wallet
 from broker.usage.purses import BURIED, Purses
+from tests.patience import PATIENCE
 
 NOON = 1_700_000_000.0
 TEAM = Limit("team:acme/data", Period.DAY, 10 * UNIT)
@@ -61,7 +62,7 @@ class World:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait for what is told to the database, and its answer."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while not is_so():
                 self.told = anyio.Event()
                 await self.told.wait()
@@ -406,7 +407,7 @@ async def test_a_call_before_which_others_are_always_quicker_is_refused_in_bound
         await anyio.lowlevel.checkpoint()
 
     monkeypatch.setattr(purses, "_ask", others_took_it)
-    with anyio.fail_after(10), pytest.raises(BudgetUnknown):
+    with anyio.fail_after(PATIENCE), pytest.raises(BudgetUnknown):
         await purses.reserve(Wallet([TEAM]), 9 * UNIT)
 
 

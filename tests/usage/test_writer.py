@@ -19,8 +19,9 @@ from broker.usage import writer as writer_module
 from broker.usage.files import Bounds, Files, paths
 from broker.usage.records import CallRecord, DiscoveryRecord, Mark
 from broker.usage.writer import Writer
+from tests.patience import PATIENCE
 
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 ANN = Caller("key:ann", "acme", "data", "ann")
 
 
