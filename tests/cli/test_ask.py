@@ -13,7 +13,7 @@ from tests.peers import is_alive
 @pytest.fixture
 def served(program: Program) -> Program:
     """`one`; and `other`, which would hold up whoever started it."""
-    program.configure(one=program.probe("--name", "one"), other=program.probe("--slow-start", "600"))
+    program.configure(one=program.plain("--name", "one"), other=program.plain("--slow-start", "600"))
     return program
 
 
@@ -58,7 +58,7 @@ def test_an_error_is_readable_by_machines(served: Program) -> None:
 
 
 def test_a_name_of_nobody_asks_all_and_names_who_is_not_there(program: Program) -> None:
-    program.configure(one=program.probe(), gone={"command": "not-there-at-all"})
+    program.configure(one=program.plain(), gone={"command": "not-there-at-all"})
     done = program.run("call", "nobody__x")
     assert done.code == 1
     assert "Unknown tool: nobody__x" in done.err
@@ -100,7 +100,7 @@ def test_an_interrupt_cancels_the_call_and_leaves_no_process(
     program: Program, tmp_path: Path, number: signal.Signals
 ) -> None:
     notes = tmp_path / "log"
-    program.configure(one=program.probe("--log", str(notes)))
+    program.configure(one=program.plain("--log", str(notes)))
     process = program.start("call", "one__slow", "seconds=600", "label=x")
     wait_until(lambda: notes.exists() and "started x" in notes.read_text(encoding="utf-8"), "the call began")
     children = children_of(process.pid)

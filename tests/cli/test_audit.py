@@ -15,7 +15,7 @@ from tests.usage.trails import BEGAN, call, file_name, write
 
 @pytest.fixture
 def used(program: Program) -> Program:
-    path = program.configure(one=program.probe("--name", "one"))
+    path = program.configure(one=program.plain("--name", "one"))
     path.write_text(path.read_text(encoding="utf-8") + "audit: {enabled: true}\n", encoding="utf-8")
     assert program.run("call", "one__echo", "text=hunter2").code == 0
     assert program.run("call", "one__fail").code == 1
@@ -54,7 +54,7 @@ def test_who_called_what_and_who_could_see_it(used: Program) -> None:
 
 
 def test_follow_prints_each_record_once_as_it_comes_and_ends_when_it_is_interrupted(program: Program) -> None:
-    path = program.configure(one=program.probe("--name", "one"))
+    path = program.configure(one=program.plain("--name", "one"))
     path.write_text(path.read_text(encoding="utf-8") + "audit: {enabled: true}\n", encoding="utf-8")
     kept = Path(program.environment["XDG_STATE_HOME"]) / "mcp-broker" / "audit"
     write(kept / file_name(1), [call("key:ann", "old", at=BEGAN)])
@@ -73,7 +73,7 @@ def test_the_index_is_made_anew_and_asked(
     program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inside = Inside(program, monkeypatch, capsys)
-    path = program.configure(one=program.probe("--name", "one"))
+    path = program.configure(one=program.plain("--name", "one"))
     path.write_text(path.read_text(encoding="utf-8") + "audit: {enabled: true}\n", encoding="utf-8")
     state = Path(program.environment["XDG_STATE_HOME"]) / "mcp-broker"
     write(state / "audit" / file_name(1), [call("key:ann", "echo", at=BEGAN), call("key:bob", "echo", at=BEGAN + 1)])

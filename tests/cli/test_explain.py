@@ -24,7 +24,7 @@ TEAM = {
 @pytest.fixture
 def house(program: Program) -> Program:
     """One server; acme/data may use two of its tools, and its key ci only one."""
-    path = program.configure(one=program.probe(), two=program.probe())
+    path = program.configure(one=program.plain(), two=program.plain())
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["organizations"] = {"acme": {"allow": [{"servers": ["*"]}], "teams": {"data": TEAM}}}
     document["identity"] = {"key_secret": KEY_SECRET}

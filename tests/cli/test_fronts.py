@@ -32,7 +32,7 @@ def test_a_port_in_use_is_said_and_nothing_is_started(program: Program, tmp_path
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_SP02_SP03_a_host_that_others_can_reach_is_refused(program: Program, host: str) -> None:
-    program.configure(one=program.probe())
+    program.configure(one=program.plain())
     done = program.run("serve", "--host", host, "--port", "0")
     assert done.code == 2
     assert "no credential source is configured" in done.err
@@ -49,7 +49,7 @@ def serving(program: Program, *args: str) -> tuple[subprocess.Popen[bytes], int]
 
 def test_serve_says_where_and_for_whom_and_an_interrupt_leaves_no_child(program: Program) -> None:
     program.configure(
-        one=program.probe(),
+        one=program.plain(),
         # It ends for neither a closed pipe nor SIGTERM.
         stubborn={"command": "sh", "args": ["-c", "trap '' TERM INT; while :; do sleep 1; done"]},
         gone={"command": "not-there-at-all"},
@@ -79,7 +79,7 @@ def test_the_port_is_said_at_every_log_level(program: Program) -> None:
 
 
 def test_on_stdio_nothing_but_protocol_is_on_stdout(program: Program) -> None:
-    program.configure(one=program.probe(), gone={"command": "not-there-at-all"})
+    program.configure(one=program.plain(), gone={"command": "not-there-at-all"})
     messages = [
         {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": ENVELOPE}},
         {"jsonrpc": "2.0", "id": 2, "method": "nonsense", "params": {"_meta": ENVELOPE}},
@@ -103,7 +103,7 @@ def test_on_stdio_nothing_but_protocol_is_on_stdout(program: Program) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_stdio_also_while_the_host_keeps_the_pipe(program: Program, number: signal.Signals) -> None:
-    program.configure(one=program.probe())
+    program.configure(one=program.plain())
     process = program.start("stdio")
     assert process.stdin is not None
     assert process.stdout is not None

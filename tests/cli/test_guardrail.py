@@ -90,7 +90,7 @@ def test_test_refuses_what_it_cannot_use(rule: Program) -> None:
 
 
 def configure(program: Program, file: str) -> Path:
-    path = program.configure(one=program.probe())
+    path = program.configure(one=program.plain())
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["guardrails"] = {"rule": {"file": file, "phases": ["request"]}}
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -33,7 +33,7 @@ def tools(port: int, key: str = "") -> tuple[int, list[str]]:
 
 @pytest.fixture
 def house(program: Program) -> Program:
-    program.configure(one=program.probe("--name", "one"), two=program.probe("--name", "two"))
+    program.configure(one=program.plain("--name", "one"), two=program.plain("--name", "two"))
     return program
 
 

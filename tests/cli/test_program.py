@@ -88,7 +88,7 @@ def complete(program: Program, words: str, **env: str) -> list[str]:
 
 
 def test_names_that_were_seen_are_completed_without_starting_anything(program: Program) -> None:
-    program.configure(one=program.probe(), two={"command": "x"})
+    program.configure(one=program.plain(), two={"command": "x"})
     assert complete(program, "call on") == []
     assert program.run("catalog").code == 0
     assert "one__echo" in complete(program, "call one__e")
@@ -125,7 +125,7 @@ def test_a_fault_of_the_broker_is_one_line_and_a_trace_only_when_debugging(progr
 
 
 def test_a_reader_that_has_enough_is_no_fault(program: Program, tmp_path: Path) -> None:
-    program.configure(one=program.probe("--tools", "500"))
+    program.configure(one=program.plain("--tools", "500"))
     process = program.start("catalog", "--json")
     assert process.stdout is not None
     process.stdout.close()

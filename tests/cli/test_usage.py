@@ -114,7 +114,7 @@ def test_a_question_that_is_none_is_bad_input(used: Program, wrong: list[str]) -
 
 
 def test_where_nothing_was_stored_nothing_was_used_and_nothing_is_made(program: Program) -> None:
-    program.configure(one=program.probe())
+    program.configure(one=program.plain())
     done = program.run("usage", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["usage"] == []
