@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.brokers import _LISTENING, Brokers, command, environment
-from tests.peers import POLL, READY_TIMEOUT, ROOT, Peers, kill_group
+from tests.e2e.brokers import Brokers, command, environment
+from tests.peers import ROOT, Peers, kill_group
 from tests.soak.callers import Findings, Watched, WatchedStream, watched_old_web, watched_pipe, watched_web
+from tests.soak.serving import Serving, wait_until
 
 Json = dict[str, Any]
 UPSTREAMS = {
@@ -76,9 +77,7 @@ class Soaked:
         self.directory = directory
         self.peers, self.brokers = Peers(directory), Brokers(directory)
         self.servers: dict[str, Json] = {}
-        self._asked = 0
-        self.process: subprocess.Popen[bytes]
-        self.url = ""
+        self.broker: Serving
 
     def start(self) -> None:
         for key, (era, transport) in UPSTREAMS.items():
@@ -88,53 +87,21 @@ class Soaked:
                 continue
             file = self.directory / f"{key}.url"
             self.peers.spawn([*argv, "--port-file", str(file)], env=environment())
-            self._await(file.exists)
+            wait_until(file.exists)
             more = {"transport": "sse"} if transport == "sse" else {}
             self.servers[key] = {"url": file.read_text(encoding="utf-8"), **more}
         self.config = self.brokers.configure(self.servers)
-        errors = self.directory / "broker.stderr"
-        argv = ["serve", "--config", str(self.config), "--host", "127.0.0.1", "--port", "0"]
-        with errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.soak.served", *argv],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                env=environment(),
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        self._await(lambda: _LISTENING.search(errors.read_text(encoding="utf-8", errors="replace")))
-        found = _LISTENING.search(errors.read_text(encoding="utf-8", errors="replace"))
-        assert found is not None
-        self.url = f"http://127.0.0.1:{found[1]}/mcp"
-
-    def _await(self, is_true: Any) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
-        while not is_true():
-            if time.monotonic() > deadline:
-                raise TimeoutError("a peer of the soak did not start")
-            time.sleep(POLL)
-
-    async def figures(self) -> dict[str, int]:
-        self._asked += 1
-        file = self.directory / f"figures-{self._asked}.json"
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{file}\n".encode())
-        self.process.stdin.flush()
-        async with asyncio.timeout(STEP_TIMEOUT):
-            while not file.exists():  # noqa: ASYNC110 - written by another process
-                await asyncio.sleep(POLL)
-        return json.loads(file.read_text(encoding="utf-8"))
+        self.broker = Serving.start(self.config, self.directory / "broker.stderr")
 
     def close(self) -> None:
-        if hasattr(self, "process"):
-            self.process.terminate()
+        if hasattr(self, "broker"):
+            process = self.broker.process
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
-            kill_group(self.process)
-            if self.process.stdin is not None:
-                self.process.stdin.close()
+                process.wait(10)
+            kill_group(process)
+            if process.stdin is not None:
+                process.stdin.close()
         self.brokers.close()
         self.peers.close()
 
@@ -145,7 +112,7 @@ async def soak(directory: Path, *, seconds: float, callers: int, seed: int, eras
     report = Report(seed, callers, eras, seconds, findings)
     try:
         await asyncio.to_thread(soaked.start)
-        async with watched_web(soaked.url, "modern", "canary-99999", findings) as first:
+        async with watched_web(soaked.broker.url, "modern", "canary-99999", findings) as first:
             for key in UPSTREAMS:
                 await first.call(f"{key}__chat", plan("canary-99999", random.Random(0)) | {"asks": False})
         report.before = await settled(soaked, None)
@@ -164,7 +131,7 @@ async def soak(directory: Path, *, seconds: float, callers: int, seed: int, eras
 
 async def settled(soaked: Soaked, report: Report | None) -> dict[str, int]:
     """The figures, once they are as small as they get."""
-    figures = await soaked.figures()
+    figures = await soaked.broker.figures()
     deadline = time.monotonic() + (SETTLE if report is not None else 1.0)
     while time.monotonic() < deadline:
         if report is not None:
@@ -172,7 +139,7 @@ async def settled(soaked: Soaked, report: Report | None) -> dict[str, int]:
             if not report.left_behind():
                 break
         await asyncio.sleep(0.2)
-        figures = await soaked.figures()
+        figures = await soaked.broker.figures()
     return figures
 
 
@@ -208,8 +175,8 @@ def caller_of(soaked: Soaked, kind: Kind, canary: str, findings: Findings) -> Ab
     if front == "stdio":
         return watched_pipe(soaked.brokers.stdio(soaked.config), era, canary, findings)
     if front == "sse":
-        return watched_old_web(f"{soaked.url.removesuffix('/mcp')}/sse", canary, findings)
-    return watched_web(soaked.url, era, canary, findings)
+        return watched_old_web(f"{soaked.broker.url.removesuffix('/mcp')}/sse", canary, findings)
+    return watched_web(soaked.broker.url, era, canary, findings)
 
 
 async def live(soaked: Soaked, number: int, kind: Kind, until: float, seed: int, findings: Findings) -> None:

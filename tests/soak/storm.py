@@ -186,12 +186,12 @@ async def settled(town: Town, report: Report) -> dict[str, int]:
     deadline = time.monotonic() + SETTLE
     while True:
         await asyncio.sleep(0.5)
-        figures = await town.figures()
+        figures = await town.broker.figures()
         if not report.rounds:
             # Before the first round: once twice the same, links of the first look are gone.
             before = figures
             await asyncio.sleep(1)
-            figures = await town.figures()
+            figures = await town.broker.figures()
             if figures["links of callers"] == 0 and figures["tasks"] == before["tasks"]:
                 return figures
         else:
@@ -222,12 +222,12 @@ async def at_the_door(town: Town, resident: Resident, findings: Findings) -> Asy
         if pipe.had_to_be_killed:
             findings.broken.append(f"{resident.canary}: the stdio front did not end")
     elif resident.front == "sse":
-        old = WatchedOldWeb(f"{town.url.removesuffix('/mcp')}/sse", canary=resident.canary, findings=findings)
+        old = WatchedOldWeb(f"{town.broker.url.removesuffix('/mcp')}/sse", canary=resident.canary, findings=findings)
         old.credential, old.capabilities = credential, capabilities(resident.era)
         async with streamed(old):
             yield old
     else:
-        web = WatchedWeb(town.url, resident.era, canary=resident.canary, findings=findings)
+        web = WatchedWeb(town.broker.url, resident.era, canary=resident.canary, findings=findings)
         web.credential, web.capabilities = credential, capabilities(resident.era)
         await web.greet()
         yield web

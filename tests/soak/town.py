@@ -1,13 +1,10 @@
 """Where the storm blows: a broker with tenants, keys, limits, budgets, guardrails and every kind of server."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +12,9 @@ from typing import Any
 
 from broker.config import Secret
 from broker.identity.keys import ENTROPY, hash_of, mint
-from tests.e2e.brokers import _LISTENING, children, environment
-from tests.peers import POLL, READY_TIMEOUT, ROOT, free_port, kill_group
+from tests.e2e.brokers import children, environment
+from tests.peers import ROOT, free_port, kill_group
+from tests.soak.serving import Serving, wait_until
 
 Json = dict[str, Any]
 SECRET = "a secret of keys for the storm, long enough"
@@ -91,15 +89,13 @@ def residents(count: int) -> list[Resident]:
 class Town:
     directory: Path
     people: list[Resident]
-    process: subprocess.Popen[bytes] = field(init=False)
-    url: str = ""
+    broker: Serving = field(init=False)
     pipes: set[int] = field(default_factory=set[int])
     """Process ids of the brokers that stdio callers have started."""
     webs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, Any])
     ports: dict[str, int] = field(default_factory=dict[str, int])
     document: Json = field(default_factory=dict[str, Any])
     """The configuration that has no mistake."""
-    _asked: int = 0
 
     @property
     def config(self) -> Path:
@@ -118,21 +114,7 @@ class Town:
             self.start_web(key)
         self.document = self._document()
         self.write(self.document)
-        argv = ["serve", "--config", str(self.config), "--host", "127.0.0.1", "--port", "0"]
-        with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.soak.served", *argv],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                env=environment(),
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        _await(lambda: _LISTENING.search(self.said()) is not None, self.said)
-        found = _LISTENING.search(self.said())
-        assert found is not None
-        self.url = f"http://127.0.0.1:{found[1]}/mcp"
+        self.broker = Serving.start(self.config, self.log)
 
     def start_web(self, key: str) -> None:
         """A server behind HTTP, at the place where it was before."""
@@ -149,7 +131,7 @@ class Town:
             cwd=ROOT,
             start_new_session=True,
         )
-        _await(file.exists)
+        wait_until(file.exists)
 
     def _document(self) -> Json:
         servers: dict[str, Json] = {}
@@ -201,10 +183,7 @@ class Town:
 
     def hang_up(self) -> None:
         """Ask the broker to read its file again."""
-        self.process.send_signal(signal.SIGHUP)
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        self.broker.process.send_signal(signal.SIGHUP)
 
     def log_of(self, number: int) -> Path:
         """Where the broker of a stdio caller logs."""
@@ -222,29 +201,17 @@ class Town:
 
     def offspring(self, word: str) -> list[int]:
         """Processes below any of the brokers whose command has this word."""
-        found = set().union(*(children(pid) for pid in (self.process.pid, *self.pipes)))
+        found = set().union(*(children(pid) for pid in (self.broker.process.pid, *self.pipes)))
         return sorted(pid for pid in found if word in command_of(pid))
-
-    async def figures(self) -> dict[str, int]:
-        """What the broker holds."""
-        self._asked += 1
-        file = self.directory / f"figures-{self._asked}.json"
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{file}\n".encode())
-        self.process.stdin.flush()
-        async with asyncio.timeout(STEP_TIMEOUT):
-            while not file.exists():  # noqa: ASYNC110 - written by another process
-                await asyncio.sleep(POLL)
-        return json.loads(file.read_text(encoding="utf-8"))
 
     # --- at the end ---
 
     def end(self) -> list[str]:
         """Ask the broker to end: what of it was not as it must be."""
-        found, below = list[str](), children(self.process.pid)
-        self.process.terminate()
+        found, below = list[str](), children(self.broker.process.pid)
+        self.broker.process.terminate()
         try:
-            status = self.process.wait(30)
+            status = self.broker.process.wait(30)
             if status:
                 found.append(f"the broker ended with status {status}")
         except subprocess.TimeoutExpired:
@@ -253,15 +220,15 @@ class Town:
 
     def close(self) -> None:
         """Kill what is left."""
-        if hasattr(self, "process"):
-            below = children(self.process.pid)
-            kill_group(self.process)
+        if hasattr(self, "broker"):
+            below = children(self.broker.process.pid)
+            kill_group(self.broker.process)
             for pid in below:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if self.process.stdin is not None:
+            if self.broker.process.stdin is not None:
                 with suppress(BrokenPipeError):
-                    self.process.stdin.close()
+                    self.broker.process.stdin.close()
         for process in self.webs.values():
             kill_group(process)
 
@@ -278,11 +245,3 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def _await(is_true: Callable[[], bool], why: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT
-    while not is_true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"a peer of the soak did not start\n{why()}")
-        time.sleep(POLL)
