@@ -36,7 +36,7 @@ PAGE = b"<!doctype html><script>alert(1)</script>\x1b[31m" + b"secret page " * 1
 async def test_F50_F51_F57_a_body_without_end_costs_its_call_not_our_memory(
     broker_of: BrokerOf, peers: Peers, fault: str, expected: str, era: str
 ) -> None:
-    peer = await peers.astart("rawhttp", "--fault", fault, "--era", era)
+    peer = await peers.astart("../hostile/upstream", "--transport", "http", "--fault", fault, "--era", era)
     async with broker_of({"bad": {"url": peer.url}}) as run:
         await run.innocent("bad")
         with memory_below(60 * MIB):
