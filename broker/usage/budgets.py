@@ -92,10 +92,13 @@ class Spending:
         """See `Reservation`."""
         self._end(0, is_failed=True)
 
+    def forgo(self) -> None:
+        """See `Reservation`. It is no call, so it has not failed either."""
+        self._give_back(0)
+
     def _end(self, amount: int, *, is_failed: bool) -> None:
         budgets, tab = self._budgets, self._tab
-        if self._pockets:
-            budgets.purses.settle(self._pockets, self._cost.reserved, amount)
+        self._give_back(amount)
         tally = tab.tally
         if not tally.since <= budgets.clock.wall() < tally.until:
             tally = tab.tally = budgets.tally_of(tab.use)
@@ -106,6 +109,11 @@ class Spending:
         tally.micros += micros
         if micros > tally.slowest:
             tally.slowest = micros
+
+    def _give_back(self, amount: int) -> None:
+        """All but `amount`."""
+        if self._pockets:
+            self._budgets.purses.settle(self._pockets, self._cost.reserved, amount)
 
 
 class Budgets:

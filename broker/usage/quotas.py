@@ -40,6 +40,10 @@ class Reservation(Protocol):
         """The call has ended without an answer."""
         ...
 
+    def forgo(self) -> None:
+        """The call was refused, and has not begun."""
+        ...
+
 
 class Budgets(Protocol):
     """What calls may cost."""
@@ -62,6 +66,9 @@ class NoReservation:
         """See `Reservation`."""
 
     def release(self) -> None:
+        """See `Reservation`."""
+
+    def forgo(self) -> None:
         """See `Reservation`."""
 
 
@@ -160,7 +167,7 @@ class Quotas:
                 # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.
                 counters.take(applying)
         except BaseException:
-            reservation.release()
+            reservation.forgo()
             leave(gates)
             raise
         return Hold(gates, reservation) if gates or reservation is not NO_RESERVATION else NO_HOLD

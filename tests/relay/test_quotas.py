@@ -1,6 +1,6 @@
 """Where a permitted call is admitted: nothing is sent before, and what it holds is given back once, however it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ class Reserved:
     def release(self) -> None:
         self.ends.append("released")
 
+    def forgo(self) -> None:
+        self.ends.append("forgone")
+
 
 class Ledger:
     """Budgets that keep all that happens; `is_spent` refuses."""
@@ -54,6 +57,20 @@ class Ledger:
         return self.made[-1]
 
 
+class Slow(Ledger):
+    """While it is asked, another call takes what there was room for."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved:
+        found = await super().reserve(permit, method, is_retry=is_retry)
+        if len(self.made) == 1:
+            await self._meanwhile()
+        return found
+
+
 def ledger_of(place: House) -> Ledger:
     ledger = Ledger()
     place.broker.quotas.budgets = ledger
@@ -62,6 +79,14 @@ def ledger_of(place: House) -> Ledger:
 
 def resourceful(**more: Any) -> Fake:
     return Fake(resources=[{"uri": "file:///readme", "name": "r"}], templates=[], **more)
+
+
+async def test_a_call_that_is_refused_after_it_has_reserved_is_no_call_that_has_failed(tmp_path: Path) -> None:
+    servers = {"one": {"limits": {"rate": "1/minute"}}}
+    async with house(tmp_path, {"one": Fake(answers={"echo": answering({"content": []})})}, servers=servers) as place:
+        ledger = place.broker.quotas.budgets = Slow(lambda: place.ask("tools/call", CALL))
+        assert (await place.ask("tools/call", CALL))["isError"]
+        assert [one.ends[0] == "forgone" for one in ledger.made] == [True, False]
 
 
 async def test_a_call_is_settled_with_what_its_upstream_answered(tmp_path: Path) -> None:

@@ -122,6 +122,13 @@ async def test_other_budgets_are_those_of_the_next_call(world: World) -> None:
     assert refusal.value.data["limit"] == "budget 6/day"
 
 
+async def test_what_is_forgone_is_given_back_and_was_no_call(world: World) -> None:
+    for _ in range(9):
+        (await world.reserve()).forgo()
+    assert world.counted() == (0, 0) and world.spent() == {}
+    assert world.tallies.of(Use.of(ANN, QUERY)).failed == 0
+
+
 @pytest.mark.parametrize("other", [{"principal": "key:bob"}, {"team": "web"}, {"key": "bob"}, {"organization": "zeta"}])
 async def test_a_caller_whose_place_or_name_is_another_one_has_its_own_tab(world: World, other: Any) -> None:
     await world.call()
