@@ -35,7 +35,7 @@ def encoded(value: str) -> str:
 def decoded(value: str) -> str | None:
     """What a header stands for, or None if it is encoded badly: such a value is equal to nothing.
 
-    What `encoded` would not have made is bad too: two headers that differ must not mean the same.
+    Base64 in another spelling than that of `encoded` is bad too: two such headers that differ must not mean the same.
     """
     found = _ENCODED.fullmatch(value)
     if found is None:

@@ -1,6 +1,7 @@
 """What turns bytes of others into values. Each takes any bytes, and lets nothing out but what it says it raises."""
 
 import asyncio
+import base64
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,10 +51,12 @@ def lines(data: bytes) -> None:
 
 
 def header(data: bytes) -> None:
-    """`core/headers.py`."""
+    """`core/headers.py`: as it is, and as what says that it is encoded, which chance does not find."""
     text = data.decode("latin-1")
-    decoded(text)
     assert decoded(encoded(text)) == text
+    wrapped = f"=?base64?{text}?="
+    meant = decoded(wrapped)
+    assert meant in (None, wrapped) or base64.b64encode(str(meant).encode()).decode() == text
 
 
 def answer(data: bytes) -> None:
