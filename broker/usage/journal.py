@@ -57,15 +57,16 @@ class Journal:
         self._free: list[int] = []
 
     def open(self) -> None:
-        """Raises: OSError. Not for the event loop."""
+        """Raises: OSError, also if the disk has no room for all of it. Not for the event loop."""
         if self._memory is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handle = self._locked()
         try:
-            os.ftruncate(self._handle, SLOTS * SLOT)
+            _make_room(self._handle, SLOTS * SLOT)
             self._memory = mmap.mmap(self._handle, SLOTS * SLOT)
         except OSError:
+            self._path.unlink(missing_ok=True)  # no other broker would: it has no size
             os.close(self._handle)  # else our own lock stands in the way of the next attempt
             raise
         self._cells = memoryview(self._memory).cast("q")
@@ -128,6 +129,17 @@ class Journal:
                     yield LeftBehind(path, path.name.removesuffix(SUFFIX), _read(path))
             finally:
                 os.close(handle)
+
+
+def _make_room(handle: int, size: int) -> None:
+    """The disk must have it before it is mapped: a first write into a hole of the file, with the disk full, is no error
+    but the end of the process (SIGBUS). Where blocks are copied when they are written that may still be. Raises:
+    OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.ftruncate(handle, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """What was spent, in a file that outlives its process."""
 
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -113,20 +115,27 @@ def test_a_file_that_another_broker_has_just_made_and_not_locked_yet_is_not_that
     assert left(tmp_path) == []
 
 
-def test_a_journal_that_found_no_room_can_be_opened_when_there_is_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_F92_a_journal_that_found_no_room_can_be_opened_when_there_is_some(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "me")
-    with monkeypatch.context() as patch:
-
-        def full(handle: int, size: int) -> None:
-            raise OSError(122, "Disk quota exceeded")
-
-        patch.setattr(module.os, "ftruncate", full)
-        with pytest.raises(OSError, match="quota"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
             journal.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir()), "what nobody would clear away is gone"
     journal.open()
     assert journal.slot(DAY) is not NO_SLOT
+    journal.close(is_told=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot promise room")
+def test_F92_the_disk_has_the_room_before_anything_is_written_into_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "me")
+    journal.open()
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_blocks * 512 >= path.stat().st_size > 0
     journal.close(is_told=True)
 
 
