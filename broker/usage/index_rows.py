@@ -1,14 +1,16 @@
 """Lines of a file -> a batch of the index."""
 
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from broker.stores.audit_rows import TEXTS, Batch
 from broker.usage.lookup import MAX_LINE
 from broker.usage.question import Line, full_name_of, moment_of, parsed, shown_in
+from broker.usage.writer import AT_ONCE, REST
 
 LINES: Final = 500
-"""Lines of one batch: what is read, and what others that write wait for, takes a few milliseconds."""
+"""Lines of one batch: what others that write wait for takes a few milliseconds."""
 BYTES: Final = 1 << 20
 """Bytes after which a batch ends, however few lines they are."""
 MAX_HASH: Final = 64
@@ -17,13 +19,18 @@ _NUL: Final = b"\\u0000"
 
 
 def batch_of(path: Path, begin: int) -> Batch | None:
-    """What comes after byte `begin`; None, if that is not a whole line. Raises: OSError."""
+    """What comes after byte `begin`; None, if that is not a whole line. Raises: OSError.
+
+    In a thread, which leaves the interpreter to the loop again and again, as the one does that has written the lines.
+    """
     rows: list[tuple[Any, ...]] = []
     views: set[tuple[str, str]] = set()
     position = begin
     with path.open("rb") as file:
         file.seek(begin)
-        for _ in range(LINES):
+        for number in range(LINES):
+            if number and number % AT_ONCE == 0:
+                time.sleep(REST)
             raw = file.readline(MAX_LINE)
             if not raw.endswith(b"\n") and len(raw) < MAX_LINE:
                 break  # somebody is writing it

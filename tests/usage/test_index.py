@@ -229,6 +229,17 @@ async def test_a_long_list_comes_in_pages(
         assert await told(location, kept, Question(caller="*:BOB"), limit) == [], "the case of letters counts"
 
 
+def test_who_reads_many_lines_leaves_the_interpreter_to_the_loop_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, rests = tmp_path / "lines", list[float]()
+    lines.write_bytes(b"{}\n" * 3 * index_rows.AT_ONCE)
+    monkeypatch.setattr(index_rows.time, "sleep", rests.append)
+    batch = index_rows.batch_of(lines, 0)
+    assert batch is not None and batch.end == lines.stat().st_size
+    assert rests == [index_rows.REST] * 3, "behind each but the last, and where it looks whether there is more"
+
+
 async def test_where_nothing_is_recorded_no_database_is_made(at_file: Location, kept: Path) -> None:
     assert await Indexer(kept, partial(open_index, at_file), SystemClock(), 90).look(pace=0) == 0
     assert not at_file.path.exists()
