@@ -1,11 +1,11 @@
 """The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
 
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 from broker.core.caller import Caller
-from broker.core.catalog import Entry, failed_list
+from broker.core.catalog import Entry
 from broker.core.era import (
     LATEST_LEGACY,
     MODERN_VERSIONS,
@@ -13,7 +13,6 @@ from broker.core.era import (
     declared_upstream,
     is_modern,
     knows_tasks,
-    result_for_caller,
 )
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
@@ -21,16 +20,12 @@ from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
 from broker.core.shape import is_object
 from broker.core.tasks import own_related
 from broker.errors import (
-    INVALID_PARAMS,
-    RESOURCE_NOT_FOUND,
     Blocked,
     BrokerError,
     InvalidParams,
     LimitReached,
     MethodNotFound,
     Refused,
-    UnknownName,
-    UnknownResource,
     UpstreamUnavailable,
 )
 from broker.guardrails.guards import UNGUARDED
@@ -39,23 +34,20 @@ from broker.relay.exchange import Exchange
 from broker.relay.extensions import extended_server, own_params
 from broker.relay.forward import CONTINUING, Forwarder
 from broker.relay.greeting import capabilities, greeting, visible_servers
-from broker.relay.listing import MAX_TTL, NothingKnown, Scope, finished
+from broker.relay.listing import Scope, finished
 from broker.relay.parking import Parking
+from broker.relay.readiness import all_seen, missing, refuse_if_nothing_is_known, trouble, ttl
+from broker.relay.refusals import as_result, refused, unknown
 from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks, UnknownTask
+from broker.relay.unlisted import app_tool, late_entry
 from broker.relay.watches import Watches
 from broker.upstream.isolated import Asker
 from broker.upstream.supervise import GONE
 from broker.usage.quotas import Quotas
 from broker.usage.trail import NO_TRAIL, Trail
 
-_WORD: Final = {
-    Kind.TOOL: "tool",
-    Kind.PROMPT: "prompt",
-    Kind.RESOURCE: "resource",
-    Kind.TEMPLATE: "resource",
-}
 _NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 
 
@@ -74,6 +66,10 @@ class Router:
         self.served = served
         self._forwarder.me = served.me
 
+    def _in_force(self) -> Served:
+        """What is served, for those who wait and look again."""
+        return self.served
+
     async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """The result of a request, as its caller's era has it.
 
@@ -86,19 +82,23 @@ class Router:
         public = request.params.get(key)
         if not isinstance(public, str):
             raise InvalidParams(f"params.{key} must be a string")
-        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
+        entry = self.served.catalog.lookup(kind, public) or await late_entry(
+            self._in_force, kind, public, request.view, caller
+        )
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
             permit = self._permit(kind, public, entry, request, caller, arguments, exchange.trail)
         except Refused as refusal:
-            return _as_result(refusal, request, now=self.served)
+            return as_result(refusal, request, now=self.served)
         return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
 
     async def _permitted(
         self, kind: Kind, public: str, request: Request, caller: Caller, trail: Trail = NO_TRAIL
     ) -> Permit:
         """`_permit` of what is named somewhere else. Raises: as that does, but for Refused."""
-        entry = self.served.catalog.lookup(kind, public) or await self._late(kind, public, request.view, caller)
+        entry = self.served.catalog.lookup(kind, public) or await late_entry(
+            self._in_force, kind, public, request.view, caller
+        )
         return self._permit(kind, public, entry, request, caller, ANY, trail)
 
     def _permit(
@@ -126,9 +126,9 @@ class Router:
         decision = decide(now.policy, caller, request.view, entry, arguments)
         trail.decided(decision, entry, now.policy, public)
         if isinstance(decision, Denied):
-            raise _unknown(kind, public, request) if decision.is_hidden else _refused(public, decision)
+            raise unknown(kind, public, request) if decision.is_hidden else refused(public, decision)
         if not decision.entry.definition and now.pool.upstreams[decision.entry.server].listing is None:
-            raise UpstreamUnavailable(decision.entry.server, self._trouble(decision.entry.server))
+            raise UpstreamUnavailable(decision.entry.server, trouble(now, decision.entry.server))
         return decision
 
     def _forward(
@@ -151,19 +151,10 @@ class Router:
         call = Call(permit, request, params, now, upstream, guarded, task, is_foreign)
         return self._admit(call, exchange) if guarded is UNGUARDED else self._admit_guarded(call, exchange)
 
-    def _forward_unnamed(
-        self,
-        permit: Permit,
-        request: Request,
-        params: dict[str, Any],
-        exchange: Exchange,
-        task: Task | None = None,
-        *,
-        is_foreign: bool = False,
-    ) -> Awaitable[dict[str, Any]]:
-        """`_forward` of what names no entry: which one was decided on is not recorded yet."""
-        exchange.trail.decided(permit, permit.entry, self.served.policy)
-        return self._forward(permit, request, params, exchange, task, is_foreign=is_foreign)
+    def _recorded(self, permit: Permit, trail: Trail) -> Permit:
+        """The permit of what names no entry: which one was decided on is not recorded yet."""
+        trail.decided(permit, permit.entry, self.served.policy)
+        return permit
 
     async def _admit_guarded(self, call: Call, exchange: Exchange) -> dict[str, Any]:
         with call.now.guards.in_use:  # a reload waits for it
@@ -185,7 +176,7 @@ class Router:
             if call.method != "tools/call":
                 raise
             trail.refused(refusal)
-            return _as_result(refusal, call.request, call.now)
+            return as_result(refusal, call.request, call.now)
         finally:
             call.hold.release()
 
@@ -214,7 +205,7 @@ class Router:
         if isinstance(decision, Denied):
             trail.decided(decision, entry, now.policy)
             raise (
-                _unknown(entry.kind, entry.public, request) if decision.is_hidden else _refused(entry.public, decision)
+                unknown(entry.kind, entry.public, request) if decision.is_hidden else refused(entry.public, decision)
             )
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
@@ -235,16 +226,16 @@ class Router:
                 return await self._foreign(request, caller, exchange)
 
     async def _list(self, kind: Kind, request: Request, caller: Caller, trail: Trail) -> dict[str, Any]:
-        now = await self._seen(request.view, caller)
+        now = await all_seen(self._in_force, request.view, caller)
         shown = now.shown(request.view, caller)
         for key in shown:
             now.pool.upstreams[key].touch(kind)
-        missing = self._missing(shown, kind)
-        self._refuse_if_nothing_is_known(shown, missing)
+        absent = missing(now, shown, kind)
+        refuse_if_nothing_is_known(now, shown, absent)
         result = now.views.page(now.catalog, self._scope(request.view, caller), kind, request)
-        ttl = self._ttl(shown, kind)
+        fresh = ttl(now, shown, kind)
         self._show(trail, request.view, caller, (kind,))
-        return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
+        return finished(result, request, me=now.me, ttl=fresh, scope=now.cache_scope, missing=absent)
 
     async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """`completion/complete`: the reference is an entry like any other."""
@@ -268,15 +259,16 @@ class Router:
         refuse_unless_offered(now, request, caller, exchange)
         if request.method == "tasks/list":
             return await list_tasks(
-                lambda: self.served,
+                self._in_force,
                 self._tasks,
                 request,
                 caller,
                 exchange.now,
-                lambda permit, params: self._forward_unnamed(permit, request, params, exchange),
+                lambda permit, params: self._forward(self._recorded(permit, exchange.trail), request, params, exchange),
             )
         task, permit = find_task(now, self._tasks, request, caller, exchange.now)
-        return await self._forward_unnamed(permit, request, {**request.params, "taskId": task.own}, exchange, task)
+        permit = self._recorded(permit, exchange.trail)
+        return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)
 
     async def _foreign(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         """A method of an extension. Raises: MethodNotFound, unless one server, and one only, can be meant."""
@@ -285,7 +277,8 @@ class Router:
         if permit is None:
             raise MethodNotFound(request.method)
         params = own_params(now, request, permit, self._tasks)
-        return await self._forward_unnamed(permit, request, params, exchange, is_foreign=True)
+        permit = self._recorded(permit, exchange.trail)
+        return await self._forward(permit, request, params, exchange, is_foreign=True)
 
     def note(self, request: Request, caller: Caller, asker: Asker) -> None:
         """A notification of a legacy caller that concerns more than one request.
@@ -324,9 +317,8 @@ class Router:
         now = self.served  # a reload may have come while the greeting was waited for
         result["supportedVersions"] = list(MODERN_VERSIONS)
         shown = now.shown(request.view, caller)
-        ttl = min(self._ttl(shown, kind) for kind in Kind)
-        missing = self._missing(shown)
-        return finished(result, request, me=now.me, ttl=ttl, scope=now.cache_scope, missing=missing)
+        fresh = min(ttl(now, shown, kind) for kind in Kind)
+        return finished(result, request, me=now.me, ttl=fresh, scope=now.cache_scope, missing=missing(now, shown))
 
     async def greeting(
         self, view: str, caller: Caller, version: str = LATEST_LEGACY, trail: Trail = NO_TRAIL
@@ -335,7 +327,7 @@ class Router:
 
         Waits for no server that was ever seen.
         """
-        now = await self._seen(view, caller)
+        now = await all_seen(self._in_force, view, caller)
         result = greeting(now, view, caller, version)
         self._show(trail, view, caller, tuple(Kind))
         return result
@@ -383,37 +375,6 @@ class Router:
         for key in visible_servers(self.served, view, caller):
             self.served.pool.roots_changed(key, Asker(caller.principal, session))
 
-    async def _late(self, kind: Kind, public: str, view: str, caller: Caller) -> Entry | None:
-        """The entry of a name that looks like that of a server which was never seen: it is waited for, like a list.
-
-        While it is still unseen the entry is a guess, good enough to decide on and to say whom the caller waits for. A
-        server of which the caller cannot see anything is not waited for: its names are unknown at once.
-        """
-        if kind not in (Kind.TOOL, Kind.PROMPT):
-            return None
-        while True:
-            now = self.served
-            owner = now.naming.owner_of_name(public)
-            if owner is None or owner[0].key not in now.shown(view, caller):
-                return None
-            key, own = owner[0].key, owner[1]
-            if now.pool.upstreams[key].listing is not None:
-                return now.catalog.lookup(kind, public)
-            await now.pool.seen([key], now.first_wait)
-            if now is self.served:  # else a reload came meanwhile: what is in force now was not waited for
-                return now.catalog.lookup(kind, public) or self._guess(kind, public, key, own)
-
-    def _guess(self, kind: Kind, public: str, key: str, own: str) -> Entry | None:
-        return Entry(kind, public, key, own) if self.served.pool.upstreams[key].listing is None else None
-
-    async def _seen(self, view: str, caller: Caller) -> Served:
-        """What is in force once all that the caller sees in it was waited for, a reload in between or not."""
-        while True:
-            now = self.served
-            await now.pool.seen(now.shown(view, caller), now.first_wait)
-            if now is self.served:
-                return now
-
     def _scope(self, view: str, caller: Caller) -> Scope:
         return Scope(caller, view, self.served.hidden())
 
@@ -424,58 +385,8 @@ class Router:
         now = self.served
         return now.policy.has_view(view) and (bool(now.shown(view, caller)) or not now.policy.has_levels(caller))
 
-    def _missing(self, shown: Iterable[str], kind: Kind | None = None) -> dict[str, Any]:
-        """What is not ready, or could not give its list of `kind`, and why; without secrets: `trouble` has none."""
-        missing: dict[str, Any] = {}
-        for key in shown:
-            upstream = self.served.pool.upstreams[key]
-            listing = upstream.listing
-            if upstream.is_down or listing is None:
-                reason = self._trouble(key)
-            elif (failure := failed_list(listing, kind)) is not None:
-                reason = failure
-            else:
-                continue
-            missing[key] = {"state": upstream.state.phase, "known": listing is not None, "reason": reason}
-        return missing
-
-    def _trouble(self, key: str) -> str:
-        return self.served.pool.upstreams[key].trouble or "it is connecting"
-
-    def _refuse_if_nothing_is_known(self, shown: tuple[str, ...], missing: Mapping[str, Any]) -> None:
-        if shown and all(self.served.pool.upstreams[key].listing is None for key in shown):
-            raise NothingKnown(missing)
-
-    def _ttl(self, shown: Iterable[str], kind: Kind) -> float:
-        """Seconds: the least that remains of any server shown."""
-        left = (self.served.pool.upstreams[key].remaining(kind) for key in shown)
-        return min(left, default=MAX_TTL)
-
     def troubles(self) -> Iterator[tuple[str, str]]:
         """Servers that are not ready, and why; for `/readyz` and the command line."""
         for key, upstream in self.served.pool.upstreams.items():
             if upstream.is_down:
-                yield key, self._trouble(key)
-
-
-def app_tool(now: Served, own: str, view: str, caller: Caller) -> Entry | None:
-    """The one visible tool with a page of MCP Apps that has this own name: its page knows no other name for it."""
-    found = [one for one in now.catalog.app_tools(own) if isinstance(decide(now.policy, caller, view, one), Permit)]
-    return found[0] if len(found) == 1 else None
-
-
-def _unknown(kind: Kind, public: str, request: Request) -> BrokerError:
-    """The answer for what does not exist and for what is hidden. A read has a code of its own, and one for each era."""
-    if kind is not Kind.RESOURCE or request.method not in NAMED:
-        return UnknownName(_WORD[kind], public)
-    return UnknownResource(public, INVALID_PARAMS if is_modern(request.version) else RESOURCE_NOT_FOUND)
-
-
-def _refused(public: str, decision: Denied) -> Refused:
-    return Refused(public, decision.argument, decision.rule)
-
-
-def _as_result(refusal: BrokerError, request: Request, now: Served) -> dict[str, Any]:
-    """A refused call, for the model that made it: it may make another one."""
-    result = {"content": [{"type": "text", "text": refusal.message}], "isError": True}
-    return result_for_caller(request.method, result, upstream=request.version, caller=request.version, server=now.me)
+                yield key, trouble(self.served, key)
