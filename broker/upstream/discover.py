@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from broker.core import wire
 from broker.core.catalog import WHOLE_LIST, Cleaned, Dropped, Listing
@@ -30,6 +31,11 @@ MAX_DROPPED: Final = 100
 MAX_NAME: Final = 1024
 """Characters of an own name or URI."""
 MAX_CURSOR: Final = 64 * 1024
+TURN: Final = 256 * 1024
+"""Bytes of definitions that are judged in one turn of the event loop: a page is as long as its server likes, and holds
+nobody else meanwhile (promise b)."""
+LEAST: Final = 1024
+"""Bytes that an item counts for at least in a turn: the smallest is looked at too."""
 
 _CAPABILITY: Final = {
     Kind.TOOL: "tools",
@@ -117,8 +123,7 @@ async def fetch_list(link: Link, kind: Kind, timeout: float) -> Found:
         page = result.get(member)
         if not is_array(page):
             raise MalformedAnswer(link.upstream, f"{method} without {member}")
-        for item in page:
-            sieve.take(item)
+        await sieve.take(page)
         ttl = _least(ttl, result.get("ttlMs"))
         cursor = result.get("nextCursor")
         if cursor is None:
@@ -140,9 +145,18 @@ class _Sieve:
         self._cleaned: list[Cleaned] = []
         self._unsaid = 0
         self._size = 0
+        self._judged = 0
 
-    def take(self, item: object) -> None:
-        """Judge one item."""
+    async def take(self, page: list[Any]) -> None:
+        """Judge the items of a page, some in each turn of the event loop. Nobody sees them before all are judged."""
+        for item in page:
+            self._judge(item)
+            self._judged += LEAST
+            if self._judged >= TURN:
+                self._judged = 0
+                await anyio.lowlevel.checkpoint()
+
+    def _judge(self, item: object) -> None:
         fault = self._fault(item)
         if fault is None and is_object(item):
             self._items.append(self._shown(item))
@@ -182,6 +196,7 @@ class _Sieve:
 
     def _size_fault(self, item: dict[str, Any]) -> str | None:
         size = len(wire.encode(item))
+        self._judged += size
         if size > MAX_DEFINITION:
             return f"its definition is larger than {MAX_DEFINITION} bytes"
         self._size += size

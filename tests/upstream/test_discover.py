@@ -105,6 +105,24 @@ async def test_F27_F35_a_list_is_bounded_in_items_bytes_and_complaints(monkeypat
     assert len(large.items) == 3 and "together" in large.dropped[0].reason
 
 
+LONG: list[tuple[list[Any], int]] = [
+    ([tool(f"t{n}") for n in range(5000)], 5000 * module.LEAST // module.TURN),
+    ([0] * 5000, 5000 * module.LEAST // module.TURN),
+    ([tool(f"t{n}", title="x" * 100_000) for n in range(30)], 10),
+]
+
+
+@pytest.mark.parametrize(("page", "turns"), LONG, ids=("many", "many that are none", "large"))
+async def test_F27_others_have_their_turn_while_a_long_page_is_judged(page: list[Any], turns: int) -> None:
+    judged = asyncio.create_task(fetch_list(paged(page), Kind.TOOL, 1))
+    taken = 0
+    while not judged.done():
+        await asyncio.sleep(0)
+        taken += 1
+    assert taken >= turns
+    assert len((await judged).items) + len((await judged).dropped) > 0
+
+
 def peered(link: ScriptedLink, *capabilities: str) -> ScriptedLink:
     link.peer = Peer(LATEST_LEGACY, {}, {name: {} for name in capabilities})
     return link
