@@ -104,8 +104,8 @@ class Board:
         self._windows = _PAGE + TALLIES * self._tally
         self._rings = self._windows + WINDOWS * _WINDOW
         self._depth = 0
-        self._made: set[int] = set()
-        """Windows that were made since the lock was taken."""
+        self._asked_for: set[int] = set()
+        """Windows that were made or found since the lock was taken, for whoever counts in them."""
         self._is_stuck = False
         """Whether the lock could not be had last time."""
 
@@ -124,7 +124,7 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
-            self._made.clear()
+            self._asked_for.clear()
             fcntl.lockf(self._handle, fcntl.LOCK_UN)
 
     def _lock(self) -> None:
@@ -209,17 +209,19 @@ class Board:
 
     def find_window(self, digest: bytes, seconds: int, now: float, *, make: bool = True) -> int:
         """Where the window of that name is; 0: nowhere, or, of one that was to be made, there is no room. What is made
-        stays its own for as long as the lock is held, though there is no call in it.
+        or found so stays its own for as long as the lock is held, though there is no call in it.
         """
         first, free = self._windows + self._bucket(digest, WINDOWS) * _WINDOW, 0
         for at in range(first, first + BUCKET * _WINDOW, _WINDOW):
             if self._is(at, digest):
+                if make:
+                    self._asked_for.add(at)
                 return at
-            if make and not free and at not in self._made and self.forget(at, now) == 0:
+            if make and not free and at not in self._asked_for and self.forget(at, now) == 0:
                 free = at
         if free:
             self._memory[free : free + _WINDOW] = digest + _HEAD.pack(float(seconds), 0, 0, 0)
-            self._made.add(free)
+            self._asked_for.add(free)
         return free
 
     def forget(self, at: int, now: float) -> int:

@@ -184,6 +184,22 @@ def test_two_windows_of_one_call_do_not_take_the_last_cell_for_both(
     assert counting.take(windows[BUCKET - 1 : BUCKET], 3.0) is None, "and nothing was taken"
 
 
+def test_a_window_whose_calls_are_over_is_not_given_to_the_second_one_of_the_same_call(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = crew.counting(1)
+    monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)  # all names meet
+    windows = [counting.window(Rate(1, 60), str(number)) for number in range(BUCKET + 1)]
+    pair = windows[BUCKET - 1 :]
+    assert counting.take(pair[:1], 1.0) is None
+    for window in windows[: BUCKET - 1]:
+        assert counting.take((window,), 60.0) is None
+    with counting.lock:
+        assert [window.has_room(62.0) for window in pair] == [True, False]
+    assert counting.take(pair, 62.0) is pair[1]
+    assert counting.take(pair[:1], 62.0) is None and counting.take(pair[:1], 63.0) is pair[0], "it is counted"
+
+
 def test_who_asks_whether_a_window_is_empty_makes_none(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = crew.counting(1)
     monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)
