@@ -23,8 +23,9 @@ MAX_KEPT: Final = 10_000
 """Callers at servers of whom it is kept which counters are theirs; then it is looked up anew."""
 FEW: Final = 1000
 """Counters of which none need be forgotten."""
-SWEEP_EVERY: Final = 1.0
-"""Seconds in which all of them are looked at, at most once: it takes long, and strangers ask for it."""
+SWEEP_EVERY: Final = 10.0
+"""Seconds in which all of them are looked at, at most once: it takes long, and strangers ask for it. In one second it
+would be most of what there is to do."""
 SWEEP: Final = 2000
 """Counters that are looked at in one go; every other call waits for that, and with all of them at once, of as many
 callers as there may be, it would wait for most of a second."""
@@ -163,11 +164,12 @@ class Counters:
             self._unseen = known
         keys = tuple(islice(self._counters, SWEEP))
         self._not_before = now + SWEEP_EVERY * len(keys) / max(1, known)
-        self._kept.clear()  # what is forgotten must not be counted with any more
         for key in keys:
             is_idle = self._counters[key].is_idle(now)
             one = self._counters.pop(key)
-            if not is_idle:
+            if is_idle:
+                self._kept.clear()  # what is forgotten must not be counted with any more
+            else:
                 self._counters[key] = one
         self._unseen -= len(keys)
         if self._unseen <= 0:

@@ -206,6 +206,33 @@ async def test_of_many_counters_few_are_looked_at_in_one_go_and_each_in_its_turn
         assert (await world.refusal(caller))["limit"] == "1/minute"
 
 
+async def test_unseen_callers_that_keep_asking_have_each_counter_looked_at_once_in_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And who is known already is not looked up anew for it, as long as nothing was forgotten."""
+    monkeypatch.setattr(counters, "FEW", 50)
+    monkeypatch.setattr(counters, "MAX_COUNTERS", 50)
+    monkeypatch.setattr(counters, "SWEEP", 2)
+    looks, is_idle = 0, counters.Counter.is_idle
+
+    def looked(one: counters.Counter, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_idle(one, now)
+
+    monkeypatch.setattr(counters.Counter, "is_idle", looked)
+    world = World(rules(sql=ServerLimits(per_caller=limits((1, MINUTE)))))
+    for number in range(50):
+        await world.admit(f"caller-{number}")
+    known = permit("caller-7").caller
+    before = world.quotas.counters.applying(known, "sql")
+    for number in range(1000):
+        await world.refusal(f"new-{number}")
+        world.clock.advance(0.01)
+    assert 40 <= looks <= 52
+    assert world.quotas.counters.applying(known, "sql") is before
+
+
 async def test_a_call_that_has_waited_and_finds_no_room_to_be_counted_gives_its_place_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
