@@ -32,6 +32,7 @@ class WorkersShift:
 
     def __init__(self, assignment: Assignment) -> None:
         self.crew = Crew(assignment.worker, assignment.directory)
+        self._directory = assignment.directory
         board = Board(assignment.board, assignment.worker)
         board.clear(assignment.worker.number)  # of the one before, if that died while nobody could take it out
         self._shared = SharedCounting(board, SystemClock(), assignment.bells)
@@ -55,7 +56,12 @@ class WorkersShift:
             if not closing.is_set():
                 log.error("the supervisor is gone: this worker ends")
                 closing.set()
-            await anyio.sleep_forever()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                # Nobody else removes it now, nor makes a worker that would need it. Who is not the last cannot.
+                with contextlib.suppress(OSError):
+                    self._directory.rmdir()
 
     async def _tell_end(self, closing: anyio.Event, drain: Callable[[], float]) -> None:
         """The supervisor kills who takes longer, and knows only what was in force when it started."""

@@ -213,8 +213,6 @@ class Crew:
         finally:
             self._listener.close()
             socket_of(self._directory, self.worker.number).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the last one, if the supervisor is gone
-                self._directory.rmdir()
 
     def _say(self, error: OSError) -> None:
         now = asyncio.get_running_loop().time()
