@@ -14,6 +14,7 @@ import anyio
 from broker.cli import told
 from broker.cli.begin import begin_to_serve, read_config
 from broker.cli.callers import with_advice
+from broker.cli.exits import FAILED, Stop
 from broker.cli.serving import serve_loaded
 from broker.clock import SystemClock
 from broker.downstream.crew import Crew
@@ -41,8 +42,16 @@ class WorkersShift:
         self._leash = socket.socket(fileno=assignment.leash)
 
     def is_ready(self) -> None:
-        """See `Shift`: the others find it, and the supervisor is told."""
-        self.crew.listen()
+        """See `Shift`: the others find it, and the supervisor is told. Raises: Stop."""
+        try:
+            self.crew.listen()
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise Stop(
+                f"cannot make the socket of a worker in {self._directory}: {why}. Make room there, or start the "
+                "broker again, with TMPDIR set to another directory.",
+                FAILED,
+            ) from None
         self._tell(b"\n")
 
     async def serve(self, closing: anyio.Event, drain: Callable[[], float]) -> None:

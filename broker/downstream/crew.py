@@ -188,10 +188,15 @@ class Crew:
         """Be there for the others: connections that they pass wait from now on. Raises: OSError."""
         path = socket_of(self._directory, self.worker.number)
         path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.setblocking(False)
-        self._listener.bind(str(path))
-        self._listener.listen(BACKLOG)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.setblocking(False)
+            listener.bind(str(path))
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        self._listener = listener
 
     async def serve(self, entrance: Entrance) -> None:
         """Take connections from the others, until cancelled."""

@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from broker.cli.exits import FAILED, Stop
 from broker.cli.worker import WorkersShift
 from broker.downstream import crew as crews
 from broker.downstream.crew import Crew
@@ -82,6 +83,15 @@ async def test_a_worker_whose_supervisor_is_gone_takes_the_directory_with_it(sta
         assert started.place.parent.exists()
         tasks.cancel_scope.cancel()
     assert not started.place.parent.exists()
+
+
+async def test_a_worker_that_cannot_be_there_for_the_others_says_what_where_and_what_helps(started: Started) -> None:
+    started.place.parent.rmdir()
+    with pytest.raises(Stop) as caught:
+        started.shift.is_ready()
+    said = str(caught.value)
+    assert caught.value.code == FAILED and str(started.place.parent) in said
+    assert "no such file or directory" in said and "TMPDIR" in said
 
 
 async def _serve(crew: Crew) -> None:
