@@ -105,7 +105,7 @@ class Board:
         self._rings = self._windows + WINDOWS * _WINDOW
         self._depth = 0
         self._asked_for: set[int] = set()
-        """Windows that were made or found since the lock was taken, for whoever counts in them."""
+        """Windows and tallies that were made or found since the lock was taken, for whoever counts in them."""
         self._is_stuck = False
         """Whether the lock could not be had last time."""
 
@@ -158,15 +158,20 @@ class Board:
     # -- tallies --------------------------------------------------------------------------------------------------
 
     def find_tally(self, digest: bytes, *, make: bool) -> int:
-        """Where the tally of that name is; 0: nowhere, or, of one that was to be made, there is no room."""
+        """Where the tally of that name is; 0: nowhere, or, of one that was to be made, there is no room. What is made
+        or found so stays its own for as long as the lock is held, though nothing is counted in it.
+        """
         first, free = _PAGE + self._bucket(digest, TALLIES) * self._tally, 0
         for at in range(first, first + BUCKET * self._tally, self._tally):
             if self._is(at, digest):
+                if make:
+                    self._asked_for.add(at)
                 return at
-            if make and not free and self._is_idle_tally(at):
+            if make and not free and at not in self._asked_for and self._is_idle_tally(at):
                 free = at
         if free:
             self._memory[free : free + self._tally] = digest + bytes(self._tally - _KEY)
+            self._asked_for.add(free)
         return free
 
     def _is_idle_tally(self, at: int) -> bool:

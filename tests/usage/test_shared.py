@@ -200,6 +200,21 @@ def test_a_window_whose_calls_are_over_is_not_given_to_the_second_one_of_the_sam
     assert counting.take(pair[:1], 62.0) is None and counting.take(pair[:1], 63.0) is pair[0], "it is counted"
 
 
+def test_two_gates_of_one_call_do_not_take_the_last_cell_for_both(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = crew.counting(1)
+    monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)  # all names meet
+    gates = [counting.gate(f"server:{number}", str(number)) for number in range(BUCKET + 1)]
+    for gate in gates:
+        gate.allow(Limits(concurrency=1))
+    for gate in gates[: BUCKET - 1]:
+        assert counting.enter((gate,)) is None
+    pair = gates[BUCKET - 1 :]
+    assert counting.enter(pair) is pair[1], "the second one has no place"
+    assert counting.enter(pair[:1]) is None, "and none was taken"
+    pair[0].leave()
+    assert counting.enter(pair) is pair[1], "nor is that of the first given to it, now that it is empty"
+
+
 def test_who_asks_whether_a_window_is_empty_makes_none(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = crew.counting(1)
     monkeypatch.setattr(counting.board, "_bucket", lambda digest, cells: 0)
