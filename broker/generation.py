@@ -42,7 +42,8 @@ from broker.relay.listing import Scope, Views
 from broker.relay.notify import Concerns, Hub, concerns_all
 from broker.secrecy import scrubbed_report
 from broker.upstream.handshake import Declare
-from broker.upstream.isolated import Isolated, Owner
+from broker.upstream.isolated import Isolated
+from broker.upstream.lease import Owner
 from broker.upstream.link import Link
 from broker.upstream.pool import Pool, Swap
 from broker.upstream.snapshot import Snapshots

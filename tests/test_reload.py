@@ -17,7 +17,7 @@ from broker.errors import UnknownName, UpstreamUnavailable
 from broker.generation import Generation
 from broker.relay.notify import Subscriber, Watches
 from broker.reload import FIXED, Reloads
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from tests.hostile.harness import until
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, house, tool, write_config
 

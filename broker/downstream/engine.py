@@ -28,7 +28,7 @@ from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
 from broker.relay.watches import Watches
 from broker.secrecy import of_upstream
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from broker.usage.audit import NO_AUDIT, Audit
 from broker.usage.trail import Trail
 

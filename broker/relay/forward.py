@@ -43,7 +43,7 @@ from broker.relay.hiding import scrubbed_result
 from broker.relay.parking import ParkedCall, Parking
 from broker.relay.tasks import Tasks
 from broker.secrecy import scrubbed_report
-from broker.upstream.isolated import Asker, Lease
+from broker.upstream.lease import Asker, Lease
 from broker.upstream.link import Link
 from broker.upstream.waiting import ANSWER_TIMEOUT
 from broker.usage.traces import NO_SPAN

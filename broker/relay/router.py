@@ -43,7 +43,7 @@ from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offe
 from broker.relay.tasks import Task, Tasks, UnknownTask
 from broker.relay.unlisted import app_tool, late_entry
 from broker.relay.watches import Watches
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from broker.upstream.supervise import GONE
 from broker.usage.quotas import Quotas
 from broker.usage.trail import NO_TRAIL, Trail

@@ -29,6 +29,7 @@ from broker.errors import BrokerError, UpstreamUnavailable
 from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.home import Home
+from broker.upstream.lease import Asker, Lease, Owner
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
 from broker.upstream.slots import Full, Slot, Slots, Taken
@@ -39,51 +40,6 @@ log = logging.getLogger(__name__)
 
 MAX_WISHES: Final = 1000
 """Owners of whom is remembered what they want to be told, without a link; of the oldest it is forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who needs a link: `session` is "" for a modern request; `capabilities` are what a new link declares."""
-
-    principal: str
-    session: str = ""
-    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a link is: a session's, or a principal's (`session` is "")."""
-
-    principal: str
-    session: str = ""
-
-    def __str__(self) -> str:
-        return f"a session of {self.principal}" if self.session else self.principal
-
-
-def keep(slot: Slot[Owner]) -> None:
-    """A link that nobody waits for is not given back."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """A link for one call. `give_back` must follow, once; without a `slot` the link is the one that all share."""
-
-    link: Link
-    slot: Slot[Owner] | None = None
-    on_return: Callable[[Slot[Owner]], None] = keep
-
-    def again(self) -> "Lease":
-        """A second lease of the same link, for work that outlives the first."""
-        if self.slot is not None:
-            self.slot.leases += 1
-        return Lease(self.link, self.slot, self.on_return)
-
-    def give_back(self) -> None:
-        """The call has ended."""
-        if self.slot is not None:
-            self.on_return(self.slot)
-
 
 OnUpdated = Callable[[str, Owner, dict[str, Any]], None]
 """Told that a resource has changed, by the link of one owner: server, owner, parameters with the own URI."""
@@ -101,8 +57,6 @@ def ignore_own_said(server: str, owner: Owner, link: Link, method: str, params: 
 
 HomeOf = Callable[[str, Owner, bool], Home]
 """Where a link's owner is found outside of its calls: server, owner, whether its stream may be about to open."""
-
-
 HasTasks = Callable[[Link], bool]
 """Whether a task that was made on a link may still run, or its result still be asked for."""
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import anyio
 
-from broker.upstream.isolated import Asker, Isolated, Lease
+from broker.upstream.isolated import Isolated
+from broker.upstream.lease import Asker, Lease
 from broker.upstream.listening import Topic
 from broker.upstream.supervise import Upstream
 

@@ -22,7 +22,7 @@ from broker.core.request import KIND_OF_LIST, LISTS, Kind, Request
 from broker.errors import BrokerError, InvalidParams, Refused, UpstreamUnavailable
 from broker.relay import listing as listing_module
 from broker.relay.notify import LIST_CHANGED, UPDATED, Subscriber, Watches
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from tests.core.access import ARGUMENTS, CALLERS, OWN, directories
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, answering, house, tool
 from tests.relay.test_parking import Person, answers, parked

@@ -13,7 +13,7 @@ from broker.core.questions import Question
 from broker.core.request import Request
 from broker.errors import BrokerError
 from broker.relay.notify import Subscriber
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from broker.upstream.peer import Peer
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, answering, house, tool
 

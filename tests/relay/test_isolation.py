@@ -20,7 +20,7 @@ from broker.core.request import Request
 from broker.errors import BrokerError
 from broker.relay.exchange import Exchange
 from broker.relay.notify import Subscriber
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from tests.relay.fake import GUESTS, LEGACY, MODERN, TIMEOUT, Asked, Fake, FakeLink, House, Json, Refuse, house, tool
 
 ADA, BOB = Caller("ada", organization="guests"), Caller("bob", organization="guests")

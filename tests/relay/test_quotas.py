@@ -15,7 +15,7 @@ from broker.core.policy import Permit
 from broker.core.request import Request
 from broker.errors import BrokerError, LimitReached
 from broker.relay.notify import Watches
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
 from tests.relay.test_parking import ADA, ALL, form
 

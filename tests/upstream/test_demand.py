@@ -13,7 +13,7 @@ from broker.errors import UpstreamUnavailable
 from broker.relay.notify import Subscriber
 from broker.relay.watches import Watches
 from broker.upstream.demand import LOOKS
-from broker.upstream.isolated import Asker
+from broker.upstream.lease import Asker
 from tests.hostile.cost import children
 from tests.hostile.harness import broker_over, command, needs_proc, until
 from tests.peers import ROOT
