@@ -182,7 +182,7 @@ class Broker:
                 now = mode, self.pinning.files.stamp(key) if mode == "hold" else 0
                 if seen.setdefault(key, now) != now:
                     seen[key] = now
-                    upstream.rejudge()
+                    upstream.heard.rejudge()
             await self.clock.sleep(INTERVAL)
 
     @asynccontextmanager

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from broker.config import Server
 from broker.core.catalog import Listing
@@ -27,6 +26,7 @@ from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.demand import RESTS, Demand, until_idle
 from broker.upstream.discover import discover, fetch_list, with_list
 from broker.upstream.fresh import Freshness, announced_by, announcements_of, lifetime
+from broker.upstream.heard import Heard
 from broker.upstream.history import History
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
@@ -68,10 +68,7 @@ class Upstream:
         self._first_outcome = anyio.Event()
         """Set as soon as the first attempt has opened the link, or has failed."""
         self._patience: float | None = None
-        self._heard: Listing | None = None
-        """What it said itself, before that was judged."""
-        self._publishing = anyio.Lock()
-        self._doubted = anyio.Event()
+        self.heard = Heard(self)
         self.fingerprint = fingerprint
         """What its listing is remembered under."""
         self.in_use = InUse()
@@ -80,7 +77,8 @@ class Upstream:
         self.history = History(supplies.clock.wall())
         self._is_retired = False
         self._farewell = GONE
-        self._supplies = supplies
+        self.supplies = supplies
+        """What it is given, as of now."""
         self._link: Link | None = None
         self._acknowledged = anyio.Event()
         """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
@@ -114,7 +112,7 @@ class Upstream:
     @property
     def is_needed(self) -> bool:
         """Whether something of it goes on: a call, a subscription, a task."""
-        return bool(self.in_use.count) or self.wishes.has_watches or self._supplies.needs(self.key)
+        return bool(self.in_use.count) or self.wishes.has_watches or self.supplies.needs(self.key)
 
     @property
     def is_legacy(self) -> bool:
@@ -152,7 +150,7 @@ class Upstream:
 
     async def run(self) -> None:
         """Keep it alive until cancelled. Never raises."""
-        clock = self._supplies.clock
+        clock = self.supplies.clock
         try:
             if not self.demand.is_asleep:
                 self.demand.want()
@@ -188,7 +186,7 @@ class Upstream:
         self._step(Event.RESTED)
 
     async def _rest_when_idle(self, link: Link) -> None:
-        await until_idle(self, self._supplies.clock)
+        await until_idle(self, self.supplies.clock)
         if link.lost is None:
             log.info("%s: stopped: nobody has used it for %g s", self.key, self.server.idle_stop)
             self._link, self.trouble, self.demand.is_asleep = None, RESTS, True
@@ -200,7 +198,7 @@ class Upstream:
 
         At once: what the upstream says from now on reaches the new configuration only.
         """
-        self.server, self._supplies = server, supplies
+        self.server, self.supplies = server, supplies
         self.wishes.timeout = server.timeout
         if server.start == "eager" and server.idle_stop is None:
             self.demand.want()
@@ -220,7 +218,7 @@ class Upstream:
     def retire(self, why: str = GONE) -> None:
         """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
         self._is_retired, self._farewell = True, why
-        self._supplies = self._supplies.mute()
+        self.supplies = self.supplies.mute()
 
     async def watch(self, topic: Topic) -> None:
         """Somebody wants to hear of something. Raises: BrokerError."""
@@ -247,10 +245,10 @@ class Upstream:
         ttl = self.listing.ttl.get(kind)
         if not self.is_ready:
             return lifetime(ttl)  # whatever changes while it is not started is announced once it is
-        return self._fresh[kind].remaining(ttl, self._supplies.clock.now())
+        return self._fresh[kind].remaining(ttl, self.supplies.clock.now())
 
     def _step(self, event: Event) -> None:
-        clock = self._supplies.clock
+        clock = self.supplies.clock
         self.state = step(self.state, event, clock.now(), clock.chance())
         self.history.note(event, clock.wall())
 
@@ -259,12 +257,12 @@ class Upstream:
         was_ready = self.state.phase is Phase.READY
         was_there = was_ready or self.demand.is_asleep
         self.demand.is_asleep = False
-        self.history.ended(scrubbed(why), words, self._supplies.clock.wall())
+        self.history.ended(scrubbed(why), words, self.supplies.clock.wall())
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
             self._link, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
         if was_there:
-            self._supplies.on_turn(self.key)
+            self.supplies.on_turn(self.key)
         self._first_outcome.set()
         self.first_try.set()
 
@@ -273,11 +271,11 @@ class Upstream:
         try:
             await self._live_once()
         except Exception as fault:
-            self._ended(told_as_trouble(self.key, self._supplies.clock.token(), fault))
+            self._ended(told_as_trouble(self.key, self.supplies.clock.token(), fault))
 
     async def _live_once(self) -> None:
         """One connection, from opening to its end."""
-        clock = self._supplies.clock
+        clock = self.supplies.clock
         started = clock.now()
         self.trouble = self.trouble or "it is connecting"
         try:
@@ -300,17 +298,17 @@ class Upstream:
 
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         link.on_event = partial(self._on_event, link)
-        link.home = self._supplies.home_of(self.key)
+        link.home = self.supplies.home_of(self.key)
         try:
-            await shake_hands(link, self.server, self._supplies.declare)
+            await shake_hands(link, self.server, self.supplies.declare)
         except BrokerError as error:
             return self._failed(link.lost or reason(error), link.last_words())
-        link.home = self._supplies.home_of(self.key)  # a reload may have come meanwhile
+        link.home = self.supplies.home_of(self.key)  # a reload may have come meanwhile
         self._link, self.trouble = link, None
         self._step(Event.OPENED)
         self._first_outcome.set()
         if not self.demand.is_asleep:
-            self._supplies.on_turn(self.key)
+            self.supplies.on_turn(self.key)
         self.demand.is_asleep = False
         if self.listing is not None:
             link.learn_tools(self.listing.items.get(Kind.TOOL, ()))
@@ -327,49 +325,19 @@ class Upstream:
 
     async def _discover(self, link: Link, started: float) -> None:
         try:
-            listing = await discover(link, self.server.timeout, self._heard or self.listing)
+            listing = await discover(link, self.server.timeout, self.heard.listing or self.listing)
         except BrokerError as error:
             link.lose(f"its lists cannot be had: {reason(error)}")
             return
-        now = self._supplies.clock.now()
+        now = self.supplies.clock.now()
         self.connect_seconds = now - started
         for fresh in self._fresh.values():
             fresh.renew(now)
         link.learn_tools(listing.items.get(Kind.TOOL, ()))
-        await self._publish(listing)
+        await self.heard.publish(listing)
         self.first_try.set()
         counts = ", ".join(f"{len(items)} {kind}" for kind, items in listing.items.items()) or "nothing listed"
         log.info("%s: ready in %.1f s: %s (%s)", self.key, self.connect_seconds, counts, listing.version)
-
-    def rejudge(self) -> None:
-        """What may be served of what it said may be something else now."""
-        self._doubted.set()
-
-    async def _rejudge_when_wanted(self) -> None:
-        while True:
-            await self._doubted.wait()
-            self._doubted = anyio.Event()
-            if self._heard is not None:
-                await self._publish(self._heard)
-
-    async def _publish(self, listing: Listing, announced: frozenset[Kind] = frozenset()) -> None:
-        """Make a listing the known one, judged. `announced`: kinds to tell callers of even if they look the same."""
-        self._heard = listing
-        async with self._publishing:
-            await self._publish_heard(self._heard, announced)
-
-    async def _publish_heard(self, heard: Listing, announced: frozenset[Kind]) -> None:
-        listing = await self._supplies.judge(self.key, heard)
-        before, self.listing = self.listing, listing
-        changed = announced | frozenset(kind for kind in Kind if before is None or differs(before, listing, kind))
-        if before != listing or announced:
-            self._supplies.on_listing(self.key, listing, changed)
-        if before != listing:
-            for item in listing.dropped:
-                log.warning("%s: not served: %s %r: %s", self.key, item.kind, item.own, item.reason)
-            for item in listing.cleaned:
-                log.info("%s: cleaned: %s %r: %s", self.key, item.kind, item.own, item.what)
-            await anyio.to_thread.run_sync(self._supplies.snapshots.save, self.fingerprint, listing)
 
     async def _keep_fresh(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
         """Discover, then follow announcements. One that comes meanwhile is followed afterwards: nobody knows whether
@@ -384,13 +352,13 @@ class Upstream:
         with anyio.move_on_after(LISTEN_FIRST):
             await (self._acknowledged if is_modern(link.version) else link.listening).wait()
         await self._discover(link, started)
-        tasks.start_soon(self._rejudge_when_wanted)
+        tasks.start_soon(self.heard.rejudge_when_wanted)
         for kind in Kind:
             tasks.start_soon(self._refresh_when_wanted, link, kind)
 
     async def _refresh_when_wanted(self, link: Link, kind: Kind) -> None:
         """Single flight for one list, and never more often than `REFRESH_SPACING`."""
-        fresh, clock = self._fresh[kind], self._supplies.clock
+        fresh, clock = self._fresh[kind], self.supplies.clock
         while True:
             await fresh.wanted.wait()
             announced = fresh.take()
@@ -401,16 +369,16 @@ class Upstream:
                 fresh.fetched = float("-inf")  # tried again as soon as somebody asks
             else:
                 fresh.fetched = clock.now()
-                listing = with_list(self._heard or self.listing or Listing(link.version), kind, found)
+                listing = with_list(self.heard.listing or self.listing or Listing(link.version), kind, found)
                 link.learn_tools(listing.items.get(Kind.TOOL, ()))
-                await self._publish(listing, frozenset({kind}) if announced else frozenset())
+                await self.heard.publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
 
     def _on_event(self, link: Link, method: str, params: dict[str, Any]) -> None:
         if method in STATUS or is_foreign(method) or related_task(params) is not None:
-            self._supplies.on_said(self.key, link, method, params)
+            self.supplies.on_said(self.key, link, method, params)
         if method == "notifications/resources/updated" and isinstance(params.get("uri"), str):
-            self._supplies.on_updated(self.key, params)
+            self.supplies.on_updated(self.key, params)
         for kind in announced_by(method):
             self._fresh[kind].announce()
 
@@ -418,8 +386,3 @@ class Upstream:
         if self.trouble != scrubbed(why):
             log.warning("%s: not available: %s", self.key, why)
         self._ended(why, words)
-
-
-def differs(before: Listing, after: Listing, kind: Kind) -> bool:
-    """Whether two listings have other items of a kind."""
-    return before.items.get(kind, ()) != after.items.get(kind, ())
