@@ -14,13 +14,11 @@ import anyio.abc
 from broker.core import mirroring, wire
 from broker.core.era import is_modern
 from broker.core.eventstream import Event
-from broker.core.headers import METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER, encoded
 from broker.core.shape import is_object
-from broker.core.tasks import MODERN_METHODS, related_task
-from broker.core.tracecontext import PARENT, context_in
+from broker.core.tasks import related_task
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
 from broker.secrecy import foreign
-from broker.upstream.httpwire import RequestHead
+from broker.upstream.heads import JSON, SESSION_HEADER, STREAM, Heads
 from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
@@ -35,8 +33,6 @@ from broker.upstream.web import CannotConnect, Response, WebClient, content_type
 
 log = logging.getLogger(__name__)
 
-SESSION_HEADER: Final = "Mcp-Session-Id"
-ACCEPT: Final = "application/json, text/event-stream"
 COURTESY_TIMEOUT: Final = 5.0
 """Seconds for what nobody waits for: a cancellation, the end of a session, the refusal of a question."""
 MAX_COURTESIES: Final = 64
@@ -49,15 +45,6 @@ MAX_RESUMES: Final = 10
 """Times that the stream of one call is taken up again; the call's own time bounds them too."""
 MAX_STREAM_RETRY: Final = 30.0
 """Seconds at most, whatever its `retry` says (F-55)."""
-MAX_HEADS: Final = 256
-"""Heads kept for requests of the same kind; then all are made anew, so that strangers cannot fill the memory."""
-MAX_KEPT_NAME: Final = 1024
-"""Characters of a name in such a head; one with a longer name is made each time."""
-NOTHING: Final[Mapping[str, str]] = {}
-_JSON: Final = "application/json"
-_STREAM: Final = "text/event-stream"
-_NAMED_BY: Final[Mapping[str, str]] = {**NAMED_BY, **dict.fromkeys(MODERN_METHODS, "taskId")}
-"""The parameter that `Mcp-Name` repeats, by method."""
 
 
 class HttpLink(Link):
@@ -72,11 +59,9 @@ class HttpLink(Link):
         self._renewal = anyio.Lock()
         self._initialize: dict[str, Any] = {}
         """The parameters of `initialize`, to open a new session when the upstream has ended ours."""
-        self._param_headers: dict[str, dict[mirroring.Path, str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._courtesies = 0
-        self._heads: dict[tuple[str, ...], RequestHead] = {}
-        """By all that they are made of: most requests are for the same few."""
+        self._heads = Heads(client)
         self._initialized = anyio.Event()
         """Set when a legacy handshake is complete: before it there is no session to listen to."""
 
@@ -106,7 +91,7 @@ class HttpLink(Link):
         if was_live and self._session is not None:
             with anyio.move_on_after(COURTESY_TIMEOUT / 5, shield=True):
                 try:
-                    with await self._client.send(RequestHead("DELETE", self._client.url, self._headers())):
+                    with await self._client.send(self._heads.bare("DELETE", self.version, self._session)):
                         pass
                 except UpstreamUnavailable:
                     log.debug("%s: the session could not be ended", self.upstream)
@@ -117,13 +102,12 @@ class HttpLink(Link):
         return mirroring.fault_of(tool["inputSchema"]) if is_modern(self.version) else None
 
     def learn_tools(self, tools: tuple[dict[str, Any], ...]) -> None:
-        """See `Link`: which arguments of which tool are mirrored into `Mcp-Param-*` headers."""
-        maps = {tool["name"]: mirroring.mirrored(tool["inputSchema"]) for tool in tools}
-        self._param_headers = {name: header_map for name, header_map in maps.items() if header_map}
+        """See `Link`."""
+        self._heads.learn_tools(tools)
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
         body = request_bytes(request_id, method, params)
-        head = self._head(method, params)
+        head = self._heads.of(method, params, self.version, self._session)
         answered = False
         try:
             with await self._client.send(head, body) as response:
@@ -135,7 +119,8 @@ class HttpLink(Link):
                     answered = True
                     return message
             await self._renew_session(head.headers[SESSION_HEADER])
-            with await self._client.send(self._head(method, params), body) as response:
+            head = self._heads.of(method, params, self.version, self._session)
+            with await self._client.send(head, body) as response:
                 message = await self._answer(request_id, response, waiting)
                 answered = True
                 return message
@@ -152,7 +137,7 @@ class HttpLink(Link):
         if response.status != 200:
             return await self._unusual(request_id, response)
         media = content_type(response)
-        if media == _JSON:
+        if media == JSON:
             whole = response.whole
             if whole is None or len(whole) > wire.FROM_UPSTREAM.size:
                 whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
@@ -160,7 +145,7 @@ class HttpLink(Link):
             if not _is_answer_to(message, request_id):
                 raise MalformedAnswer(self.upstream, "an answer to something else")
             return message
-        if media == _STREAM:
+        if media == STREAM:
             return await self._from_stream(request_id, response, waiting)
         raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
 
@@ -211,8 +196,9 @@ class HttpLink(Link):
             if place.event_id is None or is_modern(self.version):
                 break
             await anyio.sleep(place.retry)
-            with await self._client.send(self._stream_head({"Last-Event-ID": place.event_id})) as again:
-                if again.status != 200 or content_type(again) != _STREAM:
+            head = self._heads.of_stream(self.version, self._session, {"Last-Event-ID": place.event_id})
+            with await self._client.send(head) as again:
+                if again.status != 200 or content_type(again) != STREAM:
                     raise UpstreamUnavailable(self.upstream, "the stream broke, and cannot be taken up again")
                 message = await self._read_stream(request_id, again, waiting, place)
         if message is not None:
@@ -262,48 +248,6 @@ class HttpLink(Link):
         except wire.Malformed as error:
             raise MalformedAnswer(self.upstream, str(error)) from None
 
-    def _head(self, method: str, params: Mapping[str, Any]) -> RequestHead:
-        """What goes ahead of a request; the same object for requests alike."""
-        name = params.get(_NAMED_BY.get(method, ""))
-        name = name if isinstance(name, str) else ""
-        meta = params.get("_meta")
-        if name in self._param_headers or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
-            return RequestHead("POST", self._client.url, self._headers(method, params))
-        made_of = (self._client.url, self.version, self._session or "", method, name)
-        head = self._heads.get(made_of)
-        if head is None:
-            if len(self._heads) >= MAX_HEADS:
-                self._heads.clear()
-            head = self._heads[made_of] = RequestHead("POST", self._client.url, self._headers(method, params))
-        return head
-
-    def _stream_head(self, more: Mapping[str, str]) -> RequestHead:
-        """What asks for an event stream."""
-        headers = {**self._headers(), "Accept": _STREAM, **more}
-        headers.pop("Content-Type")
-        return RequestHead("GET", self._client.url, headers)
-
-    def _headers(self, method: str = "", params: Mapping[str, Any] = NOTHING) -> dict[str, str]:
-        """Headers of one request, all produced here: nothing of a caller's headers is ever copied (SP-19, SP-72)."""
-        headers = {"Accept": ACCEPT, "Content-Type": _JSON}
-        if (context := context_in(params)) is not None:
-            headers |= context.headers()  # what stands in the body, for whatever is on the way
-        if not is_modern(self.version):
-            if method != "initialize":
-                headers[VERSION_HEADER] = self.version
-                if self._session is not None:
-                    headers[SESSION_HEADER] = self._session
-            return headers
-        headers[VERSION_HEADER] = self.version
-        headers[METHOD_HEADER] = method
-        name = params.get(_NAMED_BY.get(method, ""))
-        if isinstance(name, str):
-            headers[NAME_HEADER] = encoded(name)
-            arguments = params.get("arguments")
-            if method == "tools/call" and is_object(arguments) and name in self._param_headers:
-                headers.update(mirroring.headers_for(self._param_headers[name], arguments))
-        return headers
-
     def _on_question(self, message: dict[str, Any], waiting: Waiting | None) -> None:
         """A request of a legacy upstream, on the stream of the call that it belongs to. A modern one may send none."""
         if is_modern(self.version) or self._tasks is None or self._carrying >= MAX_QUESTIONS:
@@ -335,7 +279,7 @@ class HttpLink(Link):
         """POST what has no answer."""
         with anyio.move_on_after(COURTESY_TIMEOUT):
             try:
-                with await self._client.send(RequestHead("POST", self._client.url, self._headers()), body):
+                with await self._client.send(self._heads.bare("POST", self.version, self._session), body):
                     pass
             except UpstreamUnavailable as error:
                 log.debug("%s: a notification was lost: %s", self.upstream, error.why)
@@ -351,12 +295,12 @@ class HttpLink(Link):
     async def _follow_stream(self) -> None:
         while self.lost is None:
             wait = STREAM_RETRY
-            head = self._stream_head(NOTHING)
+            head = self._heads.of_stream(self.version, self._session)
             try:
                 with await self._client.send(head) as response:
                     if response.status == 404 and SESSION_HEADER in head.headers:
                         raise UpstreamUnavailable(self.upstream, "the session has ended")  # a call will renew it
-                    if response.status != 200 or content_type(response) != _STREAM:
+                    if response.status != 200 or content_type(response) != STREAM:
                         return  # 405: it offers none
                     self.listening.set()
                     async for event in self._client.events(response):
