@@ -17,6 +17,9 @@ Take = Callable[[bytes], None]
 TURN: Final = 64 * 1024
 """Bytes of lines that are handed on in one turn of the event loop; without it a flood of messages would hold
 everybody else for as long as the pipe is filled faster than it is read."""
+LEAST: Final = 64
+"""Bytes that a line counts for beside its own: what it costs to hand on one that is empty. Without it a flood of empty
+lines would be one turn."""
 
 
 class Source(asyncio.Protocol):
@@ -25,7 +28,8 @@ class Source(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
-        """Set when nothing more will come."""
+        """Set when nothing more will be handed on: the pipe has ended, or whoever took what came has found that it must
+        not go on (`Lines`)."""
         self._transport: asyncio.ReadTransport | None = None
         self._take: Take | None = None
         self._held: list[bytes] = []
@@ -85,12 +89,14 @@ class Lines:
         self._splitter = LineSplitter(limit)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[bytes] = deque()
-        """Whole lines that are too many for one turn. Nothing is read while there are any."""
+        """Whole lines that are too many for one turn."""
+        self._is_behind = False
+        """Whether lines are handed on in turns. Nothing is read meanwhile."""
         self._is_over = False
         self.fault = ""
         """Why the rest is not read, if it is not."""
         self.ended = source.ended
-        """Set when nothing more will be handed on."""
+        """See `Source`."""
 
     def begin(self) -> None:
         """Hand on what comes, until it ends."""
@@ -107,9 +113,12 @@ class Lines:
             lines = self._splitter.feed(chunk)
         except LineTooLong as error:
             return self._break(str(error))
-        if len(chunk) <= TURN:
+        if self._is_behind:  # it was on its way when the reading was paused
+            self._waiting.extend(lines)
+        elif len(chunk) + LEAST * len(lines) <= TURN:
             self._hand_on(lines)
         else:
+            self._is_behind = True
             self._source.pause()
             self._waiting.extend(lines)
             self._go_on()
@@ -119,12 +128,13 @@ class Lines:
         if self._is_over:
             return
         if not self._waiting:
+            self._is_behind = False
             return self._source.resume()
         lines: list[bytes] = []
         size = 0
         while self._waiting and size < TURN:
             lines.append(self._waiting.popleft())
-            size += len(lines[-1])
+            size += len(lines[-1]) + LEAST
         self._hand_on(lines)
         self._loop.call_soon(self._go_on)
 

@@ -239,6 +239,14 @@ async def test_F08_a_stderr_flood_is_drained_and_bounded(broker_of: BrokerOf) ->
         await run.innocent("bad")
 
 
+@pytest.mark.parametrize("fault", ["blank-flood", "empty-flood"])
+async def test_F10_a_flood_of_lines_that_say_nothing_is_taken_in_turns(broker_of: BrokerOf, fault: str) -> None:
+    async with broker_of({"bad": raw(fault, 32)}) as run:
+        await run.innocent("bad")
+        assert await run.text("bad__boom") == "after the flood"
+        await run.innocent("bad")
+
+
 async def test_F09_a_closed_stdout_is_death_and_a_closed_stderr_is_not(broker_of: BrokerOf, puppet: Puppet) -> None:
     servers = {
         "mute": puppet({"boom": [["close", 1], ["hang", 0]]}),

@@ -276,6 +276,20 @@ def boom_stderr(raw: Raw, ident: Any, params: Json) -> None:
     raw.answer(ident, text(f"{raw.count} lines"))
 
 
+def boom_blank_flood(raw: Raw, ident: Any, params: Json) -> None:
+    """N times 64 Ki empty lines before the answer."""
+    for _ in range(raw.count):
+        raw.write(b"\n" * 65_536)
+    raw.answer(ident, text("after the flood"))
+
+
+def boom_empty_flood(raw: Raw, ident: Any, params: Json) -> None:
+    """N times 64 Ki bytes of messages that say nothing before the answer."""
+    for _ in range(raw.count):
+        raw.write(b"{}\n" * 21_845)
+    raw.answer(ident, text("after the flood"))
+
+
 # --- the tables ----------------------------------------------------------------------------------------------------
 
 START: dict[str, Callable[[Raw], None]] = {
@@ -308,6 +322,8 @@ BOOM: dict[str, Callable[[Raw, Any, Json], None]] = {
     "server-requests": boom_requests,
     "exit-mid-call": boom_exit,
     "stderr-flood": boom_stderr,
+    "blank-flood": boom_blank_flood,
+    "empty-flood": boom_empty_flood,
 }
 END: dict[str, Callable[[], object]] = {"ignore-term": hang}
 AFTER_HANDSHAKE: dict[str, Callable[[], object]] = {"no-read": hang}

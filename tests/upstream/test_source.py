@@ -12,7 +12,7 @@ import pytest
 
 from broker.upstream.child import Child, LoopChild, PipeChild
 from broker.upstream.process import Process
-from broker.upstream.source import TURN, Lines
+from broker.upstream.source import LEAST, TURN, Lines
 from tests.hostile.harness import needs_proc
 
 pytestmark = needs_proc
@@ -81,24 +81,58 @@ def test_what_comes_before_anybody_reads_waits_in_the_pipe(kind: str, uvloop: bo
     run(scenario, uvloop)
 
 
+FLOODS = {
+    "long lines": "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 999",
+    "empty lines": "head -c 2000000 /dev/zero | tr '\\0' '\\n'",
+    "empty messages": "yes '{}' | head -n 700000",
+}
+
+
 @every_loop
 @every_kind
-def test_a_flood_of_lines_is_handed_on_in_turns(kind: str, uvloop: bool) -> None:
+@pytest.mark.parametrize("flood", list(FLOODS))
+def test_a_flood_of_lines_is_handed_on_in_turns(flood: str, kind: str, uvloop: bool) -> None:
     async def scenario() -> None:
         in_a_row = most = 0
 
         def take(line: bytes) -> None:
             nonlocal in_a_row, most
-            in_a_row += len(line) + 1
+            in_a_row += len(line) + LEAST
             most = max(most, in_a_row)
 
-        async with shell(kind, "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 999") as child:
+        async with shell(kind, FLOODS[flood]) as child:
             lines = Lines(child.stdout, take, LIMIT)
             lines.begin()
             while not lines.ended.is_set():
                 in_a_row = 0
                 await asyncio.sleep(0)
         assert most <= 2 * TURN + 1000  # what one turn hands on, and the one that begins before we are asked
+
+    run(scenario, uvloop)
+
+
+@every_loop
+@every_kind
+def test_what_was_on_its_way_when_the_reading_was_paused_overtakes_nothing(kind: str, uvloop: bool) -> None:
+    async def scenario() -> None:
+        taken: list[bytes] = []
+        has_come = asyncio.Event()
+
+        def take(line: bytes) -> None:
+            taken.append(line)
+            if line == b"late":
+                has_come.set()
+
+        async with shell(kind, "cat") as child:
+            lines = Lines(child.stdout, take, LIMIT)
+            lines.begin()
+            await asyncio.sleep(0)
+            numbers = [str(number).encode() for number in range(10_000)]
+            child.stdout.data_received(b"\n".join([*numbers, b""]))
+            assert 0 < len(taken) < len(numbers)
+            child.stdout.data_received(b"late\n")
+            await has_come.wait()
+        assert taken == [*numbers, b"late"]
 
     run(scenario, uvloop)
 
