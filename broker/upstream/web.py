@@ -6,6 +6,7 @@ for without compression, so the bytes that are counted are the bytes that are ke
 same origin only, and only where the method and body stay (F-56).
 """
 
+import asyncio
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +26,9 @@ from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, RequestHead, can
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error page that are read to find a JSON-RPC error in it."""
 MAX_REDIRECTS: Final = 3
+TURN: Final = 16 * 1024
+"""Bytes of an event stream that are read in one turn of the event loop: a flood of events that say nothing is bounded
+by what it costs to read them, and would hold everybody else for as long as more has come than was read."""
 _PLAIN: Final = frozenset({"application/json", "text/event-stream"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -213,8 +217,11 @@ class WebClient:
         parser = EventParser(FROM_UPSTREAM.size)
         try:
             while chunk := await response.read():
-                for event in parser.feed(chunk):
-                    yield event
+                for start in range(0, len(chunk), TURN):
+                    if start:
+                        await asyncio.sleep(0)
+                    for event in parser.feed(chunk[start : start + TURN]):
+                        yield event
         except TooLong as error:
             raise UpstreamUnavailable(self.upstream, str(error)) from None
         except OSError as error:

@@ -44,6 +44,20 @@ async def test_F50_F51_F57_a_body_without_end_costs_its_call_not_our_memory(
             await run.innocent("bad")
 
 
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("fault", ["sse-blank-flood", "sse-empty-flood"])
+async def test_F57_a_flood_of_events_that_say_nothing_is_taken_in_turns(
+    broker_of: BrokerOf, peers: Peers, fault: str, era: str
+) -> None:
+    peer = await peers.astart(
+        "../hostile/upstream", "--transport", "http", "--fault", fault, "--era", era, "--bytes", str(4 * MIB)
+    )
+    async with broker_of({"bad": {"url": peer.url}}) as run:
+        await run.innocent("bad")
+        assert await run.text("bad__boom") == "after the flood"
+        await run.innocent("bad")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x, gzip"])
 async def test_F50_a_body_that_is_compressed_unasked_is_not_read(broker_of: BrokerOf, encoding: str) -> None:
     boom = says("200 OK", {**JSON, "Content-Encoding": encoding}, b"\x1f\x8b" * 100)

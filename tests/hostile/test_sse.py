@@ -18,6 +18,8 @@ SAID = {
     "never-answers": "within 1 s",
     "garbage": "within 1 s",
     "endless-event": "more than",
+    "blank-flood": "within 1 s",
+    "empty-flood": "within 1 s",
 }
 
 

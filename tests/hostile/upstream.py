@@ -64,6 +64,19 @@ async def endless_event(out: Out) -> None:
         await out.chunk(rawhttp.BLOCK)
 
 
+async def blank_flood(out: Out) -> None:
+    await endpoint(out, "/messages")
+    while True:
+        await out.chunk(b"\n" * 2**20)
+
+
+async def empty_flood(out: Out) -> None:
+    """Messages that say nothing."""
+    await endpoint(out, "/messages")
+    while True:
+        await out.chunk(b"data:{}\n\n" * 2**17)
+
+
 SSE: dict[str, Callable[[Out], Awaitable[None]]] = {
     "no-endpoint": no_endpoint,
     "foreign-endpoint": foreign_endpoint,
@@ -71,6 +84,8 @@ SSE: dict[str, Callable[[Out], Awaitable[None]]] = {
     "never-answers": never_answers,
     "garbage": garbage,
     "endless-event": endless_event,
+    "blank-flood": blank_flood,
+    "empty-flood": empty_flood,
 }
 FAULTS: dict[str, list[str]] = {"stdio": raw.FAULTS, "http": list(rawhttp.FAULTS), "sse": list(SSE)}
 

@@ -140,6 +140,25 @@ async def sse_endless_event(state: State, out: Out, ident: Any) -> None:
         await out.chunk(BLOCK)
 
 
+async def sse_blank_flood(state: State, out: Out, ident: Any) -> None:
+    """An event stream of --bytes of empty lines before the answer."""
+    await flood(out, b"\n", state.options.bytes, ident)
+
+
+async def sse_empty_flood(state: State, out: Out, ident: Any) -> None:
+    """An event stream of --bytes of messages that say nothing before the answer."""
+    await flood(out, b"data:{}\n\n", state.options.bytes, ident)
+
+
+async def flood(out: Out, event: bytes, size: int, ident: Any) -> None:
+    await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+    for _ in range(max(1, size // len(BLOCK))):
+        await out.chunk(event * (len(BLOCK) // len(event)))
+    head, tail = around(ident)
+    await out.chunk(b"data: " + head + b"after the flood" + tail + b"\n\n")
+    await out.raw(b"0\r\n\r\n")
+
+
 async def html_error(state: State, out: Out, ident: Any) -> None:
     page = b"<!doctype html><title>502</title><script>alert(1)</script><h1>Bad gateway</h1>"
     await out.whole(502, page, {"Content-Type": "text/html"})
@@ -197,6 +216,8 @@ FAULTS: dict[str, Callable[[State, Out, Any], Awaitable[None]]] = {
     "503": refused_503,
     "hang": hang,
     "sse-endless-event": sse_endless_event,
+    "sse-blank-flood": sse_blank_flood,
+    "sse-empty-flood": sse_empty_flood,
     "session-expired": session_expired,
     "huge-json": huge_json,
 }
