@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.core.wire import (
+    _STRINGS,
     FROM_CALLER,
     FROM_UPSTREAM,
     Limits,
@@ -177,6 +178,53 @@ def outcome(data: bytes) -> str:
 def test_the_shortest_spelling_is_judged_like_any_other(data: bytes) -> None:
     # A blank at the end makes it another spelling: only the shortest one is ever read the short way.
     assert outcome(data) == outcome(data + b" ")
+
+
+@given(VALUES.map(orjson_bytes) | TOKENS)
+@example(b'"' + b"\\\\" * 31 + b'\\"",1')
+@example(b'["' + b"\\\\" * 32 + b'",1]')
+@example(b'["' + b"\\\\" * 32 + b'\\",1]"')
+@example(b'["' + b"\\\\" * 33 + b'\\",1]","[",2]')
+def test_a_text_of_many_strings_is_judged_as_one_of_few(data: bytes) -> None:
+    # So many strings, empty ones, that none is stepped over; the text stands after them.
+    many = b"[" + b'"",' * _STRINGS
+    few = b"[" + b"0," * _STRINGS
+    limits = Limits(size=2**20, nodes=2 * _STRINGS, digits=30)
+
+    def judged(head: bytes) -> Any:
+        try:
+            return repr(decode(head + data + b" ]", limits)[_STRINGS:])
+        except Malformed as error:
+            return str(error) if "twice" in str(error) or "digits" in str(error) else "not JSON"
+
+    assert judged(many) == judged(few)
+
+
+LONG = b"x" * 2**20
+"""With it a text is judged as a long one is."""
+
+
+@pytest.mark.parametrize("spare", [0, _STRINGS], ids=["few strings", "many strings"])
+def test_a_long_text_is_refused_for_what_a_short_one_is(spare: int) -> None:
+    def long(rest: bytes) -> bytes:
+        return b'["%b",%b%b]' % (LONG, b'"",' * spare, rest)
+
+    assert decode(long(b'{"a":1,"b":"\\\\\\"{"}'), FROM_UPSTREAM)[-1] == {"a": 1, "b": '\\"{'}
+    assert decode(long(b"123456789012345678901234"), FROM_UPSTREAM)[-1] == 123456789012345678901234
+    assert depth_of(decode(long(b"[" * 63 + b"]" * 63), FROM_UPSTREAM)) == 64
+    for rest, why in (
+        (b'{"a":1,"b":2,"a":3}', "twice"),
+        (b'{"a":1,"\\u0061":3}', "twice"),
+        (b"[" * 64 + b"]" * 64, "deeper than 64"),
+        (b"1" * 65, "more than 64 digits"),
+        (b"1," * 200_000 + b"1", "more than 200000 values"),
+        (b'"', "."),
+        (b'"\\"', "."),
+        (b"NaN", "."),
+        (b'"\\ud800"', "."),
+    ):
+        with pytest.raises(Malformed, match=why):
+            decode(long(rest), FROM_UPSTREAM)
 
 
 @given(st.binary(max_size=60) | TOKENS)

@@ -45,6 +45,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "backslashes outside of strings": lambda: fill(b"", b"\\", b""),
     "bytes that are no UTF-8": lambda: fill(b'"', b"\xff", b'"'),
     "structure within a string": lambda: fill(b'"', b":,{[1", b'"'),
+    "backslashes before a quote again and again": lambda: fill(b'"', b"\\" * 62 + b'\\"', b'"'),
+    "one string after most others": lambda: fill(b"[" + b'"",' * 500 + b'"', b"x", b'"]'),
     "a long integer beside escapes": lambda: fill(b'[11111111111111111111,"', b'\\"', b'"]'),
 }
 

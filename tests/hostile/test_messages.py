@@ -168,7 +168,6 @@ def dropped(run: Running) -> dict[str, str]:
     return {item.own: item.reason for item in shelf.dropped}
 
 
-@pytest.mark.costs("ten thousand tools are one message, which is judged in one go", callback=0.1)
 async def test_F27_ten_thousand_tools_are_capped_and_said(
     broker_of: BrokerOf, puppet: Puppet, caplog: pytest.LogCaptureFixture
 ) -> None:
