@@ -22,7 +22,8 @@ from broker.admin.premises import Premises
 from broker.admin.routes import ROUTES, Asked, Route
 from broker.admin.sessions import Front
 from broker.core import wire
-from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http, media_type
+from broker.downstream.media import media_type
+from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http
 from broker.errors import printable
 from broker.identity.admission import Admission
 from broker.identity.key_secret import NoKeySecret

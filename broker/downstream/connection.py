@@ -19,6 +19,7 @@ from broker.clock import SystemClock
 from broker.downstream.head import Head, KnownHeads
 from broker.downstream.message import error_bytes
 from broker.downstream.room import Place, Room
+from broker.downstream.target import COMMON, split
 from broker.downstream.web import JSON_HEADERS, Http, HttpError
 from broker.logs import internal_error
 
@@ -215,7 +216,7 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # `data_received` is told too
         version = self._parser.get_http_version()
-        path, query = _COMMON.get(self._url) or _split(self._url)
+        path, query = COMMON.get(self._url) or split(self._url)
         head = Head(
             self._parser.get_method().decode("ascii"),
             path,
@@ -394,20 +395,3 @@ class Connection(asyncio.Protocol):
 def _size(url: bytes, fields: list[tuple[bytes, bytes]]) -> int:
     """Bytes of a head."""
     return len(url) + sum(len(name) + len(value) + 4 for name, value in fields)
-
-
-_COMMON: Final = {b"/mcp": ("/mcp", b"")}
-"""What nearly every request is for: known at a glance."""
-
-
-def _split(target: bytes) -> tuple[str, bytes]:
-    """Path and query of a request target: of a path, or of a whole URL, whose host counts for nothing (I-02)."""
-    if target.startswith(b"/") and b"#" not in target:
-        path, _, query = target.partition(b"?")
-    else:
-        try:
-            url = httptools.parse_url(target)
-        except httptools.HttpParserInvalidURLError:
-            return "", b""
-        path, query = url.path or b"", url.query or b""
-    return path.decode("latin-1"), query

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final, Protocol
 
 import anyio
@@ -25,6 +25,7 @@ from broker.downstream.elsewhere import Elsewhere
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.health import WELL, Health
+from broker.downstream.media import accepts, check_media
 from broker.downstream.memory import LOOK, RETRY_AFTER
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
@@ -35,12 +36,10 @@ from broker.downstream.vigil import RECHECK, Vigil, is_gone
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
     JSON_HEADERS,
-    JSON_MEDIA,
     BodyRefused,
     Disconnected,
     Http,
     HttpError,
-    media_type,
 )
 from broker.errors import (
     HTTP_STATUS,
@@ -201,7 +200,7 @@ class HttpFront:
 
     async def _post(self, http: Http, admission: Admission, view: str) -> None:
         if not http.head.is_fit:
-            self._check_media(http)
+            check_media(http)
         body = http.whole(_MAX_BODY) or await http.body(_MAX_BODY)
         try:
             incoming = parse(body)
@@ -215,13 +214,6 @@ class HttpFront:
             await self._post_modern(http, admission, view, incoming)
         else:
             await self._post_legacy(http, admission, view, incoming)
-
-    def _check_media(self, http: Http) -> None:
-        if http.headers.get("content-type") != JSON_MEDIA and media_type(http) != JSON_MEDIA:
-            raise HttpError(415, InvalidRequest(f"Content-Type must be {JSON_MEDIA}"))
-        if not _accepts(http.headers.get("accept"), JSON_MEDIA, "text/event-stream"):
-            raise HttpError(406, InvalidRequest("Accept must list application/json and text/event-stream"))
-        http.head.is_fit = True
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
 
@@ -322,7 +314,7 @@ class HttpFront:
             http.headers.get(VERSION_HEADER) is None or is_modern(http.headers.get(VERSION_HEADER) or "")
         ):
             raise HttpError.not_allowed("POST")
-        if not _accepts(http.headers.get("accept"), "text/event-stream"):
+        if not accepts(http.headers.get("accept"), "text/event-stream"):
             raise HttpError(406, InvalidRequest("Accept must list text/event-stream"))
         session = self._session(http, admission, view)
         await http.body(0)
@@ -392,12 +384,3 @@ def _legacy_status(answer: Answer) -> int:
 
 def _modern_status(answer: Answer) -> int:
     return 200 if answer.code is None else HTTP_STATUS.get(answer.code, 200)
-
-
-@lru_cache(maxsize=64)
-def _accepts(header: str | None, *media: str) -> bool:
-    """Whether an Accept header admits all of `media`; without one, anything goes."""
-    if header is None:
-        return True
-    accepted = {part.partition(";")[0].strip().lower() for part in header.split(",")}
-    return all(accepted & {one, "*/*", f"{one.partition('/')[0]}/*"} for one in media)

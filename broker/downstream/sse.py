@@ -18,11 +18,12 @@ from broker.core.eventstream import frame
 from broker.core.shape import is_object
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.envelope import traced
+from broker.downstream.media import media_type
 from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.session import SESSION_PARAMETER, LegacySession, SessionStream
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
 from broker.downstream.vigil import Vigil
-from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http, media_type
+from broker.downstream.web import JSON_HEADERS, JSON_MEDIA, Http
 from broker.errors import BrokerError, InvalidParams, InvalidRequest
 from broker.identity.admission import Admission
 from broker.relay.notify import Subscriber

@@ -301,8 +301,3 @@ def _reason(status: int) -> bytes:
 def _wake(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
-
-
-def media_type(http: Http) -> str:
-    """The `Content-Type` of a request, without its parameters."""
-    return (http.headers.get("content-type") or "").partition(";")[0].strip().lower()
