@@ -11,10 +11,9 @@ from pathlib import Path
 
 import anyio
 
-from broker.cli import told
 from broker.cli.begin import begin_to_serve, read_config
 from broker.cli.callers import with_advice
-from broker.cli.exits import FAILED, Stop
+from broker.cli.exits import FAILED, Stop, told
 from broker.cli.serving import serve_loaded
 from broker.clock import SystemClock
 from broker.downstream.crew import Crew
