@@ -2,6 +2,12 @@
 
 from typing import Final
 
+TURN: Final = 64 * 1024
+"""Bytes of lines that are handed on in one turn of the event loop; without it a flood of messages would hold
+everybody else for as long as a pipe is filled faster than it is read."""
+LEAST: Final = 64
+"""Bytes that a line counts for beside its own: what it costs to hand on one that is empty. Without it a flood of empty
+lines would be one turn."""
 _SEARCHED: Final = 64
 """Lines whose ends are searched for one by one; if these were short, so is the rest as a rule."""
 _SHORT: Final = 1024

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from broker.core import wire
 from broker.core.caller import LOCAL
-from broker.core.framing import LineSplitter, LineTooLong
+from broker.core.framing import LEAST, TURN, LineSplitter, LineTooLong
 from broker.core.shape import is_object
 from broker.downstream.ending import LAST_WORDS, usual_drain
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
@@ -65,11 +65,16 @@ class StdioFront:
         """Serve until the host closes our stdin."""
         reader = _Reader(asyncio.get_running_loop())
         splitter = LineSplitter(wire.FROM_CALLER.size)
+        turn = 0
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._end_when_closing, tasks.cancel_scope)
             try:
                 while (chunk := await reader.read()) and not self._writer.is_gone:
                     for line in splitter.feed(chunk):
+                        turn += len(line) + LEAST
+                        if turn > TURN:  # the next chunk may be there already: to read it is no pause
+                            turn = 0
+                            await anyio.lowlevel.checkpoint()
                         self._on_line(wire.without_bom(line), tasks)
             except LineTooLong as error:
                 self._send(refused(None, ParseError(str(error))))

@@ -7,19 +7,12 @@ that the child waits, not the broker's memory.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import cast
 
-from broker.core.framing import LineSplitter, LineTooLong
+from broker.core.framing import LEAST, TURN, LineSplitter, LineTooLong
 
 Take = Callable[[bytes], None]
 """Takes what has come. Called from the event loop, so it must neither block nor raise."""
-
-TURN: Final = 64 * 1024
-"""Bytes of lines that are handed on in one turn of the event loop; without it a flood of messages would hold
-everybody else for as long as the pipe is filled faster than it is read."""
-LEAST: Final = 64
-"""Bytes that a line counts for beside its own: what it costs to hand on one that is empty. Without it a flood of empty
-lines would be one turn."""
 
 
 class Source(asyncio.Protocol):

@@ -10,9 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
+from broker.core.framing import LEAST, TURN
 from broker.upstream.child import Child, LoopChild, PipeChild
 from broker.upstream.process import Process
-from broker.upstream.source import LEAST, TURN, Lines
+from broker.upstream.source import Lines
 from tests.hostile.harness import needs_proc
 
 pytestmark = needs_proc
