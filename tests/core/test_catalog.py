@@ -127,7 +127,9 @@ def test_a_definition_changes_in_its_name_and_its_page_only() -> None:
         ({}, False),
         ({"properties": {"a": {"x-mcp-header": "A"}}}, True),
         ({"anyOf": [1, {"x-mcp-header": "A"}]}, True),
+        ({"properties": {"a": {"type": "string", "x-mcp-header": "A"}}, "maximum": 2**70}, True),
         ({"description": "x-mcp-header", "enum": ["x-mcp-header"]}, False),
+        ({"description": '{"x-mcp-header": 1, "x-mcp-header":1}', '{"x-mcp-header': 1, ',"x-mcp-header': 1}, False),
     ],
 )
 def test_a_tool_that_wants_arguments_in_headers_is_known_by_its_schema(schema: dict[str, Any], mirrors: bool) -> None:
