@@ -119,7 +119,7 @@ class Forwarder:
         server's tasks.
         """
         if call.method == "tasks/list":
-            return "cursor" in call.params
+            return isinstance(call.params.get("cursor"), str)  # the first page of a list may have one that is null
         if "requestState" not in call.params or not is_modern(call.version):
             return False
         return self.parking.is_good(call.params["requestState"], claims_of(call.permit, call.method, digest=""))

@@ -111,7 +111,7 @@ def _is_there(now: Served, tasks: Tasks, request: Request, caller: Caller, publi
 async def _all_pages(decided: Callable[[], Permit | Denied], request: Request, send: Send) -> list[Any]:
     """The decision is made anew for each page: fifty of them may take long."""
     tasks: list[Any] = []
-    params = dict(request.params)
+    params = {name: value for name, value in request.params.items() if name != "cursor"}
     for _ in range(MAX_PAGES):
         decision = decided()
         if isinstance(decision, Denied):

@@ -166,6 +166,7 @@ async def test_a_state_that_is_not_good_is_no_retry(tmp_path: Path) -> None:
         wrong: list[tuple[str, Json]] = [
             ("tools/call", {**CALL, "requestState": "b1.made-up"}),
             ("tools/call", {**CALL, "requestState": 4}),
+            ("tools/call", {**CALL, "requestState": None}),
             ("tools/call", {**CALL, "name": "one__slow", "requestState": state}),
             ("resources/read", {**READ, "requestState": state}),
         ]
@@ -176,10 +177,11 @@ async def test_a_state_that_is_not_good_is_no_retry(tmp_path: Path) -> None:
         await place.ask("tools/call", used, version=MODERN, capabilities=ALL)
         with pytest.raises(BrokerError, match="requestState"):
             await place.ask("tools/call", used, version=MODERN, capabilities=ALL)
-        assert [one.is_retry for one in ledger.made] == [False, False, False, False, True, False]
+        assert [one.is_retry for one in ledger.made] == [False, False, False, False, False, True, False]
 
 
-async def test_further_pages_of_a_servers_tasks_go_on_with_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("params", [{}, {"cursor": None}])
+async def test_further_pages_of_a_servers_tasks_go_on_with_the_first(tmp_path: Path, params: Json) -> None:
     async def page(asked: Any) -> Json:
         return {"tasks": []} if asked.params.get("cursor") else {"tasks": [], "nextCursor": "2"}
 
@@ -187,8 +189,19 @@ async def test_further_pages_of_a_servers_tasks_go_on_with_the_first(tmp_path: P
     fake = Fake(capabilities=listing, tools=[tool("echo")], answers={"tasks/list": page})
     async with house(tmp_path, {"one": fake}) as place:
         ledger = ledger_of(place)
-        await place.ask("tasks/list", {}, version=LEGACY)
+        await place.ask("tasks/list", params, version=LEGACY)
         assert [one.is_retry for one in ledger.made] == [False, True]
+        assert [one.params.get("cursor", "none") for one in fake.asked if one.method == "tasks/list"] == ["none", "2"]
+
+
+@pytest.mark.parametrize("params", [{}, {"cursor": None}])
+async def test_a_list_of_tasks_counts_as_a_call_also_with_a_cursor_that_is_null(tmp_path: Path, params: Json) -> None:
+    listing = {"tasks": {"list": {}, "requests": {"tools": {"call": {}}}}}
+    fake = Fake(capabilities=listing, tools=[tool("echo")], answers={"tasks/list": answering({"tasks": []})})
+    async with house(tmp_path, {"one": fake}, servers={"one": {"limits": {"rate": "1/minute"}}}) as place:
+        await place.ask("tasks/list", params, version=LEGACY)
+        with pytest.raises(LimitReached):
+            await place.ask("tasks/list", params, version=LEGACY)
 
 
 async def test_a_task_is_settled_with_the_task(tmp_path: Path) -> None:
