@@ -46,5 +46,7 @@ class SpentStates:
             # In the order of their use, and so nearly in that of their end: what is left behind goes a little later.
             while own and own[first := next(iter(own))] <= wall:
                 del own[first]
+            if len(own) >= MAX_SPENT:  # the first may end long after those behind it, if the wall clock was set back
+                own = self._expiry[principal] = {serial: end for serial, end in own.items() if end > wall}
             if not own:
                 del self._expiry[principal]

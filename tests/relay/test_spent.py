@@ -46,3 +46,17 @@ def test_one_principal_that_has_used_too_many_is_told_so_and_others_go_on(monkey
     states.add(replace(STATE, principal="bob"))
     states.forget(10.0)
     states.add(replace(STATE, serial="c", expires=20.0))
+
+
+def test_a_state_from_before_the_clock_was_set_back_keeps_none_behind_it_where_there_is_no_more_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spent, "MAX_SPENT", 3)
+    states = SpentStates()
+    for serial, expires in (("before", 1000.0), ("b", 10.0), ("c", 11.0)):
+        states.add(replace(STATE, serial=serial, expires=expires))
+    states.forget(10.0)
+    states.add(replace(STATE, serial="d", expires=12.0))
+    assert states.has(replace(STATE, serial="before")) and states.has(replace(STATE, serial="c"))
+    with pytest.raises(BrokerError, match="more than 3"):
+        states.add(replace(STATE, serial="e"))
