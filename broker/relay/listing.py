@@ -42,6 +42,10 @@ class Texts:
     limits: Mapping[str, int]
 
 
+_REFUSED: Final = Standing()
+"""Under which the views of all are kept that are refused everything: each of them has a new standing every time, under
+which nothing would be found again."""
+
 Form = tuple[bool, bool]
 """In what versions differ for lists: whether it is modern, whether it knows the tasks of 2025-11-25."""
 
@@ -177,8 +181,9 @@ class Views:
         if catalog is not self._catalog:
             self._marks.forget()
             self._catalog, self._kept, self._size = catalog, {}, 0
-        # All callers of one standing see the same.
-        key = (self._policy.standing(scope.caller), scope.view, scope.hidden)
+        # All callers of one standing see the same, and all whose standing refuses them see nothing.
+        standing = self._policy.standing(scope.caller)
+        key = (standing if standing.refusal is None else _REFUSED, scope.view, scope.hidden)
         view = self._kept[key] = self._kept.pop(key, None) or _View()
         self._make_room()
         return view

@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from broker.core.caller import LOCAL
+from broker.core.caller import LOCAL, Caller
 from broker.core.request import Kind, Request
 from broker.errors import BrokerError, InvalidParams
 from broker.relay import listing as listing_module
@@ -133,6 +133,20 @@ async def test_the_views_that_were_not_asked_for_longest_make_room_and_no_others
         monkeypatch.setattr(listing_module, "MAX_KEPT_BYTES", 1)
         assert not list_as(4) and list_as(4), "one is always kept"
         assert views._size == first
+
+
+async def test_callers_that_are_refused_everything_share_one_view_and_others_keep_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, {"one": many("a", 3)}) as place:
+        await place.ask("tools/list")
+        views = place.broker.engine.router.served.views
+        monkeypatch.setattr(listing_module, "MAX_KEPT", len(views._kept) + 1)
+        hits = views.hits
+        for number in range(5):
+            assert names(await place.ask("tools/list", caller=Caller(f"jwt:{number}", f"gone-{number}"))) == []
+        await place.ask("tools/list")
+        assert views.hits == hits + 4 + 1
 
 
 @pytest.mark.parametrize(
