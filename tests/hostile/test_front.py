@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from broker.downstream import entrance as entrance_module
@@ -18,6 +19,7 @@ from broker.downstream.room import Bounds, Room
 from tests.downstream.conftest import Front, serving
 from tests.downstream.desk import bearer, desk
 from tests.downstream.raw_http import TIMEOUT, Connection, Reply, modern, modern_headers
+from tests.hostile.cost import MIB, memory_below
 from tests.relay.fake import Fake, tool
 
 LIST = modern("tools/list")
@@ -110,6 +112,22 @@ async def test_F78_one_key_cannot_take_the_connections_of_the_others(tmp_path: P
         assert (await ask(front, own[1], greedy)).status == 200
         async with front.client.connection() as again:
             assert (await ask(front, again, greedy)).status == 200
+
+
+async def test_a_body_in_pieces_of_two_bytes_takes_no_more_than_what_is_in_it(tmp_path: Path) -> None:
+    async with front_of(tmp_path) as front, front.client.connection() as connection:
+        fields = [*modern_headers(LIST), ("Transfer-Encoding", "chunked")]
+        head = front.client.request("POST", "/mcp", None, fields)
+        pieces = b"2\r\n  \r\n" * (3 * MIB // 2) + b"0\r\n\r\n"
+
+        def send() -> None:
+            with socket.create_connection(("127.0.0.1", front.client.port), TIMEOUT) as peer:
+                peer.sendall(head + pieces)
+                assert peer.recv(12) == b"HTTP/1.1 400"
+
+        with memory_below(40 * MIB):
+            await anyio.to_thread.run_sync(send)
+        assert (await ask(front, connection)).status == 200
 
 
 async def test_F78_a_flood_beyond_those_who_are_told_kindly_is_closed_at_once_and_leaves_nothing(
