@@ -21,10 +21,10 @@ MASK: Final = "********"
 MIN_KNOWN: Final = 8
 """Characters. A shorter value (`true`, `8080`) would be found in half of all lines, and guards nothing."""
 MAX_KNOWN: Final = 4096
-"""Texts that are looked for, spellings included: each takes memory, and room among the others. The oldest are forgotten."""
+"""Texts that are looked for, spellings included: each takes memory. The oldest are forgotten."""
 FEW: Final = 200
 """Known secrets, spellings included, that are looked for one by one: 50 us each in a text of 256 KiB. Of more, only
-those are of which a piece is there: else the time that an upstream's words take would grow with the number of secrets."""
+those of which a piece is there: else the time that an upstream's words take would grow with their number."""
 PIECE: Final = 8
 """Bytes of a secret by which it is met: those of a number, and no secret has fewer (`MIN_KNOWN`)."""
 MAX_DEPTH: Final = 64
