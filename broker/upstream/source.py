@@ -26,7 +26,7 @@ class Source(asyncio.Protocol):
         self._transport: asyncio.ReadTransport | None = None
         self._take: Take | None = None
         self._held: list[bytes] = []
-        """What came before anybody took it: one piece, since nothing is read after it."""
+        """What came before anybody took it: a piece or two, since nothing is read after it but what is on its way."""
 
     def read(self, take: Take) -> None:
         """Whatever comes goes to `take` from the next turn of the event loop on, what came already first."""
@@ -61,7 +61,7 @@ class Source(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._take is None:
+        if self._take is None or self._held:  # asyncio may have a piece on its way when the first is held
             self._held.append(data)
             self.pause()
         else:

@@ -13,7 +13,7 @@ import pytest
 from broker.core.framing import LEAST, TURN
 from broker.upstream.child import Child, LoopChild, PipeChild
 from broker.upstream.process import Process
-from broker.upstream.source import Lines
+from broker.upstream.source import Lines, Source
 from tests.hostile.harness import needs_proc
 
 pytestmark = needs_proc
@@ -60,6 +60,16 @@ def test_lines_come_in_order_and_whole_and_the_end_comes_after_the_last(kind: st
         assert not lines.fault
 
     run(scenario, uvloop)
+
+
+async def test_what_was_on_its_way_when_the_first_piece_was_held_comes_after_that() -> None:
+    source, taken = Source(), list[bytes]()
+    source.data_received(b"first")
+    source.read(taken.append)
+    source.data_received(b"second")
+    await asyncio.sleep(0)
+    source.data_received(b"third")
+    assert taken == [b"first", b"second", b"third"]
 
 
 @every_loop
