@@ -359,7 +359,7 @@ def pin_accept(
 
 def main() -> None:
     """The program."""
-    narrow(app, sys.argv[1:])
+    program = narrow(app, sys.argv[1:])
     # What is loaded stays: looking for circles in it meanwhile takes a seventh of the time to start. `begin` ends this.
     gc.disable()
-    told(lambda: app(prog_name="mcp-broker"))
+    told(lambda: program(prog_name="mcp-broker"))

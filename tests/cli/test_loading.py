@@ -42,10 +42,10 @@ def test_the_command_that_is_named_is_built_alone_and_without_one_all_are() -> N
         return app
 
     def built(*words: str) -> tuple[list[str], int]:
-        app = program()
-        narrow(app, words)
-        return [getattr(one.callback, "__name__", "") for one in app.registered_commands], len(app.registered_groups)
+        one = narrow(app, words)
+        return [getattr(it.callback, "__name__", "") for it in one.registered_commands], len(one.registered_groups)
 
+    app = program()
     assert built("stdio", "--help") == (["stdio"], 0)
     for words in ((), ("--help",), ("group", "stdio"), ("stdi",)):
         assert built(*words) == (["stdio", "serve"], 1)
