@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+import broker.identity.issuers
+import broker.outbound.fetch
+import broker.upstream.tlswire  # noqa: F401 - a program loads what its configuration needs before it serves
 from broker.clock import Clock
 from tests.hostile.cost import bounded
 from tests.hostile.harness import Running, broker_over, command
