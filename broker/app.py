@@ -138,6 +138,9 @@ class Broker:
                     for phase in Phase
                 ),
             ]
+            for what in ("answer", "notification"):
+                meaning, labels = "Messages that belonged to nobody.", {"upstream": key, "what": what}
+                found.append(Gauge("upstream_strays", meaning, upstream.strays[what], labels, is_counter=True))
         for word, number in (("hit", views.hits), ("miss", views.misses)):
             found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
         found += self.quotas.counters.gauges()

@@ -219,6 +219,7 @@ class HttpLink(Link):
                 if not isinstance(method, str):
                     if _is_answer_to(message, request_id):
                         return message
+                    self.strays["answer"] += 1
                 elif "id" in message:
                     self._on_question(message, waiting)
                 else:
@@ -235,6 +236,8 @@ class HttpLink(Link):
                 waiting.notice(method, params)
             elif related_task(params) is not None:
                 self._unsolicited(method, params)  # of a call that has been answered with a task
+            else:
+                self.strays["notification"] += 1
         elif method == "notifications/cancelled":
             self._take_back(params)
         elif belongs_to_link(method) or related_task(params) not in (None, waiting.task):
@@ -324,6 +327,7 @@ class HttpLink(Link):
             return
         method, params = message.get("method"), message.get("params")
         if not isinstance(method, str):
+            self.strays["answer"] += 1
             return
         params = params if is_object(params) else {}
         if "id" in message:

@@ -300,7 +300,7 @@ class Isolated:
     async def _use(self, line: _Line, link: Link, asker: Asker, tasks: anyio.abc.TaskGroup) -> None:
         owner = line.slot.owner
         link.home = self._home_of(self._upstream.key, owner, bool(asker.session))
-        link.on_event = self._listener(owner, link)
+        link.on_event, link.strays = self._listener(owner, link), self._upstream.strays
 
         async def declare() -> Mapping[str, Any]:
             return declared_upstream(asker.capabilities, LATEST_LEGACY)

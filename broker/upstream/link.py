@@ -7,6 +7,7 @@ tokens are the broker's own on each link, so two callers with the same id can ne
 import itertools
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
@@ -69,6 +70,8 @@ class Link(ABC):
         """Told of notifications that belong to no request."""
         self.home: Home = NO_HOME
         """Where what no call owns goes, if all calls on this link are of one owner."""
+        self.strays: Counter[str] = Counter()
+        """Messages that belonged to nobody, and were dropped: each an `answer` or a `notification`."""
         self.last_words: Callable[[], tuple[str, ...]] = no_words
         """What its process has logged last, a line each, as it may be shown."""
         self.lost: str | None = None
@@ -273,6 +276,7 @@ class Link(ABC):
             self.on_event(method, params)
         else:
             log.debug("%s: %s belongs to no request", self.upstream, printable(method))
+            self.strays["notification"] += self.home is NO_HOME
             self.home.notice("", method, params)
 
 

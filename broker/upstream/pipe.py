@@ -156,10 +156,10 @@ class PipeLink(Link):
         if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 19:
             request_id = int(request_id)
         answer = self._answer_to(request_id)
-        if type(request_id) is int:
-            self._abandoned.pop(request_id, None)
+        was_abandoned = type(request_id) is int and self._abandoned.pop(request_id, None) is not None
         if answer is None:
             log.debug("%s: dropped an answer that nobody waits for", self.upstream)
+            self.strays["answer"] += not was_abandoned
             return
         self._refusals = 0
         answer.set_result(message)
@@ -181,6 +181,8 @@ class PipeLink(Link):
                     waiting.notice(method, params)
                 elif related_task(params) is not None:
                     self._unsolicited(method, params)  # of a call that has been answered with a task
+                else:
+                    self.strays["notification"] += 1
             case "notifications/cancelled":
                 self._take_back(params)
             case "notifications/subscriptions/acknowledged":
@@ -208,6 +210,7 @@ class PipeLink(Link):
                 self._unsolicited(method, params)
             else:
                 log.debug("%s: dropped %s: nothing tells whose it is", self.upstream, method)
+                self.strays["notification"] += 1
             return
         if isinstance(owner, Waiting):
             owner.notice(method, params)

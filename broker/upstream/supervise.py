@@ -5,6 +5,7 @@ reads, and in errors of the calls that were on it. `core/lifecycle.py` decides w
 """
 
 import logging
+from collections import Counter
 from functools import partial
 from typing import Any, Final
 
@@ -75,6 +76,8 @@ class Upstream:
         """The calls that need it, from the decision to the answer; parked ones too."""
         self.demand = Demand(server)
         self.history = History(supplies.clock.wall())
+        self.strays: Counter[str] = Counter()
+        """See `Link`: of all its links."""
         self._is_retired = False
         self._farewell = GONE
         self.supplies = supplies
@@ -297,7 +300,7 @@ class Upstream:
                 await link.aclose()
 
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
-        link.on_event = partial(self._on_event, link)
+        link.on_event, link.strays = partial(self._on_event, link), self.strays
         link.home = self.supplies.home_of(self.key)
         try:
             await shake_hands(link, self.server, self.supplies.declare)

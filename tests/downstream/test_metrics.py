@@ -36,6 +36,7 @@ async def test_calls_are_counted_by_rule_upstream_kind_and_outcome(start: Start)
         'mcp_broker_discoveries_total{method="tools/list"} 2.0',
         'mcp_broker_upstream_up{upstream="one"} 1.0',
         'mcp_broker_upstream_up{upstream="two"} 0.0',
+        'mcp_broker_upstream_strays_total{upstream="one",what="answer"} 0.0',
         'mcp_broker_list_pages_total{cache="hit"} 1.0',
         "mcp_broker_sessions 1.0",
         "mcp_broker_streams 0.0",

@@ -85,6 +85,16 @@ HARMLESS: dict[str, list[Any]] = {
 }
 
 
+STRAYS = {
+    "F20 twice": {"answer": 1},
+    "F21 for unknown ids": {"answer": 9},
+    "F21 the id as a text": {},
+    "F23 unknown notifications": {"notification": 2},
+    "F10 garbage between": {},
+}
+"""What is counted of each. Methods of extensions go to the one call under way, which may know them."""
+
+
 @pytest.mark.parametrize("case", list(HARMLESS))
 async def test_F20_F21_F23_what_belongs_to_nobody_is_dropped(broker_of: BrokerOf, puppet: Puppet, case: str) -> None:
     async with broker_of({"bad": puppet({"boom": HARMLESS[case]})}) as run:
@@ -92,6 +102,8 @@ async def test_F20_F21_F23_what_belongs_to_nobody_is_dropped(broker_of: BrokerOf
         with anyio.fail_after(AT_ONCE):
             assert await run.text("bad__boom") == "first"
         await run.innocent("bad")
+        strays = run.upstream("bad").strays
+        assert {what: number for what, number in strays.items() if number} == STRAYS[case]
 
 
 async def test_F23_progress_for_another_call_never_reaches_this_caller(broker_of: BrokerOf, puppet: Puppet) -> None:
