@@ -7,12 +7,16 @@ that the child waits, not the broker's memory.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from broker.core.framing import LEAST, TURN, LineSplitter, LineTooLong
 
 Take = Callable[[bytes], None]
 """Takes what has come. Called from the event loop, so it must neither block nor raise."""
+
+
+FEW: Final = 16
+"""Lines of one piece that are handed on without a look at what came before in the same turn."""
 
 
 class Source(asyncio.Protocol):
@@ -83,6 +87,8 @@ class Lines:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[bytes] = deque()
         """Whole lines that are too many for one turn."""
+        self._handed_on = 0
+        """What was handed on in this turn of the loop, of pieces of more than a few lines."""
         self._is_behind = False
         """Whether lines are handed on in turns. Nothing is read meanwhile."""
         self._is_over = False
@@ -108,13 +114,25 @@ class Lines:
             return self._break(str(error))
         if self._is_behind:  # it was on its way when the reading was paused
             self._waiting.extend(lines)
-        elif len(chunk) + LEAST * len(lines) <= TURN:
+        elif self._is_within(len(chunk) + LEAST * len(lines), len(lines)):
             self._hand_on(lines)
         else:
             self._is_behind = True
             self._source.pause()
             self._waiting.extend(lines)
             self._go_on()
+
+    def _is_within(self, weight: int, count: int) -> bool:
+        """Whether so much more can be handed on in this turn of the loop: uvloop reads a pipe many times in one."""
+        if count <= FEW:
+            return weight <= TURN
+        if not self._handed_on:
+            self._loop.call_soon(self._begin_turn)
+        self._handed_on += weight
+        return self._handed_on <= TURN
+
+    def _begin_turn(self) -> None:
+        self._handed_on = 0
 
     def _go_on(self) -> None:
         """The next of many lines; once all are handed on, the source is read again, in a turn of its own."""

@@ -325,6 +325,17 @@ def test_boom_sends_what_its_fault_says(peers: Peers, fault: str) -> None:
     wire.close()
 
 
+FLOODS = {"blank-flood": b"\n", "empty-flood": b"{}\n"}
+
+
+@pytest.mark.parametrize("fault", list(FLOODS))
+def test_a_flood_begins_with_what_its_fault_says(peers: Peers, fault: str) -> None:
+    wire = Wire(peers, "--fault", fault)
+    wire.handshake()
+    assert wire.boom() == FLOODS[fault]
+    wire.close()
+
+
 SPOILS_THE_PIPE = {"endless-line", "exit-mid-call"}
 
 
@@ -340,8 +351,8 @@ def test_ok_goes_on_working_after_boom(peers: Peers, fault: str) -> None:
 
 
 def test_every_fault_of_the_tables_is_tested() -> None:
-    assert set(BYTES) | {"hang-call"} == set(raw.BOOM)
-    assert len(raw.FAULTS) == len(set(raw.FAULTS)) == 28
+    assert {*BYTES, *FLOODS, "hang-call"} == set(raw.BOOM)
+    assert len(raw.FAULTS) == len(set(raw.FAULTS)) == 30
 
 
 @pytest.mark.parametrize(("fault", "expected"), [("garbage", b"Welcome to raw!\n"), ("bom", b"\xef\xbb\xbf")])
@@ -430,7 +441,7 @@ async def test_rawhttp_without_a_fault_is_a_decent_server(peers: Peers, era: str
             assert text_of(await client.call_tool("ok", {"text": "x"})) == "ok x"
 
 
-ENDLESS = ["gzip-bomb", "endless-body", "drip", "sse-endless-event", "huge-json"]
+ENDLESS = ["gzip-bomb", "endless-body", "drip", "sse-endless-event", "huge-json", "sse-blank-flood", "sse-empty-flood"]
 STATUS = {"html-error": 502, "empty-200": 200, "redirect": 307, "401": 401, "429": 429, "503": 503}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
 
