@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 from bench.ask import LEGACY, Ask, WrongAnswer, list_tools
 from bench.echo import MODERN
 from bench.load import over_http
-from bench.machine import ROOT, cores, free_port, start, stop
+from bench.machine import ROOT, cores, cpu_seconds, free_port, start, stop
 from bench.settings import Parts, setting
 
 READY_TIMEOUT: Final = 120.0
@@ -38,6 +38,11 @@ http {{
 
 WARMED: Final = 64
 """Callers whose first call, which waits for the store, is before anything is measured: the most that any case has."""
+
+LOOK: Final = 0.5
+"""Seconds between two looks at whether a process still works by itself."""
+AT_REST: Final = 0.1
+"""Of one core: a broker that nobody asks takes less, for what it does by the clock."""
 
 PEERS: Final = ROOT / ".venv-peers"
 """What `make peers` has made; its stamp says that it is whole."""
@@ -124,6 +129,7 @@ class Field:
         given = [*(keys or made.keys)]
         process, port = await self.serve({}, tools, more=made.sections, key=given[0] if given else "", state=state)
         await permitted(port, f"{next(iter(servers))}__echo", given[:WARMED])
+        await rested(process.pid)
         return process, port, given
 
     async def nginx(self, upstream: int, tools: int = 1) -> tuple[subprocess.Popen[bytes], int] | None:
@@ -211,6 +217,24 @@ async def permitted(port: int, tool: str, keys: Sequence[str]) -> None:
         finally:
             await load.close()
     raise NotReady(f"{tool} is not permitted after {READY_TIMEOUT:g} s")
+
+
+async def rested(
+    pid: int,
+    cpu: Callable[[int], float] = cpu_seconds,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait until a process has nothing to do by itself any more: what a start and the first call leave to be done
+    later, once, would be divided over the few calls that are measured. Raises: NotReady.
+    """
+    deadline = now() + READY_TIMEOUT
+    while now() < deadline:
+        before, begun = cpu(pid), now()
+        await sleep(LOOK)
+        if cpu(pid) - before < AT_REST * (now() - begun):
+            return
+    raise NotReady(f"the broker still works by itself after {READY_TIMEOUT:g} s")
 
 
 async def ready(process: subprocess.Popen[bytes], port: int, tools: int, key: str = "") -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -86,14 +87,12 @@ def free_port() -> int:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """CPU time of all threads of a process so far; 0 where /proc does not tell."""
+    """CPU time of all threads of a process so far, also of those that have ended; 0 where the system does not tell."""
     if pid is None or not HAS_PROC:
         return 0.0
-    total = 0
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
+        return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) gives
+    return 0.0
 
 
 def children_seconds() -> float:
