@@ -24,11 +24,12 @@ MAX_ERROR_TEXT: Final = 4096
 """Characters of the message of an upstream's error: what is longer is no message, and a model reads it all."""
 MAX_ERROR_DATA: Final = 64 * 1024
 """Bytes of its data, encoded. Without a bound an error would carry what a result may not."""
-MAX_QUOTED: Final = 4096
-"""Bytes of an upstream's output that are looked at for the few that are quoted: a secret in them must be whole."""
 REACH: Final = 4096
 """Characters before the end of what is looked at of a long text: they are not told, since a secret that begins in them
 may end behind it, and half a secret has no shape."""
+MAX_QUOTED: Final = 36 * 1024
+"""Bytes of an upstream's output that are looked at for the few that are quoted: more than `MAX_FOREIGN_TEXT` and twice
+`REACH`, also of characters of four bytes, so that no secret in what is told is cut off."""
 MAX_REPORT: Final = 256 * 1024
 """Bytes of a report (a log message, progress, a status), encoded, that is looked through: nobody waits for reports, so
 nothing may be held by one. Of a larger one only what the protocol needs is told."""

@@ -21,6 +21,7 @@ from broker.secrecy import (
     LEFT_OUT,
     MAX_ERROR_DATA,
     MAX_ERROR_TEXT,
+    MAX_QUOTED,
     MAX_REPORT,
     REACH,
     foreign,
@@ -137,3 +138,7 @@ def test_a_large_report_is_told_in_short() -> None:
         "taskId": CANARY,
     }
     assert scrubbed_report({"message": "short", "other": "x" * MAX_REPORT}) == {"message": "short"}
+
+
+def test_what_is_quoted_of_an_upstream_is_more_than_is_told_however_wide_its_characters_are() -> None:
+    assert MAX_QUOTED > 4 * (MAX_FOREIGN_TEXT + 2 * REACH)

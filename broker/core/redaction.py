@@ -1,8 +1,8 @@
 """What must not be read in a text: known secrets, whatever they look like, and what looks like a secret, whoever's.
 
-Known secrets are found as they are and in the spellings that URLs, JSON, logs and Basic credentials give them; shapes
-are those of tokens whose form their issuers publish, and values that stand behind a telling word. Shapes are matched
-by RE2, in time that grows with the text alone: what is scrubbed was written by whoever attacks.
+Known secrets are found as they are and in the spellings that common writers of URLs, JSON, logs and Basic credentials
+give them; shapes are those of tokens whose form their issuers publish, and values that stand behind a telling word.
+Shapes are matched by RE2, in time that grows with the text alone: what is scrubbed was written by whoever attacks.
 
 A text is scrubbed before it is cut: half a secret has no shape.
 """
@@ -10,9 +10,10 @@ A text is scrubbed before it is cut: half a secret has no shape.
 import base64
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from broker.core.shape import is_array, is_object
 
@@ -20,13 +21,23 @@ MASK: Final = "********"
 """Of fixed length, so that it does not tell the length of what it hides."""
 MIN_KNOWN: Final = 8
 """Characters. A shorter value (`true`, `8080`) would be found in half of all lines, and guards nothing."""
-MAX_KNOWN: Final = 4096
-"""Texts that are looked for, spellings included: each takes memory. The oldest are forgotten."""
+LONG: Final = 1024
+"""Characters of a secret that is looked for in parts too: of a long text only the beginning is looked at and told, and
+there a longer one might not be whole."""
+MAX_KNOWN: Final = 8192
+"""Texts that are looked for, spellings included (four of most secrets, a dozen of those with signs in them): each takes
+memory. The oldest are forgotten."""
 FEW: Final = 200
 """Known secrets, spellings included, that are looked for one by one: 50 us each in a text of 256 KiB. Of more, only
 those of which a piece is there: else the time that an upstream's words take would grow with their number."""
 PIECE: Final = 8
 """Bytes of a secret by which it is met: those of a number, and no secret has fewer (`MIN_KNOWN`)."""
+_KEPT_IN_URLS: Final = ("", "/", "!'()*", "!'()*;,/?:@&=+$#")
+"""What writers of URLs leave as it is besides letters and digits: two ways in Python, two in JavaScript."""
+_ESCAPE_IN_URL: Final = re.compile("%[0-9A-F]{2}")
+_ESCAPED_IN_JSON: Final = ("", "/", "<>&", "<>&='", "<>&'+`\"")
+"""What writers of JSON escape without need: nothing, as most do; as in PHP; in Go and Ruby; in Gson; in .NET."""
+_ESCAPE_IN_JSON: Final = re.compile(r"\\u[0-9a-f]{4}")
 MAX_DEPTH: Final = 64
 """Nested values that are walked, as deep as the wire lets messages be; what is deeper is masked."""
 
@@ -133,17 +144,42 @@ def spellings(secret: str) -> Iterator[str]:
     """The texts in which a secret may be met; none for one that is too short to be told from other words.
 
     A secret of several lines is met line by line in logs; the password of a URL, and the credential behind its scheme,
-    alone.
+    alone; one that is long, cut off.
     """
     parts = [secret, *secret.splitlines(), *_inner(secret)]
+    parts += [part[at : at + LONG] for part in parts if len(part) > LONG for at in range(0, len(part), LONG)]
     for part in dict.fromkeys(one.strip() for one in parts):
-        if len(part) < MIN_KNOWN:
-            continue
-        yield part
-        yield quote(part, safe="", errors="surrogatepass")
-        yield json.dumps(part, ensure_ascii=False)[1:-1]
-        yield json.dumps(part)[1:-1]
-        yield base64.b64encode(part.encode("utf-8", "surrogatepass")).decode()
+        if len(part) >= MIN_KNOWN:
+            yield from dict.fromkeys((part, *_in_urls(part), *_in_json(part), *_in_base64(part)))
+
+
+def _in_urls(part: str) -> Iterator[str]:
+    kept = [quote(part, signs, errors="surrogatepass") for signs in _KEPT_IN_URLS]
+    for found in (*kept, quote_plus(part, errors="surrogatepass")):
+        yield found
+        yield _ESCAPE_IN_URL.sub(lambda escape: escape[0].lower(), found)
+
+
+def _in_json(part: str) -> Iterator[str]:
+    for is_ascii in (False, True):
+        plain = json.dumps(part, ensure_ascii=is_ascii)[1:-1]
+        for escaped in _ESCAPED_IN_JSON:
+            found = plain
+            for one in escaped:
+                # A quote has its backslash already, and a slash gets nothing else.
+                found = found.replace("\\" + one if one == '"' else one, "\\/" if one == "/" else f"\\u{ord(one):04x}")
+            yield found
+            yield _ESCAPE_IN_JSON.sub(lambda escape: "\\u" + escape[0][2:].upper(), found)
+
+
+def _in_base64(part: str) -> Iterator[str]:
+    """Less what its neighbours have a part in: a line end behind it, a name and a colon ahead of it (`Basic`)."""
+    raw = part.encode("utf-8", "surrogatepass")
+    for ahead in range(3):
+        bits = 8 * (ahead + len(raw))
+        found = base64.b64encode(bytes(ahead) + raw).decode()[(8 * ahead + 5) // 6 : bits // 6]
+        yield found
+        yield found.replace("+", "-").replace("/", "_")
 
 
 def _inner(secret: str) -> Iterator[str]:
@@ -165,8 +201,8 @@ class KnownSecrets:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known: dict[str, int] = {}
         """Spellings, each with a piece of it."""
-        self._searched: tuple[frozenset[int], tuple[tuple[str, int], ...]] = frozenset(), ()
-        """All pieces, and the spellings with theirs."""
+        self._pieces: set[int] = set()
+        """All pieces, and perhaps some of what was forgotten."""
         for secret in secrets:
             self.learn(secret)
 
@@ -179,12 +215,12 @@ class KnownSecrets:
             return
         for spelling in (one.replace(_SEPARATOR, _REPLACED) for one in spellings(secret)):
             self._known.pop(spelling, None)
-            self._known[spelling] = _piece(spelling)
-        while len(self._known) > MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        # The longest first: a secret may be part of another. A whole new tuple: other threads read the old one.
-        searched = sorted(self._known.items(), key=lambda one: len(one[0]), reverse=True)
-        self._searched = frozenset(self._known.values()), tuple(searched)
+            self._known[spelling] = piece = _piece(spelling)
+            self._pieces.add(piece)
+        if len(self._known) > MAX_KNOWN:
+            while len(self._known) > MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._pieces = set(self._known.values())
 
     def without(self, text: str) -> str:
         """`text` without known secrets."""
@@ -206,13 +242,15 @@ class KnownSecrets:
         return _without_shapes(self._without(text))
 
     def _without(self, text: str) -> str:
-        pieces, searched = self._searched
-        if len(searched) > FEW:
-            met = _met(pieces, text.encode("utf-8", "surrogatepass"))
-            searched = [one for one in searched if one[1] in met] if met else ()
-        for secret, _ in searched:
-            if secret in text:
-                text = text.replace(secret, MASK)
+        # Copies: a thread may look while the event loop learns.
+        if len(self._known) <= FEW:
+            met = [one for one in tuple(self._known) if one in text]
+        else:
+            pieces = _met(self._pieces, text.encode("utf-8", "surrogatepass"))
+            known = tuple(self._known.items()) if pieces else ()
+            met = [one for one, piece in known if piece in pieces and one in text]
+        for secret in sorted(met, key=len, reverse=True):  # the longest first: a secret may be part of another
+            text = text.replace(secret, MASK)
         return text
 
 
@@ -223,7 +261,7 @@ def _piece(secret: str) -> int:
     return memoryview(raw[begin : begin + PIECE]).cast("Q")[0]
 
 
-def _met(pieces: frozenset[int], raw: bytes) -> set[int]:
+def _met(pieces: set[int], raw: bytes) -> set[int]:
     """Those of the pieces that are in a text: all of its bytes are compared as numbers, from each place on. In time
     that grows with the text alone, 17 ms for 256 KiB: an automaton of RE2 took seconds to be made for a random text.
     """

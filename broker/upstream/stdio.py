@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 
 from broker.core import wire
-from broker.secrecy import MAX_QUOTED, foreign
+from broker.secrecy import MAX_QUOTED, REACH, foreign
 from broker.upstream.pipe import Gone
 from broker.upstream.process import Process
 from broker.upstream.source import Lines, Take
@@ -40,6 +40,8 @@ class StdioDuplex:
         self._process = process
         self._stderr: collections.deque[bytes] = collections.deque()
         self._stderr_size = 0
+        self._is_stderr_cut = False
+        """Whether something was logged before what is kept of it."""
         self._begun = b""
         """The line of it that has not ended yet, while lines are shown."""
 
@@ -102,13 +104,18 @@ class StdioDuplex:
 
     def stderr_tail(self) -> str:
         """The last line that the child logged, escaped and cut."""
-        lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
-        return foreign(lines[-1].decode("utf-8", "replace").strip()) if lines else ""
+        return next(iter(self._logged(1)), "")
 
     def last_words(self) -> tuple[str, ...]:
         """The last lines that the child logged, each escaped and cut."""
-        lines = [line for line in b"".join(self._stderr).splitlines() if line.strip()]
-        return tuple(foreign(line.decode("utf-8", "replace").strip()) for line in lines[-MAX_WORDS:])
+        return self._logged(MAX_WORDS)
+
+    def _logged(self, count: int) -> tuple[str, ...]:
+        kept = b"".join(self._stderr)
+        if self._is_stderr_cut:  # what it begins with may be the end of a secret
+            kept = kept.partition(b"\n")[2].strip() or kept[4 * REACH :]
+        lines = [line for line in kept.splitlines() if line.strip()]
+        return tuple(foreign(line.decode("utf-8", "replace").strip()) for line in lines[-count:])
 
     async def _why_ended(self, seen: str) -> str:
         code: int | None = None
@@ -125,19 +132,19 @@ class StdioDuplex:
         """Always read, so that a child never blocks on its log. It is kept in a ring, and shown at debug level only."""
         self._stderr.append(chunk[-STDERR_KEPT:])
         self._stderr_size += len(self._stderr[-1])
+        self._is_stderr_cut = self._is_stderr_cut or self._stderr_size > STDERR_KEPT or len(chunk) > STDERR_KEPT
         while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
             self._stderr_size -= len(self._stderr.popleft())
         if log.isEnabledFor(logging.DEBUG):
             self._begun = self._quote(self._begun + chunk)
 
     def _quote(self, said: bytes) -> bytes:
-        """Log the start of what was said, whole lines only: a line may arrive in parts. Returns the rest of it."""
+        """Log the start of what was said, whole lines only: a line may arrive in parts. Returns the start of the rest,
+        as long as nobody knows what follows it."""
         lines, _, begun = said.rpartition(b"\n")
-        if len(begun) >= MAX_QUOTED:
-            lines, begun = said, b""
         if lines:
             log.debug("%s: stderr: %s", self._upstream, foreign(lines[:MAX_QUOTED].decode("utf-8", "replace")))
-        return begun
+        return begun[:MAX_QUOTED]
 
 
 def _ended(code: int) -> str:
