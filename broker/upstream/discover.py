@@ -26,6 +26,10 @@ MAX_DEFINITION: Final = 256 * 1024
 """Bytes of one definition: schemas are never evaluated here, but they are held, merged and sent (F-35)."""
 MAX_LIST: Final = 32 * 1024 * 1024
 """Bytes of all definitions of one list together: each may be as large as it may, but not all of them."""
+MAX_DEFINITION_VALUES: Final = 20_000
+"""Values in one definition, an empty object or array counted twice: all are walked through in one turn (F-35)."""
+MAX_VALUES: Final = 500_000
+"""Values in all definitions of one list together: three bytes of a text become sixty in memory (F-35)."""
 MAX_DROPPED: Final = 100
 """Items of one list that are reported one by one, and as many that were cleaned; of the former's rest, their number."""
 MAX_NAME: Final = 1024
@@ -36,6 +40,8 @@ TURN: Final = 256 * 1024
 nobody else meanwhile (promise b)."""
 LEAST: Final = 1024
 """Bytes that an item counts for at least in a turn: the smallest is looked at too."""
+WEIGHT: Final = 32
+"""Bytes that each value counts for beside its own in a turn: to walk through many small ones is what takes time."""
 
 _CAPABILITY: Final = {
     Kind.TOOL: "tools",
@@ -145,6 +151,7 @@ class _Sieve:
         self._cleaned: list[Cleaned] = []
         self._unsaid = 0
         self._size = 0
+        self._values = 0
         self._judged = 0
 
     async def take(self, page: list[Any]) -> None:
@@ -195,11 +202,18 @@ class _Sieve:
         return self._size_fault(item) or self._tool_fault(item)
 
     def _size_fault(self, item: dict[str, Any]) -> str | None:
-        size = len(wire.encode(item))
+        text = wire.encode(item)
+        size, values = len(text), wire.count_values(text)
         self._judged += size
         if size > MAX_DEFINITION:
             return f"its definition is larger than {MAX_DEFINITION} bytes"
+        if values > MAX_DEFINITION_VALUES:
+            return f"its definition has more than {MAX_DEFINITION_VALUES} values"
+        self._judged += WEIGHT * values
         self._size += size
+        self._values += values
+        if self._values > MAX_VALUES:
+            return f"the {self._kind} have more than {MAX_VALUES} values together"
         return f"the {self._kind} are larger than {MAX_LIST} bytes together" if self._size > MAX_LIST else None
 
     def _tool_fault(self, item: dict[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ MAX_HEADS: Final = 256
 MAX_KEPT_NAME: Final = 1024
 """Characters of a name in such a head; one with a longer name is made each time."""
 NOTHING: Final[Mapping[str, str]] = {}
+NONE: Final[Mapping[mirroring.Path, str]] = {}
 _NAMED_BY: Final[Mapping[str, str]] = {**NAMED_BY, **dict.fromkeys(MODERN_METHODS, "taskId")}
 """The parameter that `Mcp-Name` repeats, by method."""
 
@@ -33,21 +34,35 @@ class Heads:
 
     def __init__(self, client: WebClient) -> None:
         self._client = client
-        self._param_headers: dict[str, dict[mirroring.Path, str]] = {}
+        self._schemas: Mapping[str, Any] = NOTHING
+        self._mirrored: dict[str, Mapping[mirroring.Path, str]] = {}
+        """By tool, once it has been called."""
         self._kept: dict[tuple[str, ...], RequestHead] = {}
         """By all that they are made of: most requests are for the same few."""
 
     def learn_tools(self, tools: tuple[dict[str, Any], ...]) -> None:
-        """Which arguments of which tool are mirrored into `Mcp-Param-*` headers."""
-        maps = {tool["name"]: mirroring.mirrored(tool["inputSchema"]) for tool in tools}
-        self._param_headers = {name: header_map for name, header_map in maps.items() if header_map}
+        """Whose arguments may be mirrored into `Mcp-Param-*` headers. Which are is looked at when a tool is called: all
+        schemas of a server would take a tenth of a second, at each new list, on each link.
+        """
+        self._schemas = {tool["name"]: tool["inputSchema"] for tool in tools}
+        self._mirrored = {}
+
+    def _mirrored_of(self, tool: str) -> Mapping[mirroring.Path, str]:
+        """The arguments of a tool that are mirrored."""
+        known = self._mirrored.get(tool)
+        if known is None:
+            if tool not in self._schemas:
+                return NONE
+            known = self._mirrored[tool] = mirroring.mirrored(self._schemas[tool])
+        return known
 
     def of(self, method: str, params: Mapping[str, Any], version: Version, session: str | None) -> RequestHead:
         """What goes ahead of a request; the same object for requests alike."""
         name = params.get(_NAMED_BY.get(method, ""))
         name = name if isinstance(name, str) else ""
         meta = params.get("_meta")
-        if name in self._param_headers or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
+        mirrors = is_modern(version) and method == "tools/call" and self._mirrored_of(name)
+        if mirrors or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
             return RequestHead("POST", self._client.url, self._headers(version, session, method, params))
         made_of = (self._client.url, version, session or "", method, name)
         head = self._kept.get(made_of)
@@ -86,6 +101,6 @@ class Heads:
         if isinstance(name, str):
             headers[NAME_HEADER] = encoded(name)
             arguments = params.get("arguments")
-            if method == "tools/call" and is_object(arguments) and name in self._param_headers:
-                headers.update(mirroring.headers_for(self._param_headers[name], arguments))
+            if method == "tools/call" and is_object(arguments) and (mirrored := self._mirrored_of(name)):
+                headers.update(mirroring.headers_for(mirrored, arguments))
         return headers

@@ -15,6 +15,7 @@ from broker.core.wire import (
     FROM_UPSTREAM,
     Limits,
     Malformed,
+    count_values,
     decode,
     decode_object,
     encode,
@@ -399,3 +400,22 @@ def test_one_byte_order_mark_goes() -> None:
 )
 def test_an_id_is_a_string_or_an_integer(value: object, expected: bool) -> None:
     assert is_request_id(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (7, 1),
+        ([[]] * 1000, 2001),
+        ([{"a": 1}] * 1000, 2001),
+        (["a,b[{"] * 1000, 1001),
+        ("," * 1000, 1),
+        (["\\", '"', '\\"'] * 500, 1501),
+    ],
+)
+def test_values_are_counted_exactly_where_there_are_many(value: Any, expected: int) -> None:
+    assert count_values(encode(value)) == expected
+
+
+def test_where_there_are_few_values_commas_of_a_text_may_count_as_such() -> None:
+    assert count_values(encode({"description": "one, two"})) == 3
