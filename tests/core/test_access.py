@@ -3,7 +3,6 @@ has a rule with a name.
 """
 
 import itertools
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from broker.core.policy import ANY, Denied, Permit, Policy, decide, view_entries
 from broker.core.request import Kind
 from broker.core.ruling import TOO_COMPLEX
 from broker.core.satisfy import Clause, can_all_hold
+from tests.calls import calls_of
 from tests.core.access import (
     ARGUMENTS,
     CALLERS,
@@ -475,14 +475,7 @@ def test_a_call_behind_two_hundred_rules_costs_what_it_costs_behind_one() -> Non
     def cost(policy: Policy) -> int:
         """Functions that a call goes through, once it is known what the rules say."""
         decide(policy, CI, "", TOOL, {"db": "test"})
-        called: list[str] = []
-        before = sys.getprofile()
-        sys.setprofile(lambda frame, event, _: called.append(event) if event.endswith("call") else None)
-        try:
-            decide(policy, CI, "", TOOL, {"db": "test"})
-        finally:
-            sys.setprofile(before)
-        return len(called)
+        return calls_of(lambda: decide(policy, CI, "", TOOL, {"db": "test"}))
 
     def with_rules(count: int) -> Policy:
         many = tuple(rule("one", tools=[f"one__x{n}*"]) for n in range(count - 1))

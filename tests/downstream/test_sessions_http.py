@@ -1,6 +1,5 @@
 """Legacy sessions over HTTP: whose they are, how long they live, what is in flight in them."""
 
-import sys
 from typing import Any
 
 import anyio
@@ -13,6 +12,7 @@ from broker.downstream.session import IDLE_TIMEOUT, MAX_IN_FLIGHT, MAX_PER_PRINC
 from broker.downstream.vigil import RECHECK
 from broker.errors import InvalidRequest
 from broker.identity.admission import Admission, always
+from tests.calls import calls_of
 from tests.downstream.conftest import Front, Start, two_servers
 from tests.downstream.raw_http import TIMEOUT, Connection, Reply, message
 from tests.relay.fake import Fake, Gate
@@ -303,14 +303,10 @@ def test_opening_a_session_costs_the_same_beside_a_thousand_of_others() -> None:
         sessions = Sessions(lambda session: None)
         for number in range(count):
             sessions.open(session_of(f"other{number}"))
-        mine, called = session_of("ann"), list[str]()
-        before = sys.getprofile()
-        sys.setprofile(lambda _frame, event, _argument: called.append(event) if event.endswith("call") else None)
-        try:
-            assert sessions.open(mine)
-        finally:
-            sys.setprofile(before)
-        return len(called)
+        mine = session_of("ann")
+        called = calls_of(lambda: sessions.open(mine))
+        assert len(sessions) == count + 1
+        return called
 
     assert cost(1000) == cost(10)
 

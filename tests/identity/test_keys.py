@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import re
 import secrets
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -20,6 +19,7 @@ from broker.core.directory import Directory, Key, KeyHash, Organization, Source,
 from broker.core.grants import key_level, organization_level, team_level
 from broker.identity.key_secret import FILE, NoKeySecret, make_key_secret, read_key_secret
 from broker.identity.keys import ENTROPY, BadKey, KeyTable, Minted, hash_of, id_in, mint
+from tests.calls import calls_of
 
 SECRET = Secret("s" * 40)
 NOW = 1_000_000.0
@@ -211,18 +211,6 @@ def many(count: int) -> Directory:
     return directory(
         *(replace(key(minted()), id=f"k{number}", hashes=(KeyHash(f"{number:064x}"),)) for number in range(count))
     )
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """How many functions are called by it."""
-    called: list[str] = []
-    before = sys.getprofile()
-    sys.setprofile(lambda _frame, event, _argument: called.append(event) if event.endswith("call") else None)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return len(called)
 
 
 def test_a_table_of_a_thousand_keys_is_made_without_calling_anything_for_each() -> None:

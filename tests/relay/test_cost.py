@@ -1,6 +1,5 @@
 """What a call costs in the relay, counted: functions entered from the request to its link, and back with the result."""
 
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +10,7 @@ import broker
 from broker.core import wire
 from broker.core.caller import Caller
 from broker.core.era import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Version
+from tests.calls import watched
 from tests.relay.fake import LEGACY, MODERN, Fake, House, Json, house, tool
 
 MOST = 32
@@ -45,12 +45,8 @@ async def entered(place: House, version: Version) -> int:
         return await place.ask("tools/call", params, version=version, caller=caller)
 
     await ask()
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
+    with watched(count):
         result = await ask()
-    finally:
-        sys.setprofile(before)
     assert not result.get("isError"), result
     return len(frames)
 
