@@ -15,6 +15,7 @@ from broker.upstream.child import Child, LoopChild, PipeChild
 from broker.upstream.process import Process
 from broker.upstream.source import Lines, Source
 from tests.hostile.harness import needs_proc
+from tests.patience import PATIENCE
 
 pytestmark = needs_proc
 
@@ -28,7 +29,7 @@ Scenario = Callable[[], Coroutine[Any, Any, None]]
 
 def run(scenario: Scenario, uvloop: bool) -> None:
     async def bounded() -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             await scenario()
 
     anyio.run(bounded, backend="asyncio", backend_options={"use_uvloop": uvloop})
@@ -52,11 +53,11 @@ async def shell(kind: str, script: str) -> AsyncGenerator[Child, None]:
 def test_lines_come_in_order_and_whole_and_the_end_comes_after_the_last(kind: str, uvloop: bool) -> None:
     async def scenario() -> None:
         taken: list[bytes] = []
-        async with shell(kind, "seq 200000; printf unfinished") as child:
+        async with shell(kind, "seq 50000; printf unfinished") as child:
             lines = Lines(child.stdout, taken.append, LIMIT)
             lines.begin()
             await lines.ended.wait()
-        assert taken == [str(number).encode() for number in range(1, 200_001)]
+        assert taken == [str(number).encode() for number in range(1, 50_001)]
         assert not lines.fault
 
     run(scenario, uvloop)
@@ -77,7 +78,7 @@ async def test_what_was_on_its_way_when_the_first_piece_was_held_comes_after_tha
 def test_what_comes_before_anybody_reads_waits_in_the_pipe(kind: str, uvloop: bool) -> None:
     async def scenario() -> None:
         taken: list[bytes] = []
-        async with shell(kind, "(seq 2000000; echo written >&2)") as child:
+        async with shell(kind, "(seq 200000; echo written >&2)") as child:
             said: list[bytes] = []
             child.stderr.read(said.append)
             for _ in range(100):
@@ -87,15 +88,15 @@ def test_what_comes_before_anybody_reads_waits_in_the_pipe(kind: str, uvloop: bo
             lines.begin()
             await lines.ended.wait()
             await child.stderr.ended.wait()
-        assert len(taken) == 2_000_000 and said == [b"written\n"]
+        assert len(taken) == 200_000 and said == [b"written\n"]
 
     run(scenario, uvloop)
 
 
 FLOODS = {
-    "long lines": "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 999",
-    "empty lines": "head -c 2000000 /dev/zero | tr '\\0' '\\n'",
-    "empty messages": "yes '{}' | head -n 700000",
+    "long lines": "head -c 5000000 /dev/zero | tr '\\0' 'x' | fold -w 999",
+    "empty lines": "head -c 300000 /dev/zero | tr '\\0' '\\n'",
+    "empty messages": "yes '{}' | head -n 100000",
 }
 
 
