@@ -35,14 +35,17 @@ class Source(asyncio.Protocol):
     def read(self, take: Take) -> None:
         """Whatever comes goes to `take` from the next turn of the event loop on, what came already first."""
         self._take = take
-        self._loop.call_soon(self._begin)
+        if self._held:
+            self._loop.call_soon(self._begin)
+        else:
+            self.resume()
 
     def _begin(self) -> None:
         if self._take is not None:
             held, self._held = self._held, []
-            self.resume()
+            self.resume()  # first: whoever takes what was held may say that this is enough
             for data in held:
-                self.data_received(data)  # whoever takes it may say that this is enough
+                self.data_received(data)
 
     def stop(self) -> None:
         """Nobody takes what comes any more."""

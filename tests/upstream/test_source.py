@@ -73,6 +73,50 @@ async def test_what_was_on_its_way_when_the_first_piece_was_held_comes_after_tha
     assert taken == [b"first", b"second", b"third"]
 
 
+class FakePipe(asyncio.ReadTransport):
+    """A pipe that knows whether it is read."""
+
+    is_read = True
+
+    def is_reading(self) -> bool:
+        return self.is_read
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_flood_that_comes_at_once_when_somebody_reads_is_not_read_on_while_it_is_handed_on() -> None:
+    source, pipe, taken = Source(), FakePipe(), list[bytes]()
+    source.connection_made(pipe)
+    Lines(source, taken.append, LIMIT).begin()
+    # Before the next turn: uvloop looks at its pipes ahead of what was called soon.
+    source.data_received(b"\n" * (4 * TURN // LEAST))
+    while len(taken) < 4 * TURN // LEAST:
+        assert not pipe.is_read, (
+            "else what waits here would grow as long as more comes, and the end of it would be lost"
+        )
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert pipe.is_read
+
+
+async def test_a_pipe_is_read_again_when_somebody_takes_what_nobody_took() -> None:
+    source, pipe, taken = Source(), FakePipe(), list[bytes]()
+    source.connection_made(pipe)
+    source.read(taken.append)
+    source.stop()
+    assert not pipe.is_read
+    source.read(taken.append)
+    source.data_received(b"first")
+    assert pipe.is_read and taken == [b"first"]
+
+
 @every_loop
 @every_kind
 def test_what_comes_before_anybody_reads_waits_in_the_pipe(kind: str, uvloop: bool) -> None:
