@@ -28,6 +28,8 @@ from broker.downstream.engine import Engine
 from broker.errors import Unrecorded, printable
 from broker.generation import Generation, OnlyCaller
 from broker.guardrails.guards import Guards, NoGuards
+from broker.outputs.checks import NO_CHECKS, Sampled
+from broker.outputs.tally import RESULTS
 from broker.relay.notify import Hub
 from broker.relay.parking import Parking
 from broker.relay.router import Router
@@ -116,7 +118,9 @@ class Broker:
         """What calls cost: it outlives a configuration too."""
         self.quotas = Quotas(self.clock, lambda: self.generation.limits, self.budgets, counting)
         """What is counted against limits: it outlives a configuration."""
-        router = Router(self.generation, self.parking, hub.tasks, self.quotas)
+        self.checks = Sampled(self.clock) if self.meter.is_on else NO_CHECKS
+        """Who looks at what tools answer, if anybody looks at what is counted."""
+        router = Router(self.generation, self.parking, hub.tasks, self.quotas, self.checks)
         self.engine = Engine(router, hub, self.clock, self.audit)
 
     def gauges(self) -> list[Gauge]:
@@ -141,6 +145,10 @@ class Broker:
             for what in ("answer", "notification"):
                 meaning, labels = "Messages that belonged to nobody.", {"upstream": key, "what": what}
                 found.append(Gauge("upstream_strays", meaning, upstream.strays[what], labels, is_counter=True))
+            for result in RESULTS:
+                meaning, labels = "Results of tools with an outputSchema.", {"upstream": key, "result": result}
+                number = upstream.outputs.counts[result]
+                found.append(Gauge("upstream_output_checks", meaning, number, labels, is_counter=True))
         for word, number in (("hit", views.hits), ("miss", views.misses)):
             found.append(Gauge("list_pages", "Pages of lists.", number, {"cache": word}, is_counter=True))
         found += self.quotas.counters.gauges()
@@ -194,7 +202,12 @@ class Broker:
 
         Raises: ConfigError, before any is started, if a guardrail cannot be used (F-101).
         """
-        async with self.audit.running(), self.budgets.running(), anyio.create_task_group() as self._tasks:
+        async with (
+            self.audit.running(),
+            self.budgets.running(),
+            self.checks.running(),
+            anyio.create_task_group() as self._tasks,
+        ):
             self._guards_left = await self._start_guards(self.generation, self.loaded)
             async with self.fleet.running(), self.parking.running():
                 self.fleet.take(Swap.first(self.generation.pool), self.drain)

@@ -4,10 +4,11 @@ A `BrokerError` is an answer: raise it anywhere below a front and the front turn
 (and, over HTTP, the status) of its row. Nothing else may cross that boundary: a front answers any other
 exception with `InternalError` and logs the cause, so that no text of a fault ever reaches a caller.
 
-Seven boundaries catch everything, log it, and go on: `identity/identity.py` for a credential, and `downstream/vigil.py`
+Eight boundaries catch everything, log it, and go on: `identity/identity.py` for a credential, and `downstream/vigil.py`
 for one whose stream is open (they deny); `downstream/engine.py` for a request; `downstream/stream.py` for the stream of
 its response; `downstream/connection.py` for whatever else answers an HTTP request; `upstream/supervise.py` and
-`isolated.py` for a connection; `reload.py` for a reload (what was in force stays).
+`isolated.py` for a connection; `outputs/checks.py` for a look at a result; `reload.py` for a reload (what was in force
+stays).
 """
 
 from math import ceil

@@ -26,12 +26,13 @@ from broker.downstream.http import HttpFront
 from broker.errors import BrokerError, InternalError
 from broker.identity.admission import Admission
 from broker.identity.identity import Identity
+from broker.outputs import checks
 from broker.relay import forward
 from broker.relay.router import Router
 from broker.upstream import isolated, supervise
 from tests.downstream.conftest import serving
 from tests.downstream.raw_http import LEGACY, TIMEOUT, message, modern, modern_headers
-from tests.relay.fake import MODERN, Asked, Fake, Json, house
+from tests.relay.fake import MODERN, Asked, Fake, Json, answering, house
 
 KNOWN = "canary-known-7f3a9c"
 TOKEN = "ghp_" + "a1B2" * 9
@@ -193,6 +194,16 @@ async def test_a_call_that_waits_for_its_caller(tmp_path: Path, log: Log, monkey
         with pytest.raises(InternalError) as raised:
             await place.ask("tools/call", CALL, version=MODERN, capabilities={"elicitation": {"form": {}}})
     check(log, str(raised.value.to_json()), "relay/parking.py:", error_id=raised.value.data["errorId"])
+
+
+async def test_a_look_at_a_result(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.Sampled, "_judge", afail)
+    echo = {"name": "echo", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object"}}
+    fake = Fake(tools=[echo], answers={"echo": answering({"content": [], "structuredContent": {}})})
+    async with house(tmp_path, {"one": fake}, metrics={"access": "public"}) as place:
+        assert await place.ask("tools/call", CALL) == {"content": [], "structuredContent": {}}
+        await anyio.lowlevel.checkpoint()
+    check(log, "", "outputs/checks.py:", text=False)
 
 
 @pytest.mark.parametrize("level", ["error", "debug"])

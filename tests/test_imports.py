@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {"stores"},
     {"identity"},
     {"guardrails"},
+    {"outputs"},
     {"usage"},
     {"upstream"},
     {"relay"},

@@ -1,4 +1,4 @@
-"""One guardrail process, as the broker sees it: started clean, spoken to in frames, killed without asking.
+"""One confined process, as the broker sees it: started clean, spoken to in frames, killed without asking.
 
 It does one thing at a time and is watched by the wall clock. Whatever it does that was not asked for (a frame out of
 turn, one too long, its end) is the end of it; the answer that somebody waits for is then a `Broke`.
@@ -34,8 +34,16 @@ MAX_RUNS: Final = 10_000
 MAX_COMPILED: Final = 200
 """Sources that one process keeps compiled: more are those of configurations that are gone."""
 
-_BOOT = "import sys; sys.path.extend(sys.argv[2:]); from broker.guardrails import worker; worker.main()"
-_NEEDED = ("broker", "RestrictedPython", "re2", "orjson")
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs in a process: `main` of the module `worker` in a package, and the packages that it needs."""
+
+    package: str
+    needed: tuple[str, ...]
+
+
+GUARDRAILS: Final = Program("broker.guardrails", ("broker", "RestrictedPython", "re2", "orjson"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +94,14 @@ class Process(asyncio.SubprocessProtocol):
         return f"<Process {self.pid} {'busy' if self._job else 'idle' if self.is_ready else 'starting'}>"
 
     @classmethod
-    async def start(cls, on_idle: "OnIdle", on_end: "OnEnd") -> "Process":
+    async def start(cls, on_idle: "OnIdle", on_end: "OnEnd", program: Program = GUARDRAILS) -> "Process":
         """A new one, which tells `on_idle` when it is ready. Raises: OSError."""
         loop = asyncio.get_running_loop()
         is_windows = sys.platform.startswith("win")
         with anyio.CancelScope(shield=True):  # given up half-way, it would leave a child that nobody knows
             _, process = await loop.subprocess_exec(
                 lambda: cls(on_idle, on_end),
-                *(sys.executable, "-I", "-S", "-B", "-c", _BOOT, str(os.getpid()), *_search_path()),
+                *(sys.executable, "-I", "-S", "-B", "-c", _boot(program), str(os.getpid()), *_search_path(program)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -222,10 +230,14 @@ class Process(asyncio.SubprocessProtocol):
         self._on_idle(self, None)
 
 
-def _search_path() -> list[str]:
+def _boot(program: Program) -> str:
+    return f"import sys; sys.path.extend(sys.argv[2:]); from {program.package} import worker; worker.main()"
+
+
+def _search_path(program: Program) -> list[str]:
     """Where a bare interpreter finds what a worker imports, and nothing that `site` would add."""
     places: list[str] = []
-    for name in _NEEDED:
+    for name in program.needed:
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:
             raise OSError(f"{name} is not installed")

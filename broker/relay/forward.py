@@ -35,6 +35,7 @@ from broker.errors import (
     UpstreamAnsweredError,
     printable,
 )
+from broker.outputs.checks import Checks
 from broker.relay.agreed import Agreed
 from broker.relay.call import NOT_FOR_ALL, Call, claims_of
 from broker.relay.exchange import Exchange
@@ -57,12 +58,15 @@ MAX_ROUNDS: Final = 16
 
 
 class Forwarder:
-    """What forwarding needs beside the call: the broker's own `serverInfo`, parked calls, and whose task is whose."""
+    """What forwarding needs beside the call: the broker's own `serverInfo`, parked calls, whose task is whose, and who
+    looks at results now and then.
+    """
 
-    def __init__(self, me: Mapping[str, Any], parking: Parking, tasks: Tasks) -> None:
+    def __init__(self, me: Mapping[str, Any], parking: Parking, tasks: Tasks, checks: Checks) -> None:
         self.me = me
         self.parking = parking
         self.tasks = tasks
+        self.checks = checks
 
     async def forward(self, call: Call, exchange: Exchange) -> dict[str, Any]:
         """The result of `call`, as its caller's era has it.
@@ -193,6 +197,8 @@ class _Way:
                 result = self._asked_by(error)
             kind = result.get("resultType")
             if kind != INPUT_REQUIRED:
+                if "outputSchema" in call.permit.entry.definition and kind in COMPLETE:
+                    self._offer(result)
                 self._publish(result, kind)
                 if self.hides or call.is_foreign or call.method in TASK_METHODS:
                     result = await self._publish_beyond(result)
@@ -214,6 +220,13 @@ class _Way:
             if result.get("requestState") is not None:
                 params["requestState"] = result["requestState"]
         raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
+
+    def _offer(self, result: Mapping[str, Any]) -> None:
+        """What a tool with an `outputSchema` has answered, as it came; errors and tasks have no such content."""
+        call, entry = self.call, self.call.permit.entry
+        if call.method == "tools/call" and not result.get("isError") and "task" not in result:
+            schema = entry.definition["outputSchema"]
+            self.forwarder.checks.offer(call.server, call.upstream.outputs, entry.own, schema, result)
 
     def _request(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
         """The result as it came. Raises: as `Link.request`."""

@@ -29,6 +29,7 @@ from broker.errors import (
     UpstreamUnavailable,
 )
 from broker.guardrails.guards import UNGUARDED
+from broker.outputs.checks import Checks
 from broker.relay.call import Call
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import extended_server, own_params
@@ -54,12 +55,12 @@ _NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 class Router:
     """What the fronts call; it knows the live configuration, not where a request came from."""
 
-    def __init__(self, served: Served, parking: Parking, tasks: Tasks, quotas: Quotas) -> None:
+    def __init__(self, served: Served, parking: Parking, tasks: Tasks, quotas: Quotas, checks: Checks) -> None:
         self.served = served
         """The live configuration; `adopt` puts another in its place."""
         self._tasks = tasks
         self._quotas = quotas
-        self._forwarder = Forwarder(served.me, parking, tasks)
+        self._forwarder = Forwarder(served.me, parking, tasks, checks)
 
     def adopt(self, served: Served) -> None:
         """From now on another configuration is served; what is under way ends with the one that it began with."""

@@ -22,6 +22,7 @@ from broker.core.tasks import STATUS, related_task
 from broker.errors import BrokerError, UpstreamUnavailable
 from broker.in_use import InUse
 from broker.logs import internal_error
+from broker.outputs.tally import Tally
 from broker.secrecy import scrubbed
 from broker.upstream.connect import connect, reason, shake_hands
 from broker.upstream.demand import RESTS, Demand, until_idle
@@ -78,6 +79,8 @@ class Upstream:
         self.history = History(supplies.clock.wall())
         self.strays: Counter[str] = Counter()
         """See `Link`: of all its links."""
+        self.outputs = Tally()
+        """How many of its results fit the schemas of its tools."""
         self._is_retired = False
         self._farewell = GONE
         self.supplies = supplies

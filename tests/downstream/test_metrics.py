@@ -19,7 +19,8 @@ async def page(client: Client, *headers: tuple[str, str], method: str = "GET") -
 
 
 async def test_calls_are_counted_by_rule_upstream_kind_and_outcome(start: Start) -> None:
-    async with start({"one": Fake(), "two": Fake(state="down")}, metrics={"access": "public"}) as front:
+    one = Fake(tools=[tool("echo", outputSchema={"type": "object"})])
+    async with start({"one": one, "two": Fake(state="down")}, metrics={"access": "public"}) as front:
         await front.client.ask("tools/call", {"name": "one__echo", "arguments": {}})
         await front.client.ask("tools/call", {"name": "one__nothing", "arguments": {}})
         await front.client.ask("tools/list")
@@ -37,6 +38,9 @@ async def test_calls_are_counted_by_rule_upstream_kind_and_outcome(start: Start)
         'mcp_broker_upstream_up{upstream="one"} 1.0',
         'mcp_broker_upstream_up{upstream="two"} 0.0',
         'mcp_broker_upstream_strays_total{upstream="one",what="answer"} 0.0',
+        'mcp_broker_upstream_output_checks_total{result="mismatched",upstream="one"} 1.0',
+        'mcp_broker_upstream_output_checks_total{result="matched",upstream="one"} 0.0',
+        'mcp_broker_upstream_output_checks_total{result="unchecked",upstream="two"} 0.0',
         'mcp_broker_list_pages_total{cache="hit"} 1.0',
         "mcp_broker_sessions 1.0",
         "mcp_broker_streams 0.0",

@@ -337,7 +337,7 @@ def wait():
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_F102_a_process_that_lies_denies_and_never_allows(lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_BOOT", LIAR + LIES[lie])
+    monkeypatch.setattr(processes, "_boot", lambda program: LIAR + LIES[lie])
     monkeypatch.setattr(processes, "START_TIMEOUT", 0.5)
     monkeypatch.setattr(pools, "WAIT_TIMEOUT", 1.0)
     pool = Pool(SystemClock())

@@ -125,13 +125,14 @@ class Running:
 
 @asynccontextmanager
 async def broker_over(
-    directory: Path, servers: Mapping[str, Any], clock: Clock | None = None, **settings: Any
+    directory: Path, servers: Mapping[str, Any], clock: Clock | None = None, metrics: str = "off", **settings: Any
 ) -> AsyncGenerator[Running, None]:
-    """A broker over these servers, with `good` beside them: the innocent one."""
+    """A broker over these servers, with `good` beside them: the innocent one. `metrics`: who may read them."""
     good = {"command": sys.executable, "args": [str(ROOT / "tests/servers/raw.py")]}
     config = {
         "broker": {"state_dir": str(directory / "state"), "first_wait": 0, **settings},
         "servers": {"good": good, **servers},
+        "metrics": {"access": metrics},
     }
     path = directory / "servers.yaml"
     with apart():  # as the command does it, before there is a loop

@@ -7,6 +7,7 @@ test alone needs are written there, for puppet.py (a script on stdio) or web.py 
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -77,6 +78,29 @@ async def empty_flood(out: Out) -> None:
         await out.chunk(b"data:{}\n\n" * 2**17)
 
 
+class Typed(raw.Raw):
+    """tests/servers/raw.py with the fault `misfit`, whose lines are events of a stream."""
+
+    def __init__(self) -> None:
+        super().__init__(argparse.Namespace(fault=["misfit"], pids=None))
+        self.events: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.events.append(b"data: " + data + b"\n")
+
+
+async def misfit(out: Out) -> None:
+    """Every other result of `boom` does not fit the tool's own schema."""
+    await endpoint(out, "/messages")
+    typed = Typed()
+    while True:
+        raw.handle(typed, json.loads(await POSTED.get()))
+        while typed.events:
+            await out.chunk(typed.events.pop(0))
+
+
+POSTED: asyncio.Queue[bytes] = asyncio.Queue()
+"""What came beside the stream."""
 SSE: dict[str, Callable[[Out], Awaitable[None]]] = {
     "no-endpoint": no_endpoint,
     "foreign-endpoint": foreign_endpoint,
@@ -86,6 +110,7 @@ SSE: dict[str, Callable[[Out], Awaitable[None]]] = {
     "endless-event": endless_event,
     "blank-flood": blank_flood,
     "empty-flood": empty_flood,
+    "misfit": misfit,
 }
 FAULTS: dict[str, list[str]] = {"stdio": raw.FAULTS, "http": list(rawhttp.FAULTS), "sse": list(SSE)}
 
@@ -99,6 +124,7 @@ async def serve_sse(fault: str, port_file: str | None) -> None:
 
     async def answer(out: Out, request: Request) -> None:
         if request.method != "GET":
+            POSTED.put_nowait(request.body)
             return await out.whole(202, b"")
         await out.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
         await SSE[fault](out)

@@ -25,6 +25,7 @@ ROOMS = {
     "upstream": "Servers: processes, connections, discovery",
     "outbound": "Documents that are fetched",
     "guardrails": "Guardrails",
+    "outputs": "What tools answer, and their schemas",
     "usage": "Audit, metrics, limits, usage",
     "stores": "Databases",
     "workers": "Workers: several processes on one port",

@@ -11,12 +11,14 @@ from broker.core import wire
 from broker.core.caller import Caller
 from broker.core.era import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Version
 from tests.calls import watched
-from tests.relay.fake import LEGACY, MODERN, Fake, House, Json, house, tool
+from tests.relay.fake import LEGACY, MODERN, Fake, House, Json, answering, house, tool
 
 MOST = 32
 """Functions of the relay, the core and the guardrails, but for reading and writing JSON. 28 and 29 when this was
 written, seven of them for the condition on an argument; it was 70 before anybody counted."""
-ROOMS = tuple(str(Path(broker.__file__).parent / room) for room in ("relay", "core", "guardrails"))
+MOST_OF_OUTPUTS = 2
+"""More, for a tool that has an `outputSchema`: whether its result is to be looked at."""
+ROOMS = tuple(str(Path(broker.__file__).parent / room) for room in ("relay", "core", "guardrails", "outputs"))
 META = {META_VERSION: MODERN, META_CLIENT_INFO: {"name": "c", "version": "1"}, META_CLIENT_CAPABILITIES: {}}
 
 
@@ -64,3 +66,17 @@ async def test_a_call_is_few_steps_however_many_tools_and_rules_there_are(
         async with house(tmp_path / str(many), {"one": fake}, organizations=organization(many)) as place:
             found.append(await entered(place, caller))
     assert found[0] == found[1] <= MOST, found
+
+
+@pytest.mark.parametrize("access", ["off", "public"])
+async def test_a_tool_with_an_output_schema_costs_next_to_nothing_more(tmp_path: Path, access: str) -> None:
+    found: list[int] = []
+    for definition in (tool("echo"), tool("echo", outputSchema={"type": "object"})):
+        fake = Fake(tools=[definition], answers={"echo": answering({"content": [], "structuredContent": {"n": 1}})})
+        (tmp_path / str(len(found))).mkdir()
+        place = house(
+            tmp_path / str(len(found)), {"one": fake}, organizations=organization(1), metrics={"access": access}
+        )
+        async with place as built:
+            found.append(await entered(built, LEGACY))
+    assert found[1] - found[0] <= MOST_OF_OUTPUTS, found

@@ -27,6 +27,10 @@ TOOLS: list[Json] = [
     {"name": name, "description": text, "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
     for name, text in [("ok", "Works."), ("boom", "Does not.")]
 ]
+TYPED: list[Json] = [
+    TOOLS[0],
+    TOOLS[1] | {"outputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
+]
 BAD_TOOLS: list[Any] = [
     {"description": "no name", "inputSchema": {"type": "object"}},
     {"name": 7, "inputSchema": {"type": "object"}},
@@ -48,6 +52,8 @@ class Raw:
         """`server-requests`: the ids that we asked with and that have no answer yet."""
         self.answers: list[Json] = []
         self.asked_by: Any = None
+        self.fits = True
+        """`misfit`: whether the last result fitted the schema of its tool."""
 
     def write(self, data: bytes) -> None:
         WRITE.get(self.fault, write_plain)(data)
@@ -158,11 +164,21 @@ def list_plain(raw: Raw, ident: Any, cursor: str | None) -> None:
     raw.answer(ident, {"tools": TOOLS})
 
 
+def list_typed(raw: Raw, ident: Any, cursor: str | None) -> None:
+    raw.answer(ident, {"tools": TYPED})
+
+
 # --- the tool `boom` -----------------------------------------------------------------------------------------------
 
 
 def boom_plain(raw: Raw, ident: Any, params: Json) -> None:
     raw.answer(ident, text("boom, but politely"))
+
+
+def boom_misfit(raw: Raw, ident: Any, params: Json) -> None:
+    """Every other result does not fit the tool's own schema."""
+    raw.fits = not raw.fits
+    raw.answer(ident, {**text("n"), "structuredContent": {"n": 1 if raw.fits else "one", "more": []}})
 
 
 def boom_invalid_utf8(raw: Raw, ident: Any, params: Json) -> None:
@@ -303,6 +319,7 @@ LIST: dict[str, Callable[[Raw, Any, str | None], None]] = {
     "endless-cursor": list_endless,
     "same-cursor": list_same,
     "one-bad-tool": list_bad_tool,
+    "misfit": list_typed,
 }
 BOOM: dict[str, Callable[[Raw, Any, Json], None]] = {
     "invalid-utf8": boom_invalid_utf8,
@@ -324,10 +341,11 @@ BOOM: dict[str, Callable[[Raw, Any, Json], None]] = {
     "stderr-flood": boom_stderr,
     "blank-flood": boom_blank_flood,
     "empty-flood": boom_empty_flood,
+    "misfit": boom_misfit,
 }
 END: dict[str, Callable[[], object]] = {"ignore-term": hang}
 AFTER_HANDSHAKE: dict[str, Callable[[], object]] = {"no-read": hang}
-FAULTS = ["none", *START, *WRITE, *INIT, *LIST, *BOOM, *AFTER_HANDSHAKE]
+FAULTS = list(dict.fromkeys(["none", *START, *WRITE, *INIT, *LIST, *BOOM, *AFTER_HANDSHAKE]))
 
 
 def handle(raw: Raw, message: Json) -> None:

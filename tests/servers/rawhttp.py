@@ -24,6 +24,10 @@ TOOLS: list[Json] = [
     {"name": name, "description": text, "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
     for name, text in [("ok", "Works."), ("boom", "Does not.")]
 ]
+TYPED: list[Json] = [
+    TOOLS[0],
+    TOOLS[1] | {"outputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
+]
 REASONS = {200: "OK", 202: "Accepted", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized"} | {
     404: "Not Found",
     405: "Method Not Allowed",
@@ -45,6 +49,8 @@ class State:
         self.options = options
         self.sessions: set[str] = set()
         self.expired = False
+        self.fits = True
+        """`misfit`: whether the last result fitted the schema of its tool."""
         self.elsewhere = ""
         """URL of the other origin, where `redirect` points."""
 
@@ -203,7 +209,14 @@ async def polite(state: State, out: Out, ident: Any) -> None:
     await answer(state, out, ident, text("boom, but politely"))
 
 
+async def misfit(state: State, out: Out, ident: Any) -> None:
+    """Every other result of `boom` does not fit the tool's own schema."""
+    state.fits = not state.fits
+    await answer(state, out, ident, {**text("n"), "structuredContent": {"n": 1 if state.fits else "one", "more": []}})
+
+
 FAULTS: dict[str, Callable[[State, Out, Any], Awaitable[None]]] = {
+    "misfit": misfit,
     "none": polite,
     "gzip-bomb": gzip_bomb,
     "endless-body": endless_body,
@@ -317,7 +330,7 @@ async def serve(state: State, out: Out, message: Json) -> None:
         await answer(state, out, ident, {})
     elif method == "tools/list":
         caching: Json = {"ttlMs": 0, "cacheScope": "private"} if state.options.era == "modern" else {}
-        await answer(state, out, ident, {"tools": TOOLS, **caching})
+        await answer(state, out, ident, {"tools": TYPED if state.options.fault == "misfit" else TOOLS, **caching})
     elif method == "tools/call" and params.get("name") == "ok":
         await answer(state, out, ident, text("ok " + str((params.get("arguments") or {}).get("text", ""))))
     elif method == "tools/call" and params.get("name") == "boom":
