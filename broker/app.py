@@ -236,6 +236,7 @@ class Broker:
         self.loaded, self.generation, self._guards_left = loaded, generation, left
         self.engine.router.adopt(generation)
         self.meter.serve(loaded.config.servers)
+        self.parking.give_up(lambda server: server not in generation.pool.upstreams)
         self.fleet.take(swap, self.drain)
 
     def _build(self, loaded: Loaded, hub: Hub, before: Generation | None = None) -> Generation:

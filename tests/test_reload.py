@@ -16,6 +16,7 @@ from broker.core.request import Kind, Request
 from broker.errors import UnknownName, UpstreamUnavailable
 from broker.generation import Generation
 from broker.relay.notify import Subscriber, Watches
+from broker.relay.parking import InvalidState
 from broker.reload import FIXED, Reloads
 from broker.upstream.lease import Asker
 from tests.hostile.harness import until
@@ -186,16 +187,43 @@ async def test_a_parked_call_outlives_a_reload(tmp_path: Path) -> None:
         assert done["content"][0]["text"] == "me"
 
 
-async def test_a_server_with_a_parked_call_waits_for_it(tmp_path: Path) -> None:
-    async def answer(asked: Any) -> Json:
-        return await asked.ask("elicitation/create", {"message": "Who?", "requestedSchema": {"type": "object"}})
+async def asks(asked: Any) -> Json:
+    await asked.ask("elicitation/create", {"message": "Who?", "requestedSchema": {"type": "object"}})
+    return {"content": []}
 
-    async with place(tmp_path, {"one": Fake(answers={"echo": answer}), "two": Fake()}) as found:
+
+ASKED: Json = {"version": MODERN, "capabilities": {"elicitation": {"form": {}}}}
+
+
+async def test_a_server_with_a_parked_call_waits_for_it_where_it_is_reached_in_another_way(tmp_path: Path) -> None:
+    async with place(tmp_path, {"one": Fake(answers={"echo": asks}), "two": Fake()}) as found:
         one = found.upstream("one")
-        await found.call("one__echo", version=MODERN, capabilities={"elicitation": {"form": {}}})
+        asked = await found.call("one__echo", **ASKED)
         assert one.in_use.count == 1
+        assert await found.reload({"one": {"headers": {"X-Key": "another"}}, "two": {}})
+        assert found.upstream("one") is not one and one.in_use.count == 1 and one.is_ready
+        retry = {"name": "one__echo", "requestState": asked["requestState"]}
+        responses = {key: {"action": "decline"} for key in asked["inputRequests"]}
+        assert (await found.house.ask("tools/call", {**retry, "inputResponses": responses}, **ASKED))["content"] == []
+
+
+async def test_a_parked_call_on_a_removed_server_is_given_up_at_once_with_its_place(tmp_path: Path) -> None:
+    """Nobody can come back for it: its name is unknown from then on, also to its retry."""
+    async with place(tmp_path, {"one": Fake(answers={"echo": asks}), "two": Fake(answers={"echo": asks})}) as found:
+        one, parking = found.upstream("one"), found.broker.parking
+        asked = await found.call("one__echo", **ASKED)
+        await found.call("two__echo", **ASKED)
+        assert len(parking) == 2
         assert await found.reload({"two": {}})
-        assert one.in_use.count == 1 and one.is_ready
+        assert len(parking) == 1, "the other one is still waited for"
+        await until(lambda: one.in_use.count == 0)
+        retry = {"name": "one__echo", "requestState": asked["requestState"], "inputResponses": {}}
+        with pytest.raises(UnknownName):
+            await found.house.ask("tools/call", retry, **ASKED)
+        assert await found.reload({"one": {}, "two": {}})
+        await until(lambda: found.upstream("one").is_ready)
+        with pytest.raises(InvalidState):
+            await found.house.ask("tools/call", retry, **ASKED)
 
 
 async def test_a_watched_resource_is_heard_of_after_a_reload(tmp_path: Path) -> None:

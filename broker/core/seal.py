@@ -29,7 +29,8 @@ class Unsealable(ValueError):
 class Claims:
     """What a state is bound to, and what it carries.
 
-    `digest` is that of the arguments; `expires` is wall-clock seconds; `serial` makes each state good for one use.
+    `digest` is that of the arguments as they were judged, `asked` that of those that the caller sent; `expires` is
+    wall-clock seconds; `serial` makes each state good for one use.
     `inner` is the upstream's own state, byte-exact; `parked` the id of a call that waits here.
     """
 
@@ -38,6 +39,7 @@ class Claims:
     method: str
     name: str
     digest: str
+    asked: str
     expires: float
     serial: str
     inner: str | None = None

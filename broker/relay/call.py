@@ -23,10 +23,9 @@ _STATE: Final = frozenset({"requestState"})
 _STATE_OR_TASK: Final = _STATE | {"task"}
 
 
-def claims_of(permit: Permit, method: str, digest: str) -> Claims:
-    """Of a state that is not made yet. `digest`: of the arguments."""
-    principal, entry = permit.caller.principal, permit.entry
-    return Claims(principal, entry.server, method, entry.own, digest, expires=0.0, serial="")
+def _digest(params: Mapping[str, Any]) -> str:
+    arguments = params.get("arguments")
+    return digest_of(arguments if is_object(arguments) else None)
 
 
 class Call:
@@ -38,7 +37,7 @@ class Call:
 
     __slots__ = (
         *("permit", "request", "method", "version", "server", "params", "now", "policy", "upstream", "guarded"),
-        *("task", "awaited", "is_foreign", "hold"),
+        *("task", "awaited", "is_foreign", "hold", "_asked"),
     )
 
     def __init__(
@@ -69,6 +68,7 @@ class Call:
         self.awaited = task if task is not None and request.method == "tasks/result" else None
         """The task whose end is waited for."""
         self.is_foreign = is_foreign
+        self._asked: str | None = None
         self.hold = NO_HOLD
         """What it holds of limits and budgets, once it is admitted."""
 
@@ -79,8 +79,17 @@ class Call:
 
     def claims(self) -> Claims:
         """What a state of this call is bound to."""
-        arguments = self.params.get("arguments")
-        return claims_of(self.permit, self.method, digest_of(arguments if is_object(arguments) else None))
+        judged = self.params.get("arguments") is not self.request.params.get("arguments")
+        principal, entry = self.permit.caller.principal, self.permit.entry
+        digest = _digest(self.params) if judged else self.asked
+        return Claims(principal, entry.server, self.method, entry.own, digest, self.asked, expires=0.0, serial="")
+
+    @property
+    def asked(self) -> str:
+        """The digest of the arguments that the caller sent."""
+        if self._asked is None:
+            self._asked = _digest(self.request.params)
+        return self._asked
 
     def timeout(self, now: float) -> float:
         """Seconds that an answer may take: that to `tasks/result` comes when the task ends, at most after its time."""

@@ -37,7 +37,7 @@ from broker.errors import (
 )
 from broker.outputs.checks import Checks
 from broker.relay.agreed import Agreed
-from broker.relay.call import NOT_FOR_ALL, Call, claims_of
+from broker.relay.call import NOT_FOR_ALL, Call
 from broker.relay.exchange import Exchange
 from broker.relay.extensions import own_params
 from broker.relay.hiding import scrubbed_result
@@ -126,7 +126,7 @@ class Forwarder:
             return isinstance(call.params.get("cursor"), str)  # the first page of a list may have one that is null
         if "requestState" not in call.params or not is_modern(call.version):
             return False
-        return self.parking.is_good(call.params["requestState"], claims_of(call.permit, call.method, digest=""))
+        return self.parking.is_good(call.params["requestState"], call.claims())
 
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""

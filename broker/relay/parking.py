@@ -201,6 +201,16 @@ class Parking:
         call.answer(responses)
         return await self._next(call, notify)
 
+    def give_up(self, is_lost: Callable[[str], bool]) -> None:
+        """Those on servers that are lost: no name leads there any more, so that nobody can come back for them."""
+        for key, call in tuple(self._parked.items()):
+            if is_lost(call.claims.server):
+                self._drop(key, call)
+
+    def _drop(self, key: str, call: ParkedCall) -> None:
+        del self._parked[key]
+        call.scope.cancel()
+
     def mint(self) -> str:
         """An unguessable id."""
         return self._clock.token()
@@ -231,15 +241,15 @@ class Parking:
         return state
 
     def is_good(self, text: object, retry: Claims) -> bool:
-        """Whether a state is this caller's, for this entry, and was not used: `unseal` says if these arguments may be
-        sent with it, once guardrails have judged them.
+        """Whether a state is this caller's, for what it asked, and was not used: `unseal` says if what guardrails have
+        made of these arguments is also what they made of the first.
         """
         try:
             state = self._sealer.unseal(self._worker.unmark(text))
             state.refuse_other_use(replace(retry, digest=state.digest), self._clock.wall())
         except Unsealable:
             return False
-        return not self._spent.has(state)
+        return state.asked == retry.asked and not self._spent.has(state)
 
     def take_back(self, state: Claims) -> None:
         """A state was unsealed and could not be used: nothing was done with it, so it is good once more."""
@@ -296,6 +306,5 @@ class Parking:
             looked = now if looks else looked
             for key, call in tuple(self._parked.items()):
                 if now >= call.deadline or (looks and call.is_gone()):
-                    del self._parked[key]
-                    call.scope.cancel()
+                    self._drop(key, call)
             self._spent.forget(wall)

@@ -16,7 +16,8 @@ from broker.core.seal import NONCE_SIZE, Claims, Sealer, Unsealable, digest_of
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 NONCE = b"n" * NONCE_SIZE
-CLAIMS = Claims("alice", "one", "tools/call", "echo", digest_of({"a": 1}), 1000.0, "serial-1", inner="up", parked=None)
+DIGEST = digest_of({"a": 1})
+CLAIMS = Claims("alice", "one", "tools/call", "echo", DIGEST, DIGEST, 1000.0, "serial-1", inner="up", parked=None)
 ALPHABET = string.ascii_letters + string.digits + "-_"
 
 

@@ -372,7 +372,7 @@ Misuse = Callable[[Person, Json], Awaitable[Json]]
 
 def claims(person: Person, **more: Any) -> Claims:
     digest = digest_of(ECHO["arguments"])
-    made = Claims(LOCAL.principal, "one", "tools/call", "echo", digest, person.place.clock.wall() + 60, "s")
+    made = Claims(LOCAL.principal, "one", "tools/call", "echo", digest, digest, person.place.clock.wall() + 60, "s")
     return changed(made, **more)
 
 
@@ -690,7 +690,7 @@ async def test_a_fault_of_the_broker_in_a_parked_call_says_an_id_and_nothing_els
 
 async def test_of_an_error_that_nobody_has_fetched_only_what_it_says_is_kept() -> None:
     """Else the frames that it and its causes went through would be kept with it, and all lists of their time."""
-    claims = Claims(LOCAL.principal, "one", "tools/call", "echo", digest_of({}), 60.0, "s")
+    claims = Claims(LOCAL.principal, "one", "tools/call", "echo", digest_of({}), digest_of({}), 60.0, "s")
     calls = [ParkedCall(claims, lambda: False) for _ in range(2)]
     ways: list[weakref.ref[Fake]] = []
 

@@ -168,6 +168,7 @@ async def test_a_state_that_is_not_good_is_no_retry(tmp_path: Path) -> None:
             ("tools/call", {**CALL, "requestState": 4}),
             ("tools/call", {**CALL, "requestState": None}),
             ("tools/call", {**CALL, "name": "one__slow", "requestState": state}),
+            ("tools/call", {**CALL, "arguments": {"other": 1}, "requestState": state}),
             ("resources/read", {**READ, "requestState": state}),
         ]
         for method, params in wrong:
@@ -177,7 +178,7 @@ async def test_a_state_that_is_not_good_is_no_retry(tmp_path: Path) -> None:
         await place.ask("tools/call", used, version=MODERN, capabilities=ALL)
         with pytest.raises(BrokerError, match="requestState"):
             await place.ask("tools/call", used, version=MODERN, capabilities=ALL)
-        assert [one.is_retry for one in ledger.made] == [False, False, False, False, False, True, False]
+        assert [one.is_retry for one in ledger.made] == [*[False] * 6, True, False]
 
 
 @pytest.mark.parametrize("params", [{}, {"cursor": None}])
@@ -264,6 +265,22 @@ async def test_a_parked_call_counts_once_with_its_retries_and_holds_no_place_whi
         answers = dict.fromkeys(asked["inputRequests"], ADA)
         retry = {**CALL, "requestState": asked["requestState"], "inputResponses": answers}
         assert "isError" not in await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+
+
+async def test_retries_with_other_arguments_are_calls_and_are_refused_beyond_the_limit(tmp_path: Path) -> None:
+    """Nothing of them goes upstream, but whatever guards the server has to judge them."""
+    limits = {"one": {"limits": {"rate": "3/minute"}}}
+    async with house(tmp_path, {"one": Fake(answers={"echo": form})}, servers=limits) as place:
+        asked = await place.ask("tools/call", CALL, version=MODERN, capabilities=ALL)
+        other = {**CALL, "arguments": {"other": 1}, "requestState": asked["requestState"]}
+        for _ in range(2):
+            with pytest.raises(BrokerError, match="requestState"):
+                await place.ask("tools/call", other, version=MODERN, capabilities=ALL)
+        refused = await place.ask("tools/call", other, version=MODERN, capabilities=ALL)
+        assert "3/minute" in refused["content"][0]["text"]
+        retry = {**CALL, "requestState": asked["requestState"], "inputResponses": {}}
+        again = await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+        assert again["resultType"] == "input_required", "the retry itself still counts with its call"
 
 
 async def test_a_retry_that_finds_no_place_has_not_used_its_state_up(tmp_path: Path) -> None:

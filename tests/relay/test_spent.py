@@ -9,7 +9,7 @@ from broker.errors import BrokerError
 from broker.relay import spent
 from broker.relay.spent import SpentStates
 
-STATE = Claims("alice", "one", "tools/call", "echo", "digest", expires=10.0, serial="a")
+STATE = Claims("alice", "one", "tools/call", "echo", "digest", "digest", expires=10.0, serial="a")
 
 
 def test_a_state_is_used_once_and_again_after_it_was_taken_back() -> None:
