@@ -355,7 +355,15 @@ def main(text: str) -> int:
     os.set_inheritable(plan.listener, False)
     become_subreaper()
     log = Log(as_json=plan.logs_json, level=plan.level)
-    directory = _private_directory()
+    try:
+        directory = _private_directory()
+    except OSError as error:
+        where = f" in {Path(error.filename).parent}" if error.filename else ""
+        why = error.strerror or str(error)
+        why = why[:1].lower() + why[1:]  # there are paths in it
+        remedy = "Make room there, or start the broker again, with TMPDIR set to another directory."
+        sys.stderr.write(f"cannot make a directory for the sockets of the workers{where}: {why}. {remedy}\n")
+        return FAILED
     try:
         supervisor = Supervisor(plan, directory, log)
         try:

@@ -1,10 +1,14 @@
 """F-36, F-39, F-53, F-62, F-97, F-105: what is around us fails: networks, certificates, clocks, systems."""
 
 import asyncio
+import errno
 import json
+import os
+import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,10 @@ import pytest
 from broker import half_open
 from broker.clock import SystemClock
 from broker.upstream import connection, tlswire
+from broker.workers import supervisor
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.cost import MIB
+from tests.hostile.harness import needs_proc
 from tests.hostile.web import says, streams, web
 from tests.outbound.site import authority
 from tests.peers import ROOT
@@ -198,3 +204,42 @@ def test_F105_the_broker_works_where_little_is_as_usual(tmp_path: Path) -> None:
 def test_F105_text_that_the_locale_cannot_read_is_one_clear_line(tmp_path: Path) -> None:
     done = called(tmp_path, "größer", {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"an argument is not UTF-8 text\n")
+
+
+def no_room() -> None:
+    """In a child, before it begins: no file of it may hold a byte, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@needs_proc
+def test_F105_a_supervisor_that_finds_no_room_for_its_sockets_says_so_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        plan = supervisor.Plan(2, listener.fileno(), 1.0, "info", False, {})
+        done = subprocess.run(
+            [sys.executable, "-m", "broker.workers.supervisor", plan.text()],
+            pass_fds=[listener.fileno()],
+            preexec_fn=no_room,
+            cwd=ROOT,
+            capture_output=True,
+            timeout=60,
+        )
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout, said.count("\n")) == (1, b"", 1)
+    assert said.startswith("cannot make a directory for the sockets of the workers: no usable temporary directory")
+    assert said.endswith("Make room there, or start the broker again, with TMPDIR set to another directory.\n")
+
+
+def test_F105_which_directory_has_no_room_for_the_sockets_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(prefix: str, dir: str | None = None) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"/somewhere/{prefix}x")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    monkeypatch.setattr(supervisor, "become_subreaper", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert supervisor.main(supervisor.Plan(2, listener.fileno(), 1.0, "info", False, {}).text()) == 1
+    assert capsys.readouterr().err == (
+        "cannot make a directory for the sockets of the workers in /somewhere: no space left on device. "
+        "Make room there, or start the broker again, with TMPDIR set to another directory.\n"
+    )
