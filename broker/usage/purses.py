@@ -109,7 +109,9 @@ class Purses:
                 return None
         for one in wallet.pockets:
             purse = one.purse
-            purse.reserve(amount)
+            # As `Purse.reserve`, which would be a call for each budget of each call. That there is room was seen above.
+            purse.free -= amount
+            purse.reserved += amount
             one.used = now
             one.is_low = purse.free * LOW < one.block and now >= one.asks_again
             if one.is_low:  # it is filled up before anybody has to wait
@@ -128,9 +130,14 @@ class Purses:
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
+        assert 0 <= spent <= reserved
         for one in pockets:
             purse = one.purse
-            purse.settle(reserved, spent)
+            assert reserved <= purse.reserved
+            # As `Purse.settle`, for the same reason.
+            purse.reserved -= reserved
+            purse.spent += spent
+            purse.free += reserved - spent
             if spent:
                 one.slot.cells[one.slot.cell] = purse.spent
 

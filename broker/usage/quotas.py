@@ -155,12 +155,12 @@ class Quotas:
         try:
             if full is not None:
                 applying = counters.applying(caller, server)  # a reload may have come
-            if is_counted:  # who has called too often has not called, and nothing is set aside
-                counters.refuse_if_over(applying)
             at_hand = self.budgets.take(permit, method, is_retry=is_retry)
             if at_hand is not None:
                 reservation = at_hand
             else:
+                if is_counted:  # who has called too often asks the database for nothing
+                    counters.refuse_if_over(applying)
                 reservation = await self.budgets.reserve(permit, method, is_retry=is_retry)
                 applying = counters.applying(caller, server)
             if is_counted:
