@@ -31,7 +31,7 @@ from broker.downstream.message import Incoming, Rejected, parse, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import SESSION_HEADER, LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
-from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Stage, pump, resume, while_connected
+from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Silence, Stage, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil, is_gone
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
@@ -107,12 +107,13 @@ class HttpFront:
     async def running(self) -> AsyncGenerator[None, None]:
         """Owns what outlives a connection: calls of legacy sessions, and the look at who may go on."""
         async with self._vitals.pulse.running(), anyio.create_task_group() as tasks:
-            self._stage = Stage(tasks, self._vigil, self._door.expired)
+            self._stage = Stage(tasks, self._vigil, self._door.expired, Silence())
             tasks.start_soon(self._sweep)
             tasks.start_soon(self._watch_memory)
             try:
                 yield
             finally:
+                self._stage.silence.close()
                 self._stage = None
                 tasks.cancel_scope.cancel()
 

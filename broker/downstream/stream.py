@@ -116,15 +116,58 @@ class Outbox:
         return self._wake.is_set()
 
 
+class Silence:
+    """Responses of which nothing was sent yet, in the order in which they began. One timer is for all of them: one for
+    each would be set and cancelled in every call, and go off in hardly any.
+    """
+
+    __slots__ = ("_began", "_loop", "_timer")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        """Asked for once: each time it costs a system call."""
+        self._began: dict[Response, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._began)
+
+    def begin(self, response: "Response") -> None:
+        """It begins, and is attended to when nothing has been sent for `PATIENCE` seconds."""
+        self._began[response] = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE, self._on_timer)
+
+    def end(self, response: "Response") -> None:
+        """It is over, or attended to. Safe to say twice."""
+        self._began.pop(response, None)
+
+    def close(self) -> None:
+        """No response is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._began:
+            response, began = next(iter(self._began.items()))
+            if now < began + PATIENCE:
+                self._timer = self._loop.call_at(began + PATIENCE, self._on_timer)
+                return
+            response.attend()
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What all responses of a front share: the tasks that outlive a request, who looks whether a caller may go on, and
-    what is answered at a path to one that may not.
+    """What all responses of a front share: the tasks that outlive a request, who looks whether a caller may go on, what
+    is answered at a path to one that may not, and which responses are silent.
     """
 
     tasks: anyio.abc.TaskGroup
     vigil: Vigil
     expired: Callable[[str], HttpError]
+    silence: Silence
 
 
 class Response:
@@ -171,8 +214,9 @@ class Response:
 
     async def send(self, work: Awaitable[Answer | None]) -> None:
         """Wait for `work`, and send the notifications that it emits and its answer, or end without one."""
-        silence = asyncio.get_running_loop().call_later(PATIENCE, self._attended)
-        self._stage.vigil.hold(self)
+        stage = self._stage
+        stage.silence.begin(self)
+        stage.vigil.hold(self)
         try:
             answer = await work
             if self._attendant is None and answer is not None:
@@ -181,8 +225,8 @@ class Response:
             self._attended().outbox.finish(answer)
             await self._attended().ended.wait()
         finally:
-            self._stage.vigil.release(self)
-            silence.cancel()
+            stage.vigil.release(self)
+            stage.silence.end(self)
             if self._attendant is not None:
                 self._attendant.scope.cancel()
                 self._attendant.outbox.close()
@@ -191,8 +235,13 @@ class Response:
         """A notification that belongs to the request, ahead of the answer. Never blocks."""
         self._attended().outbox.emit(method, params)
 
+    def attend(self) -> None:
+        """What there is to send is sent from now on, and a sign of life where there is nothing."""
+        self._attended()
+
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
+            self._stage.silence.end(self)
             outbox = Outbox(self._new_log() if self._new_log is not None else None)
             self._attendant = _Attendant(self._http, self._status_of, outbox)
             self._stage.tasks.start_soon(self._attendant.run)

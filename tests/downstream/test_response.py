@@ -14,7 +14,7 @@ from broker.downstream import stream as stream_module
 from broker.downstream.engine import Answer
 from broker.downstream.head import Head, Headers
 from broker.downstream.replay import EventLog, Replay
-from broker.downstream.stream import Response, Stage
+from broker.downstream.stream import Response, Silence, Stage
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import Disconnected, Http, HttpError
 from broker.identity.admission import Admission, always
@@ -54,10 +54,13 @@ class Caller:
         pass
 
     async def answer(self, tasks: TaskGroup, work: Work, new_log: Callable[[], EventLog] | None = None) -> None:
-        stage = Stage(tasks, Vigil(), lambda path: HttpError(401))
+        stage = Stage(tasks, Vigil(), lambda path: HttpError(401), Silence())
         response = Response(self.http, stage, Admission(LOCAL, always), lambda _: 200, new_log)
-        await response.send(work(response.emit))
-        assert not len(stage.vigil)
+        try:
+            await response.send(work(response.emit))
+        finally:
+            stage.silence.close()
+        assert not len(stage.vigil) and not len(stage.silence)
 
     @property
     def body(self) -> bytes:
@@ -110,6 +113,60 @@ async def test_a_silence_begins_the_stream(monkeypatch: pytest.MonkeyPatch) -> N
         await caller.answer(group, work)
     assert b"text/event-stream" in caller.sent[0] and b": " in caller.sent[1]
     assert caller.sent[-1].endswith(b"0\r\n\r\n") and caller.http.is_over
+
+
+class Attended(Response):
+    """One that only counts how often it is attended to."""
+
+    __slots__ = ("silence", "times")
+
+    def __init__(self, silence: Silence) -> None:
+        self.silence = silence
+        self.times = 0
+
+    def attend(self) -> None:
+        self.times += 1
+        self.silence.end(self)
+
+
+class Hours:
+    """A loop whose timers go off when they are told to; counts those that were set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.set: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        self.set.append((when, callback))
+        return asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback)
+
+
+async def test_one_timer_is_for_all_that_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = Hours()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: hours)
+    silence = Silence()
+    monkeypatch.undo()
+    first, answered, last = (Attended(silence) for _ in range(3))
+    silence.begin(first)
+    for _ in range(1000):
+        silence.begin(answered)
+        silence.end(answered)
+    hours.now = 5.0
+    silence.begin(last)
+    assert [when for when, _ in hours.set] == [stream_module.PATIENCE]
+    hours.now, go_off = hours.set.pop()
+    go_off()
+    assert (first.times, answered.times, last.times) == (1, 0, 0), "each has its own time"
+    hours.now, go_off = hours.set.pop()
+    assert hours.now == 5.0 + stream_module.PATIENCE
+    go_off()
+    assert last.times == 1 and not hours.set and not len(silence), "no timer is for nobody"
 
 
 async def test_a_caller_that_goes_is_told_once() -> None:
