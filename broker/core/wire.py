@@ -76,7 +76,11 @@ def decode(data: bytes, limits: Limits) -> Any:
         except (ValueError, TypeError):
             return _judged(data, limits)
         if is_plain:
-            if not _is_shallow(data, limits.depth):
+            if len(data) >= _SHORT:
+                is_shallow = _is_shallow(data, limits.depth)
+            else:
+                is_shallow = data.count(b"{") + data.count(b"[") <= limits.depth
+            if not is_shallow:
                 _count_keys(value, limits)
             return value
         return _judged(data, limits, value)
@@ -90,9 +94,7 @@ def _has_few(marks: tuple[bytes, ...], data: bytes, limit: int) -> bool:
 
 
 def _is_shallow(data: bytes, limit: int) -> bool:
-    """Whether a text has too few brackets, wherever they stand, to be nested deeper than `limit`."""
-    if len(data) < _SHORT:
-        return data.count(b"{") + data.count(b"[") <= limit
+    """Whether a long text has too few brackets, wherever they stand, to be nested deeper than `limit`."""
     # Most long texts are one long string, or many values: either is found out before a count has come far.
     for bracket in _BRACKETS:
         at = data.find(bracket)

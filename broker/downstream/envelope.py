@@ -62,18 +62,34 @@ def plain(headers: Headers, incoming: Incoming) -> Envelope | None:
     """The envelope of a message with which nothing can be wrong: no header came twice, it is whole, asks for no logs,
     its version is ours, and the headers repeat version, method and name letter by letter. None: look closer.
     """
-    meta, requested = incoming.meta, headers.get(VERSION_HEADER, "")
-    version, capabilities = MODERN.get(requested), meta.get(META_CLIENT_CAPABILITIES)
-    if version is None or meta.get(META_VERSION) != requested or META_LOG_LEVEL in meta or headers.duplicated:
+    meta, said, method = incoming.meta, headers.said, incoming.method
+    if not isinstance(said, Said):
+        said = headers.said = Said(headers)
+    version, capabilities = said.version, meta.get(META_CLIENT_CAPABILITIES)
+    if version is None or meta.get(META_VERSION) != version or META_LOG_LEVEL in meta:
         return None
-    if headers.get(METHOD_HEADER) != incoming.method or not is_object(capabilities):
+    if said.method != method or not is_object(capabilities):
         return None
-    key = NAMED_BY.get(incoming.method)
-    if key is not None:
-        name = incoming.params.get(key)
-        if headers.get(NAME_HEADER) != name or not isinstance(name, str) or name.startswith(_ENCODED):
-            return None
+    key = NAMED_BY.get(method)
+    if key is not None and (said.name is None or incoming.params.get(key) != said.name):
+        return None
     return Envelope(version, capabilities, None)
+
+
+class Said:
+    """What the headers of one head repeat of a message. Looked for once: a caller that keeps its connection sends the
+    same ones again and again.
+    """
+
+    __slots__ = ("method", "name", "version")
+
+    def __init__(self, headers: Headers) -> None:
+        self.version = None if headers.duplicated else MODERN.get(headers.get(VERSION_HEADER, ""))
+        """None: none of ours, or a header came twice."""
+        self.method = headers.get(METHOD_HEADER)
+        name = headers.get(NAME_HEADER)
+        self.name = None if name is None or name.startswith(_ENCODED) else name
+        """None: none that stands for itself."""
 
 
 def _check_param_headers(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> None:

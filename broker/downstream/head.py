@@ -32,7 +32,7 @@ class Headers(dict[str, str]):
     White space around a value is none of it (RFC 9110 5.5), whatever the parser below left there.
     """
 
-    __slots__ = ("duplicated", "lines")
+    __slots__ = ("duplicated", "lines", "said")
 
     def __init__(self, raw: RawHeaders) -> None:
         self.lines = [
@@ -40,6 +40,8 @@ class Headers(dict[str, str]):
             for name, value in raw
         ]
         super().__init__(self.lines)
+        self.said: object = None
+        """What they repeat of a message (`envelope.Said`), once that was asked for."""
         self.duplicated: frozenset[str] = frozenset()
         if len(self) < len(self.lines):
             self.update(reversed(self.lines))

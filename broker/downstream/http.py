@@ -6,7 +6,7 @@ taken from `Host` (I-02, I-24).
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Protocol
@@ -212,13 +212,16 @@ class HttpFront:
         if META_VERSION in incoming.meta or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
             if not self.crew.is_alone and await self._elsewhere.has_named(http, admission.caller, incoming, body):
                 return
-            await self._post_modern(http, admission, view, incoming)
+            work = self._post_modern(http, admission, view, incoming)
         else:
-            await self._post_legacy(http, admission, view, incoming)
+            work = self._post_legacy(http, admission, view, incoming)
+        if work is not None:
+            await work
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
 
-    async def _post_modern(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
+    def _post_modern(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> Awaitable[None] | None:
+        """What is left to do; None, if it is answered."""
         if incoming.is_response:
             return _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
@@ -240,13 +243,14 @@ class HttpFront:
         http.on_gone = http.task.cancel
         only_waits = incoming.method == "subscriptions/listen"
         response = Response(http, self._stage, admission, _modern_status, only_waits=only_waits)
-        await response.send(self._engine.answer(incoming, who, response.emit))
+        return response.send(self._engine.answer(incoming, who, response.emit))
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
 
-    async def _post_legacy(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
+    def _post_legacy(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> Awaitable[None] | None:
+        """What is left to do; None, if it is answered. Raises: HttpError."""
         if incoming.method == "initialize" and incoming.is_request:
-            return await self._open_session(http, admission, view, incoming)
+            return self._open_session(http, admission, view, incoming)
         session = self._session(http, admission, view)
         if not incoming.is_request:
             session.note(incoming)
@@ -258,7 +262,7 @@ class HttpFront:
         new_log = session.replay.open if session.can_resume else None
         response = Response(http, self._stage, admission, _legacy_status, new_log)
         channel = session.asking.channel(response.put)
-        await response.send(self._run_in_session(session, incoming, response.emit, channel))
+        return response.send(self._run_in_session(session, incoming, response.emit, channel))
 
     async def _run_in_session(
         self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel

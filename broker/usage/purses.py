@@ -113,9 +113,9 @@ class Purses:
             purse.free -= amount
             purse.reserved += amount
             one.used = now
-            one.is_low = purse.free * LOW < one.block and now >= one.asks_again
-            if one.is_low:  # it is filled up before anybody has to wait
-                self._wake.set()
+            if purse.free * LOW < one.block and now >= one.asks_again:
+                one.is_low = True
+                self._wake.set()  # it is filled up before anybody has to wait
         return wallet.pockets
 
     async def reserve(self, wallet: Wallet, amount: int) -> tuple[Pocket, ...]:
