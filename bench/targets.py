@@ -24,8 +24,8 @@ class Goal:
     table: str
     facts: Mapping[str, Any]
     """Which rows of that table it is about: those with all of these facts."""
-    value: Callable[[Row], float]
-    """Raises: KeyError, if something that it needs was not measured."""
+    values: Callable[[Row], list[float]]
+    """Of each round: their median counts. Raises: KeyError, if something that it needs was not measured."""
     bound: float
     least: bool = True
     """Whether the bound is the least that is wanted; otherwise the most."""
@@ -39,17 +39,17 @@ class Goal:
         return "met" if (value >= self.bound if self.least else value <= self.bound) else "MISSED"
 
 
-def rate(mine: str, theirs: str) -> Callable[[Row], float]:
+def rate(mine: str, theirs: str) -> Callable[[Row], list[float]]:
     """Calls per second as a multiple of another's, round against round."""
     return _paired("round_rates", mine, theirs)
 
 
-def p50(mine: str, theirs: str) -> Callable[[Row], float]:
+def p50(mine: str, theirs: str) -> Callable[[Row], list[float]]:
     """The median latency as a multiple of another's, round against round."""
     return _paired("round_medians", mine, theirs)
 
 
-def p99(mine: str, theirs: str) -> Callable[[Row], float]:
+def p99(mine: str, theirs: str) -> Callable[[Row], list[float]]:
     """The latency that one of a hundred exceeds as a multiple of another's, round against round."""
     return _paired("round_p99s", mine, theirs)
 
@@ -59,20 +59,23 @@ def cost(mine: str, theirs: str) -> Callable[[Row], float]:
     return lambda row: row[mine]["cpu_per_call"] / row[theirs]["cpu_per_call"]
 
 
-def _paired(values: str, mine: str, theirs: str) -> Callable[[Row], float]:
-    return lambda row: statistics.median(
-        one / other for one, other in zip(row[mine][values], row[theirs][values], strict=True)
-    )
+def _paired(values: str, mine: str, theirs: str) -> Callable[[Row], list[float]]:
+    return lambda row: [one / other for one, other in zip(row[mine][values], row[theirs][values], strict=True)]
 
 
-def seconds(mine: str, theirs: str) -> Callable[[Row], float]:
-    """The median of how many times as long something took as another did, round against round."""
-    return lambda row: statistics.median(one / other for one, other in zip(row[mine], row[theirs], strict=True))
+def single(value: Callable[[Row], float]) -> Callable[[Row], list[float]]:
+    """Of what has no rounds."""
+    return lambda row: [value(row)]
 
 
-def cold(row: Row) -> float:
+def seconds(mine: str, theirs: str) -> Callable[[Row], list[float]]:
+    """How many times as long something took as another did, round against round."""
+    return lambda row: [one / other for one, other in zip(row[mine], row[theirs], strict=True)]
+
+
+def cold(row: Row) -> list[float]:
     """The first whole list of the broker, as a multiple of what its servers took when they were started directly."""
-    return statistics.median(one[1] / other for one, other in zip(row["broker"], row["direct"], strict=True))
+    return [one[1] / other for one, other in zip(row["broker"], row["direct"], strict=True)]
 
 
 def goals() -> list[Goal]:
@@ -113,16 +116,16 @@ def memory_goals() -> list[Goal]:
     return [
         Goal(
             f"MiB of an idle broker with 3 tools, beyond those of `{memory.BASE}`",
-            *(memory.TITLE, {"case": memory.FEW}, lambda row: row["above"], 40),
+            *(memory.TITLE, {"case": memory.FEW}, single(lambda row: row["above"]), 40),
             least=False,
         ),
         Goal(
             "memory after five times as much load, times that at first",
-            *(memory.TITLE, {"case": memory.LOADED}, lambda row: row["last"] / row["first"], SAME),
+            *(memory.TITLE, {"case": memory.LOADED}, single(lambda row: row["last"] / row["first"]), SAME),
             least=False,
         ),
         Goal(
-            *(f"kB of {memory.SESSION}", memory.TITLE, {"case": memory.SESSION}, lambda row: row["kb"], 30),
+            *(f"kB of {memory.SESSION}", memory.TITLE, {"case": memory.SESSION}, single(lambda row: row["kb"]), 30),
             least=False,
         ),
     ]
@@ -169,7 +172,7 @@ def call_goals() -> list[Goal]:
             ),
             Goal(
                 f"CPU of a call with {throughput.MANY_TOOLS} tools, times that with {throughput.FEW_TOOLS}, {era}",
-                *(throughput.CATALOG_TITLE, calls, cost(many, few), SAME),
+                *(throughput.CATALOG_TITLE, calls, single(cost(many, few)), SAME),
                 least=False,
             ),
         ]
@@ -180,22 +183,25 @@ def targets_table(tables: Sequence[Table]) -> Table:
     """A row for each target of which something was measured in these tables."""
     table = Table(
         "Targets",
-        ("target", "wanted", "measured", "by CPU", ""),
-        "Ratios are of paired rounds in this run. The broker that is called has everything on. `by CPU`: the same by "
+        ("target", "wanted", "measured", "rounds", "by CPU", ""),
+        "Ratios are of paired rounds in this run: `measured` is their median, `rounds` the least and the greatest of "
+        "them. The broker that is called has everything on. `by CPU`: the same by "
         "CPU time for a call, which wavers less where others run, and does not depend on what the load can ask.",
     )
     for goal in goals():
         for row in rows_of(tables, goal):
             wanted = f"{'at least' if goal.least else 'at most'} {goal.bound:g}"
             try:
-                value = goal.value(row)
+                values = goal.values(row)
+                value, span = statistics.median(values), f"{ratio(min(values))} to {ratio(max(values))}"
                 by_cpu = ratio(goal.by_cpu(row)) if goal.by_cpu is not None else ""
             except KeyError as missing:
-                table.add(goal.what, wanted, "", "", f"not measured: no {missing.args[0]}")
+                table.add(goal.what, wanted, "", "", "", f"not measured: no {missing.args[0]}")
             except ZeroDivisionError:
-                table.add(goal.what, wanted, "", "", "not measured: no CPU times here")
+                table.add(goal.what, wanted, "", "", "", "not measured: no CPU times here")
             else:
-                table.add(goal.what, wanted, ratio(value), by_cpu, goal.verdict(value, noise(row)))
+                rounds = span if len(values) > 1 else ""
+                table.add(goal.what, wanted, ratio(value), rounds, by_cpu, goal.verdict(value, noise(row)))
     return table
 
 

@@ -28,7 +28,9 @@ QUIET: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: `rounds` of `seconds` for each target, after `warm_up` seconds."""
+    """How long to measure: `rounds` of `seconds` for each target, after `warm_up` seconds. Rather more rounds than
+    longer ones: a core gives twice as much in one moment as in the next, and the median of three is any of them.
+    """
 
     rounds: int
     seconds: float

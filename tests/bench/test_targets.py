@@ -41,6 +41,12 @@ def test_a_target_is_met_at_its_bound_and_missed_below_it(rate: float, verdict: 
     }
 
 
+def test_how_far_the_rounds_are_apart_is_said() -> None:
+    apart = {**shown(400), "round_rates": [100.0, 900.0, 1200.0]}
+    rows = targets.targets_table([peers(400, more={"broker": apart})]).rows
+    assert rows[0] == ["calls/s, of nginx's, 16 modern callers", "at least 0.4", "0.40", "0.10 to 1.80", "1.00", "met"]
+
+
 def test_one_caller_has_targets_for_the_median_and_for_one_of_a_hundred() -> None:
     slow = {"broker": shown(1, p99=3.5)}
     assert said(peers(1, callers=1, more=slow)) == {
