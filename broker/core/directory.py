@@ -97,7 +97,7 @@ class Place:
         return Caller(key.principal, self.organization, self.team, key.id, key.role, expires=key.expires)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Directory:
     """Everybody that one source, or both, know of."""
 

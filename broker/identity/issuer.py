@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import ref as Ref
 
 from broker.clock import Clock
 from broker.core.caller import Caller
@@ -93,14 +94,16 @@ class TokenAuthenticator:
 
 @dataclass(slots=True)
 class _Standing:
-    """A verified token, and where its user stands; looked at again when the directory has changed."""
+    """A verified token, and where its user stands; looked at again when the directory has changed. One that nobody asks
+    about again keeps no directory.
+    """
 
     claims: Mapping[str, Any]
     rules: ClaimRules
     directories: Callable[[], Directory]
     clock: Clock
     caller: Caller
-    directory: Directory
+    seen_in: Ref[Directory]
 
     @classmethod
     def of(
@@ -108,14 +111,14 @@ class _Standing:
     ) -> "_Standing | None":
         directory = directories()
         caller = place(claims, rules, directory)
-        return None if caller is None else cls(claims, rules, directories, clock, caller, directory)
+        return None if caller is None else cls(claims, rules, directories, clock, caller, Ref(directory))
 
     def is_in_force(self) -> bool:
         if self.clock.wall() >= self.caller.expires:
             return False
         directory = self.directories()
-        if directory is not self.directory:
+        if directory is not self.seen_in():
             if place(self.claims, self.rules, directory) != self.caller:
                 return False
-            self.directory = directory
+            self.seen_in = Ref(directory)
         return True

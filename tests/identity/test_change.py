@@ -77,18 +77,18 @@ async def test_nothing_ends_where_nothing_has_changed() -> None:
 
 
 async def test_an_admission_that_nobody_asks_about_again_keeps_no_keys_of_earlier_times() -> None:
-    place = Place(settings())
+    place = Place(settings("s", *ISSUERS))
     organizations = Organizations(place.directory.organizations)
     place.directory, before = Directory(organizations), weakref.ref(organizations)
     del organizations
-    key = await admitted(place.identity, MADE.text.reveal())
-    assert key.is_in_force()
+    key, token = [await admitted(place.identity, text) for text in (MADE.text.reveal(), ISSUERS[0].token())]
+    assert key.is_in_force() and token.is_in_force()
     place.directory = directory(secret("s"))
     with pytest.raises(Unauthorized):
         await admitted(place.identity, mint(b"o" * ENTROPY).text.reveal())
     gc.collect()
     assert before() is None
-    assert key.is_in_force()
+    assert key.is_in_force() and token.is_in_force()
 
 
 async def test_I08_an_issuer_that_goes_takes_what_it_admitted_with_it() -> None:
