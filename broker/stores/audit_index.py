@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, inspect, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Select, delete, func, inspect, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.stores.audit_rows import TEXTS, Batch, Found, Indexed, Narrowing, Showing
 from broker.stores.audit_tables import audit_files, audit_records, audit_views
 from broker.stores.engine import Database
 from broker.stores.errors import Conflict
+from broker.stores.script import Script, Statement
 
 FORGOTTEN: Final = 5_000
 """Rows that are removed in one transaction: others that write wait for it."""
@@ -43,39 +43,9 @@ class AuditIndex:
     async def take(self, origin: str, name: str, batch: Batch) -> bool:
         """Add a batch; whether it was the next one of its file: somebody else may have added it meanwhile."""
         try:
-            async with self.database.writing() as connection:
-                file = await self._advanced(connection, origin, name, batch)
-                if file is None:
-                    return False
-                if batch.rows:
-                    # As the driver takes them: Core would look at each value, on the loop, and take ten times as long.
-                    statement = str(insert(audit_records).compile(dialect=connection.dialect))
-                    await connection.exec_driver_sql(statement, [(file, *row) for row in batch.rows])
-                if batch.views:
-                    make = sqlite.insert if self.database.is_sqlite else postgresql.insert
-                    views = [{"file_id": file, "hash": hash_, "name": shown} for hash_, shown in sorted(batch.views)]
-                    await connection.execute(make(audit_views).on_conflict_do_nothing(), views)
+            return await self.database.carry_out(_take(origin, name, batch, is_sqlite=self.database.is_sqlite))
         except Conflict:  # both have begun with the file
             return False
-        return True
-
-    async def _advanced(self, connection: AsyncConnection, origin: str, name: str, batch: Batch) -> int | None:
-        """The id of the file, which is indexed up to the end of the batch from now on."""
-        at = audit_files.c
-        newest = (
-            func.max(at.newest, batch.newest) if self.database.is_sqlite else func.greatest(at.newest, batch.newest)
-        )
-        moved = (
-            update(audit_files)
-            .where(at.origin == origin, at.name == name, at.indexed == batch.begin)
-            .values(indexed=batch.end, newest=newest)
-            .returning(at.id)
-        )
-        found = (await connection.execute(moved)).scalar_one_or_none()
-        if found is not None or batch.begin:
-            return found
-        made = insert(audit_files).values(origin=origin, name=name, indexed=batch.end, newest=batch.newest)
-        return (await connection.execute(made.returning(at.id))).scalar_one()
 
     async def forget(self, file: int) -> bool:
         """Remove what is known of a file, `FORGOTTEN` rows at most; whether all of it is gone."""
@@ -145,6 +115,34 @@ class Reading:
         """The hashes of views in a file in which a name is."""
         asked = select(audit_views.c.hash).where(audit_views.c.file_id == file, audit_views.c.name == name)
         return set((await self._connection.execute(asked)).scalars())
+
+
+_MOVE: Final = (
+    "UPDATE audit_files SET indexed = $1, newest = %s(newest, $2) "
+    "WHERE origin = $3 AND name = $4 AND indexed = $5 RETURNING id"
+)
+_BEGIN: Final = "INSERT INTO audit_files (origin, name, indexed, newest) VALUES ($1, $2, $3, $4) RETURNING id"
+_ROW: Final = ("file_id", "position", *COLUMNS)
+_ADD: Final = (
+    f"INSERT INTO audit_records ({', '.join(_ROW)}) VALUES ({', '.join(f'${at}' for at, _ in enumerate(_ROW, 1))})"
+)
+_SHOW: Final = "INSERT INTO audit_views (file_id, hash, name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+
+
+def _take(origin: str, name: str, batch: Batch, *, is_sqlite: bool) -> Script[bool]:
+    """The file is indexed up to the end of the batch from now on, if it was up to its begin."""
+    moved = _MOVE % ("max" if is_sqlite else "greatest")
+    found = yield Statement(moved, (batch.end, batch.newest, origin, name, batch.begin))
+    if not found:
+        if batch.begin:
+            return False
+        found = yield Statement(_BEGIN, (origin, name, batch.end, batch.newest))
+    file = found[0][0]
+    if batch.rows:
+        yield Statement(_ADD, [(file, *row) for row in batch.rows], is_many=True)
+    if batch.views:
+        yield Statement(_SHOW, [(file, *shown) for shown in sorted(batch.views)], is_many=True)
+    return True
 
 
 def _narrowed(asked: Select[Any], since: float | None, until: float | None) -> Select[Any]:

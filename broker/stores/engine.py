@@ -5,18 +5,24 @@ SQLite in one file that several brokers share, or PostgreSQL. On SQLite a write 
 half-way. On PostgreSQL writers queue at a row of their own (`directory.py` changes `revision` first).
 """
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
+from urllib.parse import urlencode
 
 import anyio
+import anyio.to_thread
 from sqlalchemy import URL, event, exc, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from broker.stores.errors import Conflict, StoreError, StoreReadOnly, StoreUnavailable, StoreUnusable
 from broker.stores.location import Location
+from broker.stores.script import Script, run_on_server, run_on_sqlite
+
+_T = TypeVar("_T")
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds that a statement waits for another process that writes; without a wait two brokers would fail each other."""
@@ -72,6 +78,12 @@ class Database:
         database = url.database or ""
         self.name = database.removeprefix("file://") if self.is_sqlite else f"{url.host or 'localhost'}/{database}"
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size)
+        self._url = url
+        self._plain: sqlite3.Connection | None = None
+        """For scripts; made when it is first needed, and anew after each failure."""
+        self._file: tuple[int, int] | None = None
+        """Which file it has open."""
+        self._script = anyio.Lock()
 
     @classmethod
     def at(cls, location: Location) -> "Database":
@@ -109,9 +121,40 @@ class Database:
                 async with connection.begin():
                     yield connection
 
+    async def carry_out(self, script: Script[_T]) -> _T:
+        """One writing transaction of plain statements, on SQLite in a thread; see `writing`. Raises: StoreError."""
+        if not self.is_sqlite:
+            async with self.writing() as connection:
+                return await run_on_server(connection, script)
+        with self.translated():
+            async with self._script:  # a connection has one transaction at a time
+                # Cancellation waits for a thread.
+                return await anyio.to_thread.run_sync(self._carried_out, script)
+
+    def _carried_out(self, script: Script[_T]) -> _T:
+        if self._plain is not None and _file_at(self._url) != self._file:
+            self._forget_plain()  # what it writes nobody would ever read
+            raise StoreUnavailable(f"the database {self.name} was removed or replaced")
+        if self._plain is None:
+            self._plain = _plain(self._url)
+            self._file = _file_at(self._url)
+        try:
+            return run_on_sqlite(self._plain, script)
+        except sqlite3.Error:
+            self._forget_plain()
+            raise
+
+    def _forget_plain(self) -> None:
+        plain, self._plain = self._plain, None
+        if plain is not None:
+            plain.close()
+
     async def aclose(self) -> None:
         """Close every connection."""
         with anyio.CancelScope(shield=True):
+            async with self._script:
+                if self._plain is not None:
+                    await anyio.to_thread.run_sync(self._forget_plain)
             await self.engine.dispose()
 
     @contextmanager
@@ -119,9 +162,9 @@ class Database:
         """Faults of the driver become a `StoreError`."""
         try:
             yield
-        except exc.IntegrityError:
+        except (exc.IntegrityError, sqlite3.IntegrityError):
             raise Conflict("it exists already") from None
-        except (exc.SQLAlchemyError, OSError, TimeoutError) as error:
+        except (exc.SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
             raise self._told(error) from error
 
     def _told(self, error: BaseException) -> StoreError:
@@ -172,6 +215,25 @@ def _sqlite(url: URL) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _configure_sqlite_to_read if url.query else _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _file_at(url: URL) -> tuple[int, int] | None:
+    """Which file is there; None for none, and for one that is only read."""
+    try:
+        found = os.stat(f"{url.database}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _plain(url: URL) -> sqlite3.Connection:
+    """A connection as those of the engine are, for whichever thread has its turn."""
+    database = f"{url.database}?{urlencode(url.query)}" if url.query else f"{url.database}"
+    connection = sqlite3.connect(
+        database, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=bool(url.query)
+    )
+    (_configure_sqlite_to_read if url.query else _configure_sqlite)(connection, None)
+    return connection
 
 
 def _configure_sqlite_to_read(connection: Any, _record: Any) -> None:

@@ -6,18 +6,18 @@ broker has not spent is anybody's again when its lease ends: a broker that was k
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from math import ceil
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, and_, case, delete, func, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import case, func, select
 
 from broker.core.amount import UNIT
 from broker.core.budget import Account
 from broker.core.period import Period
 from broker.core.purse import Standing, Telling, block_of, is_nearly_used
 from broker.stores.engine import Database
-from broker.stores.tables import budget_accounts, budget_leases
+from broker.stores.script import Script, Statement, places
+from broker.stores.tables import budget_leases
 from broker.stores.usage_rows import Held
 
 LEASE: Final = 30.0
@@ -28,109 +28,115 @@ KEPT: Final = 70 * 86_400.0
 """Seconds that accounts are kept after they began: two months are seen beside each other."""
 
 
+_KEY: Final = "place, period, began"
+_OPEN: Final = f"INSERT INTO budget_accounts ({_KEY}, warned) VALUES ($1, $2, $3, NULL) ON CONFLICT DO NOTHING"
+_HOLD: Final = (
+    f"INSERT INTO budget_leases (holder, {_KEY}, amount, spent, expires) VALUES ($1, $2, $3, $4, $5, $6, $7) "
+    f"ON CONFLICT (holder, {_KEY}) DO UPDATE "
+    "SET amount = excluded.amount, spent = excluded.spent, expires = excluded.expires"
+)
+_SPEND: Final = (
+    "UPDATE budget_leases SET spent = $1 WHERE holder = $2 AND place = $3 AND period = $4 AND began = $5 AND spent < $1"
+)
+_BURY: Final = "UPDATE budget_leases SET amount = spent WHERE holder = $1"
+# Of those accounts that the parameters from some number on name.
+_LOCK: Final = f"SELECT {_KEY}, warned FROM budget_accounts WHERE ({_KEY}) IN %s ORDER BY {_KEY}"
+_END: Final = (
+    "UPDATE budget_leases SET amount = spent "
+    f"WHERE expires <= $1 AND amount > spent AND holder <> $2 AND ({_KEY}) IN %s"
+)
+_LEASED: Final = (
+    f"SELECT {_KEY}, sum(CASE WHEN holder = $1 THEN amount ELSE 0 END), "
+    "sum(CASE WHEN holder = $1 THEN 0 ELSE amount END), sum(CASE WHEN holder = $1 THEN 0 ELSE spent END) "
+    f"FROM budget_leases WHERE ({_KEY}) IN %s GROUP BY {_KEY}"
+)
+_WARNED: Final = f"UPDATE budget_accounts SET warned = $1 WHERE ({_KEY}) IN %s"
+
+
 class Ledger:
     """See the module. `holder` is this broker, and no other that ever was."""
 
     def __init__(self, database: Database, holder: str) -> None:
         self.database = database
         self.holder = holder
-        self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def tell(self, tellings: Sequence[Telling], now: float) -> list[Standing]:
         """One transaction for all, and a few statements for each `BATCH` of them. `now`: seconds since 1970. Raises:
         StoreError.
         """
-        # In one order everywhere: on PostgreSQL the accounts are locked one after the other.
-        ordered = sorted(tellings, key=lambda telling: telling.account)
-        async with self.database.writing() as connection:
-            await self._open(connection, [one.account for one in ordered])
-            return [
-                standing
-                for begin in range(0, len(ordered), BATCH)
-                for standing in await self._told(connection, ordered[begin : begin + BATCH], now)
-            ]
+        return await self.database.carry_out(self._tell(tellings, now))
 
     async def bury(self, holder: str, spent: Mapping[Account, int]) -> None:
         """Another broker is dead, and has spent that much in all. What it held beside it is nobody's any more: of all
         accounts, also of those of which nothing is said. Raises: StoreError.
         """
-        leases = budget_leases.c
-        async with self.database.writing() as connection:
-            await self._open(connection, sorted(spent))
-            for account, amount in sorted(spent.items()):
-                await self._lock(connection, [account])
-                mine = and_(_are(budget_leases, [account]), leases.holder == holder, leases.spent < amount)
-                await connection.execute(update(budget_leases).where(mine).values(spent=amount))
-            dead = update(budget_leases).where(leases.holder == holder).values(amount=leases.spent)
-            await connection.execute(dead)
+        await self.database.carry_out(self._bury(holder, spent))
 
     async def forget(self, now: float) -> None:
         """Remove accounts of long ago. Raises: StoreError."""
-        async with self.database.writing() as connection:
-            for table in (budget_leases, budget_accounts):
-                await connection.execute(delete(table).where(table.c.began < now - KEPT))
+        await self.database.carry_out(_forget(now - KEPT))
 
-    async def _told(self, connection: AsyncConnection, tellings: Sequence[Telling], now: float) -> list[Standing]:
-        accounts = [one.account for one in tellings]
-        warned = await self._lock(connection, accounts)
-        await self._end_leases(connection, accounts, now)
-        leased = await self._leased(connection, accounts)
-        standings = [_standing(one, leased.get(one.account, NOTHING), one.account in warned) for one in tellings]
-        upsert = self._insert(budget_leases)
-        set_ = {name: upsert.excluded[name] for name in ("amount", "spent", "expires")}
-        key = ("holder", "place", "period", "began")
-        await connection.execute(
-            upsert.on_conflict_do_update(index_elements=key, set_=set_),
-            [
-                {"holder": self.holder, **_columns(one.account)}
-                | {"amount": standing.amount, "spent": one.spent, "expires": now + LEASE}
-                for one, standing in zip(tellings, standings, strict=True)
-            ],
-        )
-        warns = [one.account for one in standings if one.is_warning]
-        if warns:
-            await connection.execute(update(budget_accounts).where(_are(budget_accounts, warns)).values(warned=now))
+    def _tell(self, tellings: Sequence[Telling], now: float) -> Script[list[Standing]]:
+        # In one order everywhere: on PostgreSQL the accounts are locked one after the other.
+        ordered = sorted(tellings, key=lambda telling: telling.account)
+        yield from _open([one.account for one in ordered])
+        standings: list[Standing] = []
+        for begin in range(0, len(ordered), BATCH):
+            standings += yield from self._told(ordered[begin : begin + BATCH], now)
         return standings
 
-    async def _open(self, connection: AsyncConnection, accounts: Sequence[Account]) -> None:
-        """Have a row for each, before any is locked: whoever holds one and waits for a new one of another broker's may
-        be waited for by that.
-        """
-        columns = budget_accounts.c
-        asked = select(columns.place, columns.period, columns.began)
-        for begin in range(0, len(accounts), BATCH):
-            batch = accounts[begin : begin + BATCH]
-            there = {_account(*row) for row in await connection.execute(asked.where(_are(budget_accounts, batch)))}
-            new = [{**_columns(account), "warned": None} for account in batch if account not in there]
-            if new:
-                await connection.execute(self._insert(budget_accounts).on_conflict_do_nothing(), new)
+    def _bury(self, holder: str, spent: Mapping[Account, int]) -> Script[None]:
+        yield from _open(sorted(spent))
+        for account, amount in sorted(spent.items()):
+            yield from self._lock([account])
+            yield Statement(_SPEND, (amount, holder, *_key(account)))
+        yield Statement(_BURY, (holder,))
 
-    async def _lock(self, connection: AsyncConnection, accounts: Sequence[Account]) -> set[Account]:
+    def _told(self, tellings: Sequence[Telling], now: float) -> Script[list[Standing]]:
+        accounts = [one.account for one in tellings]
+        warned = yield from self._lock(accounts)
+        # What others hold whose leases have ended is nobody's. What they have spent stays, and they may tell more.
+        yield self._of(_END, accounts, now, self.holder)
+        leased = yield from self._leased(accounts)
+        standings = [_standing(one, leased.get(one.account, NOTHING), one.account in warned) for one in tellings]
+        rows = [
+            (self.holder, *_key(one.account), standing.amount, one.spent, now + LEASE)
+            for one, standing in zip(tellings, standings, strict=True)
+        ]
+        yield Statement(_HOLD, rows, is_many=True)
+        warns = [one.account for one in standings if one.is_warning]
+        if warns:
+            yield self._of(_WARNED, warns, now)
+        return standings
+
+    def _lock(self, accounts: Sequence[Account]) -> Script[set[Account]]:
         """Let everybody else who tells of them wait, as SQLite does by itself. Those of which was warned."""
-        columns = budget_accounts.c
-        key = (columns.place, columns.period, columns.began)
-        asked = select(*key, columns.warned).where(_are(budget_accounts, accounts)).order_by(*key).with_for_update()
-        return {_account(*row) for row in await connection.execute(asked) if row.warned is not None}
+        asked = self._of(_LOCK if self.database.is_sqlite else f"{_LOCK} FOR UPDATE", accounts)
+        rows = yield asked
+        return {_account(*row) for row in rows if row[3] is not None}
 
-    async def _end_leases(self, connection: AsyncConnection, accounts: Sequence[Account], now: float) -> None:
-        """What others hold whose leases have ended is nobody's. What they have spent stays, and they may tell more."""
-        leases = budget_leases.c
-        is_over = and_(leases.expires <= now, leases.amount > leases.spent, leases.holder != self.holder)
-        await connection.execute(
-            update(budget_leases).where(_are(budget_leases, accounts), is_over).values(amount=leases.spent)
-        )
-
-    async def _leased(self, connection: AsyncConnection, accounts: Sequence[Account]) -> "dict[Account, _Leased]":
+    def _leased(self, accounts: Sequence[Account]) -> "Script[dict[Account, _Leased]]":
         """What this broker holds of them, and what all others hold, and have spent of it."""
-        leases = budget_leases.c
-        is_mine = leases.holder == self.holder
-        mine = func.sum(case((is_mine, leases.amount), else_=0)).label("mine")
-        others = func.sum(case((is_mine, 0), else_=leases.amount)).label("others")
-        theirs = func.sum(case((is_mine, 0), else_=leases.spent)).label("theirs")
-        key = (leases.place, leases.period, leases.began)
-        asked = select(*key, mine, others, theirs).where(_are(budget_leases, accounts)).group_by(*key)
-        rows = (await connection.execute(asked)).all()
-        return {_account(*row): _Leased(int(row.mine), int(row.others), int(row.theirs)) for row in rows}
+        rows = yield self._of(_LEASED, accounts, self.holder)
+        return {_account(*row): _Leased(int(row[3]), int(row[4]), int(row[5])) for row in rows}
+
+    def _of(self, text: str, accounts: Sequence[Account], *values: Any) -> Statement:
+        """A statement about some accounts."""
+        asked = text % places(len(accounts), 3, len(values) + 1, is_sqlite=self.database.is_sqlite)
+        return Statement(asked, [*values, *(part for one in accounts for part in _key(one))])
+
+
+def _open(accounts: Sequence[Account]) -> Script[None]:
+    """Have a row for each, before any is locked: whoever holds one and waits for a new one of another broker's may be
+    waited for by that.
+    """
+    if accounts:
+        yield Statement(_OPEN, [_key(account) for account in accounts], is_many=True)
+
+
+def _forget(before: float) -> Script[None]:
+    for table in ("budget_leases", "budget_accounts"):
+        yield Statement(f"DELETE FROM {table} WHERE began < $1", (ceil(before),))
 
 
 class _Leased(NamedTuple):
@@ -168,14 +174,9 @@ async def read_accounts(database: Database, accounts: Collection[Account], now: 
     return {account: one for account, one in held.items() if one is not None}
 
 
-def _columns(account: Account) -> dict[str, Any]:
-    return {"place": account.where, "period": account.period.value, "began": account.begin}
+def _key(account: Account) -> tuple[str, str, int]:
+    return account.where, account.period.value, account.begin
 
 
 def _account(place: str, period: str, began: int, *_: Any) -> Account:
     return Account(place, Period(period), began)
-
-
-def _are(table: Table, accounts: Sequence[Account]) -> ColumnElement[bool]:
-    columns = table.c
-    return tuple_(columns.place, columns.period, columns.began).in_([tuple(_columns(one).values()) for one in accounts])

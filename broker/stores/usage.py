@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, false, func, literal, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.core.tally import Sums, Use
 from broker.stores.engine import Database
+from broker.stores.script import Script, Statement
 from broker.stores.tables import usage_hours, usage_writers
 from broker.stores.usage_rows import Group, Row, Seen
 
@@ -32,24 +32,19 @@ class UsageStore:
     def __init__(self, database: Database, writer: str) -> None:
         self.database = database
         self.writer = writer
-        self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def add(self, number: int, batch: Mapping[tuple[Hour, Use], Sums], now: float) -> bool:
         """Add a batch, unless it is in already: it may be sent again when nobody knows what became of it. `number`
         grows with each. Whether it was added. Raises: StoreError.
         """
-        async with self.database.writing() as connection:
-            values = {"writer": self.writer, "number": number, "seen": now}
-            told = self._insert(usage_writers).values(values)
-            told = told.on_conflict_do_update(
-                index_elements=["writer"],
-                set_={"number": number, "seen": now},
-                where=usage_writers.c.number < number,
-            )
-            if not (await connection.execute(told)).rowcount:
-                return False
-            await connection.execute(self._adding(), [_row(*one) for one in batch.items()])
-            return True
+        return await self.database.carry_out(self._add(number, batch, now))
+
+    def _add(self, number: int, batch: Mapping[tuple[Hour, Use], Sums], now: float) -> Script[bool]:
+        if not (yield Statement(_TOLD, (self.writer, number, now))):
+            return False
+        # Each is added to what is there of its hour and use, in the order of the batch.
+        yield Statement(_added(is_sqlite=self.database.is_sqlite), [_row(*one) for one in batch.items()], is_many=True)
+        return True
 
     async def forget(self, before: float) -> None:
         """Remove hours that began before then, and brokers that have long ended. Raises: StoreError."""
@@ -81,18 +76,30 @@ class UsageStore:
             for row in found
         ]
 
-    def _adding(self) -> Any:
-        """One statement for all rows, in their order: each is added to what is there of its hour and use."""
-        upsert, table = self._insert(usage_hours), usage_hours.c
-        grown: dict[str, Any] = {name: table[name] + upsert.excluded[name] for name in _SUMS}
-        greatest = func.max if self.database.is_sqlite else func.greatest
-        grown["slowest"] = greatest(table.slowest, upsert.excluded.slowest)
-        return upsert.on_conflict_do_update(index_elements=["hour", *Use._fields], set_=grown)
+
+_TOLD: Final = (
+    "INSERT INTO usage_writers (writer, number, seen) VALUES ($1, $2, $3) ON CONFLICT (writer) "
+    "DO UPDATE SET number = excluded.number, seen = excluded.seen "
+    "WHERE usage_writers.number < excluded.number RETURNING number"
+)
+_KEY: Final = ("hour", *Use._fields)
 
 
-def _row(key: tuple[Hour, Use], sums: Sums) -> dict[str, Any]:
+def _added(*, is_sqlite: bool) -> str:
+    names = (*_KEY, *_SUMS, "slowest")
+    grown = [f"{name} = usage_hours.{name} + excluded.{name}" for name in _SUMS]
+    greatest = "max" if is_sqlite else "greatest"
+    grown.append(f"slowest = {greatest}(usage_hours.slowest, excluded.slowest)")
+    values = ", ".join(f"${number}" for number, _ in enumerate(names, 1))
+    return (
+        f"INSERT INTO usage_hours ({', '.join(names)}) VALUES ({values}) "
+        f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {', '.join(grown)}"
+    )
+
+
+def _row(key: tuple[Hour, Use], sums: Sums) -> tuple[Any, ...]:
     hour, use = key
-    return {"hour": hour, **use._asdict(), **{name: getattr(sums, name) for name in (*_SUMS, "slowest")}}
+    return (hour, *use, sums.calls, sums.failed, sums.refused, sums.cost, sums.micros, sums.slowest)
 
 
 def _visible(seen: Seen) -> ColumnElement[bool]:

@@ -31,7 +31,7 @@ EVERY: Final = 5.0
 RETRY: Final = 30.0
 """Seconds until the next look, while the index cannot be written."""
 PACE: Final = 30.0
-"""How many times as long as a batch took nothing is done after it: indexing has a thirtieth of the time,
+"""How many times as long as a part of it took nothing is done after it: indexing has a thirtieth of the time,
 enough for a thousand records a second, and calls have the rest."""
 
 OpenIndex = Callable[[], Awaitable["AuditIndex"]]
@@ -46,6 +46,9 @@ class Indexer:
         self._clock = clock
         self._keep = keep_days * DAY
         self._seen: dict[str, int] = {}
+        self._index: AuditIndex | None = None
+        """Open from one look to the next: to open it takes more than to write what is new."""
+        self._origin = ""
         self.behind = 0
         """Bytes that are not in the index yet, as of the last look."""
         self._trouble = Trouble(
@@ -72,46 +75,63 @@ class Indexer:
                 await task
 
     async def _serve(self) -> None:
-        while True:
-            await self._clock.sleep(RETRY if self.trouble else EVERY)
-            try:
-                await self.look()
-            except (StoreError, OSError) as error:
-                why = f"{error.strerror or error} ({self._directory})" if isinstance(error, OSError) else str(error)
-                self._trouble.begin(why)
-            else:
-                self._trouble.end()
-
-    async def look(self, pace: float = PACE) -> int:
-        """Index what is new, and forget what is gone; how many records it were. A database is opened only if there is
-        something to do. Raises: StoreError, OSError.
-        """
-        sizes = await anyio.to_thread.run_sync(self._sizes)
-        if sizes == self._seen:
-            return 0
-        index = await self._open()
         try:
-            origin = await anyio.to_thread.run_sync(make_origin, self._directory, self._clock.random_bytes(16).hex())
-            known = await self._tidied(index, origin, sizes)
-            count = 0
-            self.behind = sum(size - known.get(name, 0) for name, size in sizes.items())
-            for name in sizes:
-                count += await self._add(index, origin, name, known.get(name, 0), pace)
+            while True:
+                await self._clock.sleep(RETRY if self.trouble else EVERY)
+                try:
+                    await self._look(PACE)
+                except (StoreError, OSError) as error:
+                    why = f"{error.strerror or error} ({self._directory})" if isinstance(error, OSError) else str(error)
+                    self._trouble.begin(why)
+                    await self._close()  # a server that comes back may be another one
+                else:
+                    self._trouble.end()
         finally:
-            await index.aclose()
-        self._seen = sizes
-        return count
+            await self._close()
+
+    async def look(self, pace: float = 0.0) -> int:
+        """Index what is new, and forget what is gone; how many records it were. A database is opened only if there is
+        something to do, and closed afterwards. Raises: StoreError, OSError.
+        """
+        try:
+            return await self._look(pace)
+        finally:
+            await self._close()
 
     async def rebuild(self) -> int:
         """Forget all of the index that is of these files, and make it anew; how many records it were."""
-        index = await self._open()
         try:
-            origin = await anyio.to_thread.run_sync(make_origin, self._directory, self._clock.random_bytes(16).hex())
-            await self._tidied(index, origin, {})
+            index = await self._opened()
+            await self._tidied(index, self._origin, {})
+            self._seen = {}
+            return await self._look(0.0)
         finally:
+            await self._close()
+
+    async def _look(self, pace: float) -> int:
+        sizes = await anyio.to_thread.run_sync(self._sizes)
+        if sizes == self._seen:
+            return 0
+        index = await self._opened()
+        known = await self._tidied(index, self._origin, sizes)
+        count = 0
+        self.behind = sum(size - known.get(name, 0) for name, size in sizes.items())
+        for name in sizes:
+            count += await self._add(index, self._origin, name, known.get(name, 0), pace)
+        self._seen = sizes
+        return count
+
+    async def _opened(self) -> "AuditIndex":
+        if self._index is None:
+            self._index = await self._open()
+            token = self._clock.random_bytes(16).hex()
+            self._origin = await anyio.to_thread.run_sync(make_origin, self._directory, token)
+        return self._index
+
+    async def _close(self) -> None:
+        index, self._index = self._index, None
+        if index is not None:
             await index.aclose()
-        self._seen = {}
-        return await self.look(pace=0)
 
     def _sizes(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -139,11 +159,11 @@ class Indexer:
         """What one file has beyond byte `begin`; how many records."""
         count = 0
         while True:
-            began = self._clock.now()
             try:
-                batch = await anyio.to_thread.run_sync(batch_of, self._directory / name, begin)
+                batch = await anyio.to_thread.run_sync(batch_of, self._directory / name, begin, pace)
             except FileNotFoundError:
                 return count
+            began = self._clock.now()
             if batch is None or not await index.take(origin, name, batch):
                 return count  # all is there, or somebody else is at it
             count += len(batch.rows)

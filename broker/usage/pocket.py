@@ -95,7 +95,8 @@ class Pocket:
         gives_back = self.is_idle(now) and not self.needs
         if gives_back or now >= self.trusted_until:
             purse.give_back()  # of the latter, the answer says what is still there
-        need = max(0, min(self.needs) - purse.free) if self.needs else int(self.is_low)
+        # Who gives back wants nothing, however little it had.
+        need = max(0, min(self.needs) - purse.free) if self.needs else int(self.is_low and not gives_back)
         return Telling(self.account, self.limit.amount, purse.spent, purse.reserved, need, gives_back)
 
     def hear(self, standing: Standing, telling: Telling, now: float) -> None:

@@ -6,6 +6,7 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@")
 _AT, _BACKSLASH, _DELETE = b"@\\\x7f"
 _WHO: Final = ("principal", "organization", "team", "key")
 _WHAT: Final = (*("front", "era", "method", "view", "public", "own", "kind", "server", "rule", "guardrails", "policy"),)
-_COMMON: Final = frozenset({"seq", "time", "caller", "mark", "policy"})
+_COMMON: Final = frozenset({"seq", "time", "made", "caller", "mark", "policy"})
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -50,7 +51,12 @@ class Record:
     event: ClassVar[str]
     seq: int = field(init=False, default=0)
     time: float = field(init=False, default=0.0)
+    made: bytes = field(init=False, default=b"", compare=False)
+    """Its line, if that was made before the thread that writes has come to it."""
     caller: Caller
+
+    def prepare(self) -> None:
+        """Make the line now, if that takes a few microseconds; the others are left to the thread that writes."""
 
     def line(self) -> bytes:
         """One whole line: what is empty is left out."""
@@ -112,6 +118,19 @@ class CallRecord(Record):
         self.request_bytes = size
         self.trace = trace
 
+    def prepare(self) -> None:
+        """See `Record`. Not if it has anything that is rare or long, or a policy whose hash is not made yet."""
+        if self.policy.is_known and _RARE.isdisjoint(vars(self)) and self._is_short():
+            with suppress(wire.Malformed):  # the thread says so
+                self.made = self.line()
+
+    def _is_short(self) -> bool:
+        """Whether the parts that it shares with others are kept."""
+        return self._size() <= MAX_FIELD and len(self.caller.principal) <= MAX_FIELD
+
+    def _size(self) -> int:
+        return len(self.method) + len(self.public) + len(self.own) + len(self.rule)
+
     def line(self) -> bytes:
         """See `Record`."""
         line = f'{{"seq":{self.seq},"time":"{moment_text(self.time)}","event":"call","outcome":"{self.outcome}"'
@@ -133,8 +152,7 @@ class CallRecord(Record):
 
     def _what(self) -> bytes:
         # Names and methods may be anybody's: what is long is not kept.
-        size = len(self.method) + len(self.public) + len(self.own) + len(self.rule)
-        part = _what if size <= MAX_FIELD else _what.__wrapped__
+        part = _what if self._size() <= MAX_FIELD else _what.__wrapped__
         return part(
             *(self.front, self.era, self.method, self.view, self.public, self.own, self.kind, self.server),
             *(self.rule, self.guardrails, "" if self.policy is NO_REVISION else self.policy.text),

@@ -20,6 +20,11 @@ class Revision:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is made, or none is recorded."""
+        return "text" in vars(self) or self is NO_REVISION
+
     @cached_property
     def text(self) -> str:
         """16 hexadecimal digits over the rules of servers, the views and the directory."""

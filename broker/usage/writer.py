@@ -1,5 +1,8 @@
 """One thread that writes what the event loop hands it: the loop never waits for a disk.
 
+The lines of calls are made on the loop, each when its answer has gone out and the caller has not asked again: the
+thread would keep the interpreter for a batch of them, twenty times a second, and who called in that moment would wait.
+
 What cannot be written stays in a bounded queue, is tried again every second, and what does not fit is counted. It is
 said once that the audit fails, and once that it is well again (F-92).
 """
@@ -9,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from broker.clock import Clock
@@ -50,6 +54,9 @@ class Writer:
         self._gather = gather
         self._retry = retry
         self._waiting: deque[Record] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That makes lines; without one, the thread makes all."""
+        self._fresh: list[Record] = []
         self._signals: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = {}
         self._wake = threading.Event()
         self._is_awake = False
@@ -67,6 +74,8 @@ class Writer:
 
     def start(self) -> None:
         """Begin to write."""
+        with suppress(RuntimeError):  # nobody's loop
+            self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def put(self, record: Record) -> bool:
@@ -77,10 +86,19 @@ class Writer:
             self.lost += 1
             return False
         self._waiting.append(record)
+        if self._loop is not None:
+            if not self._fresh:
+                self._loop.call_soon(self._prepare)
+            self._fresh.append(record)
         if not self._is_awake:
             self._is_awake = True
             self._wake.set()
         return True
+
+    def _prepare(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for record in fresh:
+            record.prepare()
 
     async def written(self, record: Record, seconds: float) -> bool:
         """Hand a record over, and wait until it is written; whether it was, within `seconds`."""
@@ -166,9 +184,14 @@ class Writer:
             self._shown.clear()
         parts = [gap_line(unsaid, self._clock.wall())] if unsaid else []
         shown: set[str] = set()
-        for index, record in enumerate(batch):
-            if index and index % AT_ONCE == 0:
+        made = 0
+        for record in batch:
+            if record.made:
+                parts.append(record.made)
+                continue
+            if made and made % AT_ONCE == 0:
                 self._rest()
+            made += 1
             if isinstance(record, DiscoveryRecord) and record.mark.hash not in self._shown | shown:
                 shown.add(record.mark.hash)
                 parts.append(view_line(record.mark))

@@ -1,12 +1,16 @@
 """Budgets that several brokers spend from one database: blocks, what comes back, and what never happens."""
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import insert, select, text
 
 from broker.config import Secret
 from broker.core.amount import UNIT
@@ -18,6 +22,7 @@ from broker.stores.errors import StoreError
 from broker.stores.ledger import BATCH, KEPT, LEASE, Ledger, Standing, Telling
 from broker.stores.location import Location
 from broker.stores.opening import open_store
+from broker.stores.script import Script
 from broker.stores.tables import budget_accounts
 from tests.patience import PATIENCE
 from tests.stores.conftest import SERVER, Open, location, opened, postgresql
@@ -225,14 +230,22 @@ async def test_accounts_of_long_ago_are_forgotten(holders: Make) -> None:
     assert (await (await holders(10)).tell()).used == 0
 
 
-def counted(database: Database) -> list[str]:
-    """The statements that it is asked from here on."""
+def counted(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that it carries out from here on, less the beginning and the end of a transaction."""
     asked: list[str] = []
+    carry_out = database.carry_out
 
-    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
-    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement)
+    def noting(script: Script[Any]) -> Script[Any]:
+        rows: Any = None
+        while True:
+            try:
+                statement = script.send(rows)
+            except StopIteration as end:
+                return end.value
+            asked.append(statement.text)
+            rows = yield statement
 
+    monkeypatch.setattr(database, "carry_out", lambda script: carry_out(noting(script)))
     return asked
 
 
@@ -242,16 +255,49 @@ def tellings_of(accounts: int, spent: int = 0) -> list[Telling]:
     return [Telling(key, UNIT, spent, 0, 0 if spent else 1) for key in keys]
 
 
-async def test_a_telling_of_hundreds_of_accounts_takes_as_many_statements_as_one_of_two(opened: Open) -> None:
+async def test_a_telling_of_hundreds_of_accounts_takes_as_many_statements_as_one_of_two(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger((await opened()).database, "broker")
     told = tellings_of(BATCH)
-    asked, counts = counted(ledger.database), list[int]()
+    asked, counts = counted(ledger.database, monkeypatch), list[int]()
     for tellings in (told[:2], told[2:]):
         before = len(asked)
         standings = await ledger.tell(tellings, NOW)
         counts.append(len(asked) - before)
         assert [one.block for one in standings] == [UNIT] * len(tellings)
-    assert counts[0] == counts[1]
+    assert counts == [5, 5]
+
+
+async def test_a_telling_asks_the_loop_for_one_step_of_a_thread_and_no_more(
+    holders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement by itself was a step of the loop: some 15 ms of it once a second, in which calls waited."""
+    one = await holders(50)
+    if not one.ledger.database.is_sqlite:
+        pytest.skip("of SQLite")
+    await one.tell(1)
+    steps, run_sync = list[object](), anyio.to_thread.run_sync
+
+    async def noting(work: Callable[..., Any], *arguments: Any) -> Any:
+        steps.append(work)
+        return await run_sync(work, *arguments)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", noting)
+    frames = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal frames
+        frames += event == "call" and "sqlalchemy" in frame.f_code.co_filename
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        await one.tell(1)
+    finally:
+        sys.setprofile(before)
+    assert len(steps) == 1
+    assert not frames, "it goes through SQLAlchemy, on the loop"
 
 
 async def test_more_accounts_than_fit_into_a_statement_are_all_told(opened: Open) -> None:

@@ -1,5 +1,6 @@
 """The index of the audit: it answers what the lines answer, whatever of them it has, and is made anew if it is lost."""
 
+import itertools
 import logging
 import os
 import shutil
@@ -232,12 +233,13 @@ async def test_a_long_list_comes_in_pages(
 def test_who_reads_many_lines_leaves_the_interpreter_to_the_loop_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines, rests = tmp_path / "lines", list[float]()
+    lines, rests, seconds = tmp_path / "lines", list[float](), itertools.count()
     lines.write_bytes(b"{}\n" * 3 * index_rows.AT_ONCE)
     monkeypatch.setattr(index_rows.time, "sleep", rests.append)
-    batch = index_rows.batch_of(lines, 0)
+    monkeypatch.setattr(index_rows.time, "monotonic", lambda: float(next(seconds)))
+    batch = index_rows.batch_of(lines, 0, pace=30)
     assert batch is not None and batch.end == lines.stat().st_size
-    assert rests == [index_rows.REST] * 3, "behind each but the last, and where it looks whether there is more"
+    assert rests == [30.0] * 3, "behind each but the last, and where it looks whether there is more"
 
 
 async def test_where_nothing_is_recorded_no_database_is_made(at_file: Location, kept: Path) -> None:
@@ -309,6 +311,52 @@ async def test_a_database_that_cannot_be_written_is_said_once_and_so_is_its_retu
     said = [record.getMessage() for record in caplog.records if "index of the audit" in record.getMessage()]
     assert len(said) == 2 and "the database is down" in said[0] and "again" in said[1]
     assert await rows(at_file) == 2
+
+
+async def test_the_database_is_opened_once_for_many_looks_and_closed_at_the_end(
+    kept: Path, at_file: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, closed, clock = list[AuditIndex](), list[AuditIndex](), FakeClock()
+    clock.sleep = _hurried  # type: ignore[method-assign]
+
+    async def open_it() -> AuditIndex:
+        opened.append(await open_index(at_file))
+        return opened[-1]
+
+    aclose = AuditIndex.aclose
+
+    async def note(index: AuditIndex) -> None:
+        closed.append(index)
+        await aclose(index)
+
+    monkeypatch.setattr(AuditIndex, "aclose", note)
+    indexer = Indexer(kept, open_it, clock, 90)
+    async with indexer.running():
+        for number in range(1, 4):
+            write(kept / file_name(number), some(2))
+            await until(lambda number=number: len(indexer._seen) == number)
+        assert len(opened) == 1 and not closed
+    assert closed == opened
+    assert await rows(at_file) == 6
+
+
+async def test_an_index_whose_file_was_removed_is_made_anew(kept: Path, at_file: Location) -> None:
+    clock, opened = FakeClock(), list[AuditIndex]()
+    clock.sleep = _hurried  # type: ignore[method-assign]
+
+    async def open_it() -> AuditIndex:
+        opened.append(await open_index(at_file))
+        return opened[-1]
+
+    write(kept / file_name(1), some(2))
+    indexer = Indexer(kept, open_it, clock, 90)
+    async with indexer.running():
+        await until(lambda: len(indexer._seen) == 1)
+        for file in at_file.directory.glob("broker.db*"):
+            file.unlink()
+        write(kept / file_name(2), some(2))
+        await until(lambda: len(opened) == 2 and len(indexer._seen) == 2)
+    assert await rows(at_file) == 4
 
 
 async def _hurried(seconds: float) -> None:

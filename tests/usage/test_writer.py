@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import orjson
 import pytest
 
 from broker.clock import SystemClock
 from broker.core.caller import Caller
+from broker.core.policy import Policy
 from broker.usage import records
 from broker.usage import writer as writer_module
 from broker.usage.files import Bounds, Files, paths
 from broker.usage.records import CallRecord, DiscoveryRecord, Mark
+from broker.usage.revision import Revision
 from broker.usage.writer import Writer
 from tests.patience import PATIENCE
 
@@ -33,6 +36,7 @@ class Disk(Files):
         self.is_full = False
         self.may_go = threading.Event()
         self.may_go.set()
+        self.has_come = threading.Event()
         self.tried = threading.Semaphore(0)
 
     def _opened(self, path: Path) -> int:
@@ -42,6 +46,7 @@ class Disk(Files):
         return not self.is_full and super()._is_mine()
 
     def append(self, lines: bytes) -> None:
+        self.has_come.set()
         self.may_go.wait(TIMEOUT)
         try:
             super().append(lines)
@@ -242,3 +247,42 @@ async def test_a_writer_that_is_behind_does_not_rest(tmp_path: Path, monkeypatch
     await until(lambda: not writer.lag)
     writer.close()
     assert {*made} == {*"abcdefg"} and writer_module.REST not in rests
+
+
+async def test_the_line_of_a_call_is_made_on_the_loop_once_the_answer_is_out(tmp_path: Path) -> None:
+    """The thread kept the interpreter for a batch of them, and who called in that moment waited."""
+    threads: list[int] = []
+
+    class Watched(CallRecord):
+        def line(self) -> bytes:
+            threads.append(threading.get_ident())
+            return super().line()
+
+    disk = Disk(tmp_path)
+    with writing(disk) as writer:
+        disk.may_go.clear()
+        writer.put(call("one__before"))
+        await until(disk.has_come.is_set)
+        for number in range(3):
+            record = Watched(ANN, "http", "2026-07-28", "tools/call")
+            record.public = f"one__{number}"
+            writer.put(record)
+            assert not threads, "not before the loop comes round"
+            await anyio.lowlevel.checkpoint()
+            assert threads.pop() == threading.get_ident()
+        disk.may_go.set()
+        await until(lambda: not writer.lag)
+        assert not threads, "it is made once"
+    assert [one["public"] for one in written(tmp_path)] == ["one__before", "one__0", "one__1", "one__2"]
+
+
+def test_what_takes_long_of_a_record_is_left_to_the_thread_that_writes() -> None:
+    unknown, long, rare, plain = call(), call("x" * (records.MAX_FIELD + 1)), call(), call()
+    unknown.policy = Revision(Policy())
+    rare.arguments = {"db": "test"}
+    for record in (unknown, long, rare, plain):
+        record.prepare()
+    assert [bool(record.made) for record in (unknown, long, rare, plain)] == [False, False, False, True]
+    assert unknown.policy.text
+    unknown.prepare()
+    assert unknown.made == unknown.line()
