@@ -26,7 +26,7 @@ from broker.compiled import (
 from broker.config import Loaded, Server, directory_of, prices_of, server_limits_of
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Catalog, Entry, Listing, shelve
-from broker.core.directory import Directory, merge
+from broker.core.directory import Directory, Merger
 from broker.core.era import passing_params
 from broker.core.extensions import is_foreign
 from broker.core.limits import LimitRules
@@ -95,10 +95,11 @@ class Generation:
         self.config = config
         self._before = before
         self.file = directory_of(config.organizations, config.identity.jwt)
+        self._merger = Merger(self.file)
         """What the file says of organizations; the policy has that of the store too."""
         self._database = NOBODY if before is None else before._database
         self.naming = naming_of(config)
-        self.policy = policy_of(config, merge(self.file, self._database)[0])
+        self.policy = policy_of(config, self._merger.merge(self._database)[0])
         self.limits = self._limits()
         """How much may be asked. Another object when that has changed."""
         self.prices = {key: prices_of(server.cost, server.tool_costs) for key, server in config.servers.items()}
@@ -217,7 +218,7 @@ class Generation:
         Returns what of the database is not in force, as sentences.
         """
         self._database = database
-        directory, said = merge(self.file, database)
+        directory, said = self._merger.merge(database)
         before, policy = self.policy, self.policy.with_directory(directory)
         self.policy = policy
         self.limits = self._limits()

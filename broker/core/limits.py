@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from broker.core.budget import Limit
 from broker.core.caller import Caller
-from broker.core.directory import Directory
+from broker.core.directory import Directory, Key
 from broker.core.grants import Level
 from broker.core.quota import UNLIMITED, Limits, ServerLimits
+from broker.core.roll import Roll
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,17 @@ def _all_levels(directory: Directory) -> Iterator[Level]:
 
 
 def _placed(directory: Directory) -> Iterator[tuple[tuple[str, str], Level]]:
-    """Every level, with the organization and the team that it belongs to."""
+    """Every level that may have limits, with the organization and the team that it belongs to."""
     for organization in directory.organizations.values():
         if organization.level is not None:
             yield (organization.name, ""), organization.level
         for team in organization.teams.values():
             if team.level is not None:
                 yield (organization.name, team.name), team.level
-    for organization, team, keys in directory.keys_by_place():
-        for key in keys:
-            yield (organization, team), key.level
+    for organization, team, roll in directory.rolls():
+        yield from (((organization, team), level) for level in roll.derived(_limited_in))
+
+
+def _limited_in(roll: Roll[Key]) -> tuple[Level, ...]:
+    """For `Roll.derived`: the levels of those keys that may have limits, of which there are few."""
+    return tuple([key.level for key in roll.values() if key.level.limits is not UNLIMITED])

@@ -104,5 +104,6 @@ class KeyAuthenticator:
             if self._secret is None:
                 log.error("there is no key secret: no API key can be verified")
                 raise Unverifiable
-            self._compiled = directory, KeyTable(self._secret, directory)
+            before = None if self._compiled is None else self._compiled[1]
+            self._compiled = directory, KeyTable(self._secret, directory, before)
         return self._compiled[1]

@@ -11,13 +11,14 @@ import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 from broker.config import Secret
 from broker.core.caller import Caller
-from broker.core.directory import Directory, Key, Place, Source
+from broker.core.directory import Directory, Hashes, Key, Place, Source, hashes_in
+from broker.core.roll import Roll
 
 PREFIX: Final = "mcpb_"
 ID_BYTES: Final = 8
@@ -86,41 +87,24 @@ class KeyTable:
     """Every key that is known, by hash. Immutable: a change makes a new table.
 
     Made anew at each change, with every request waiting: so each of hundreds of thousands is only put into a table, and
-    becomes a holder when somebody presents it.
+    becomes a holder when somebody presents it; and of the places whose keys are still those that the table `before`
+    had, what that knew is taken as it is.
     """
 
-    def __init__(self, key_secret: Secret, directory: Directory) -> None:
+    def __init__(self, key_secret: Secret, directory: Directory, before: "KeyTable | None" = None) -> None:
         """A hash that comes twice belongs to nobody: one of the two would get the rights of the other."""
         self.mark = object()
         """What stands for this table where the table itself would be kept too long."""
         self._key_secret = key_secret
-        self._keys: dict[str, Key] = {}
-        self._places: dict[str, tuple[str, str]] = {}
-        """Organization and team."""
+        self._rolls = {(organization, team): roll for organization, team, roll in directory.rolls()}
         self._holders: dict[str, Holder] = {}
         """Those that were asked for."""
-        twice: set[str] = set()
-        for organization, team, keys in directory.keys_by_place():
-            place = (organization, team)
-            for key in keys:
-                for one in key.hashes:
-                    if one.hex in self._keys:
-                        twice.add(one.hex)
-                    self._keys[one.hex] = key
-                    self._places[one.hex] = place
-        for digest in twice:
-            del self._keys[digest]
-
-    @cached_property
-    def _by_principal(self) -> dict[str, list[str]]:
-        """Hashes. Made when first asked for: that is when somebody's credential has ended."""
-        found: dict[str, list[str]] = {}
-        for digest, key in self._keys.items():
-            found.setdefault(key.principal, []).append(digest)
-        return found
+        followed = None if before is None else _followed(before, self._rolls)
+        self._places, self._has_twice = (followed, False) if followed is not None else _placed(self._rolls)
+        """Organization and team of each hash; whether any was left out."""
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._places)
 
     def __repr__(self) -> str:
         return f"KeyTable({len(self)} hashes)"
@@ -151,15 +135,68 @@ class KeyTable:
 
     def is_anyone(self, principal: str, now: float) -> bool:
         """Whether any text at all would bring this principal in: not that of a key that is revoked or has expired."""
-        holders = map(self._holder, self._by_principal.get(principal, ()))
-        return any(holder is not None and self.is_in_force(holder, now) for holder in holders)
+        found = (one for roll in self._rolls.values() for one in roll.derived(_by_principal).get(principal, ()))
+        return any(holder is not None and self.is_in_force(holder, now) for holder in map(self._holder, found))
 
     def _holder(self, digest: str) -> Holder | None:
         found = self._holders.get(digest)
-        if found is None and digest in self._keys:
-            key = self._keys[digest]
-            caller = Place(*self._places[digest], key).caller
+        if found is None and (place := self._places.get(digest)) is not None:
+            key = self._rolls[place].derived(hashes_in).keys[digest]
+            caller = Place(*place, key).caller
             ends = next(one.not_after for one in key.hashes if one.hex == digest)
             caller = replace(caller, expires=min(caller.expires, ends))
             found = self._holders[digest] = Holder(digest, caller, key.revoked, key.source)
         return found
+
+
+_Where = tuple[str, str]
+"""Organization and team."""
+
+
+def _placed(rolls: Mapping[_Where, Roll[Key]]) -> tuple[dict[str, _Where], bool]:
+    """The place of each hash that comes once; whether any comes twice."""
+    places: dict[str, _Where] = {}
+    twice: set[str] = set()
+    for place, roll in rolls.items():
+        found = roll.derived(hashes_in)
+        twice |= found.twice
+        twice |= places.keys() & found.keys.keys()
+        places.update(dict.fromkeys(found.keys, place))
+    for digest in twice:
+        del places[digest]
+    return places, bool(twice)
+
+
+def _followed(before: KeyTable, rolls: Mapping[_Where, Roll[Key]]) -> dict[str, _Where] | None:
+    """The same, by what is another than in the table before; None if a hash comes twice in one of them."""
+    if before._has_twice:  # pyright: ignore[reportPrivateUsage]
+        return None
+    known = before._rolls  # pyright: ignore[reportPrivateUsage]
+    places = before._places.copy()  # pyright: ignore[reportPrivateUsage]
+    changed = [place for place in {**known, **rolls} if known.get(place) is not rolls.get(place)]
+    sides = [(place, _hashes_at(known, place), _hashes_at(rolls, place)) for place in changed]
+    # First what is gone: a key that was moved is gone at one place, and new at another.
+    for _, old, new in sides:
+        for digest in old.keys.keys() - new.keys.keys():
+            del places[digest]
+    for place, old, new in sides:
+        come = new.keys.keys() - old.keys.keys()
+        if new.twice or not places.keys().isdisjoint(come):
+            return None
+        places.update(dict.fromkeys(come, place))
+    return places
+
+
+def _hashes_at(rolls: Mapping[_Where, Roll[Key]], place: _Where) -> Hashes:
+    return rolls[place].derived(hashes_in) if place in rolls else _NO_HASHES
+
+
+def _by_principal(roll: Roll[Key]) -> dict[str, list[str]]:
+    """For `Roll.derived`: hashes. Made when first asked for: that is when somebody's credential has ended."""
+    found: dict[str, list[str]] = {}
+    for key in roll.values():
+        found.setdefault(key.principal, []).extend([one.hex for one in key.hashes])
+    return found
+
+
+_NO_HASHES: Final = Hashes({}, frozenset())

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import starmap
 from math import inf
-from typing import Any, TypeVar, cast
+from operator import is_
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -17,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.budget import Account
 from broker.core.caller import Role
-from broker.core.directory import Directory, Key, KeyHash, Membership, Organization, Source, Team
+from broker.core.directory import Directory, Key, KeyHash, Membership, Organization, Source, Team, hashes_in
 from broker.core.grants import Level, key_level, organization_level, team_level
+from broker.core.roll import Roll
 from broker.stores import tables
 from broker.stores.engine import Database
 from broker.stores.ledger import read_accounts
@@ -37,6 +39,10 @@ _TABLES: dict[type[Any], Table] = {
     HashRow: tables.key_hashes,
     MembershipRow: tables.memberships,
 }
+MANY: Final = 10_000
+"""Keys that are read at once, from which on the garbage collector is told to leave them alone. What is garbage at that
+moment, and not yet collected, stays too: too little to count, and not at every change."""
+_EMPTY: Final = Roll[Key]({})
 _ROLES: dict[str, Role] = {str(one): one for one in Role}
 
 
@@ -129,13 +135,19 @@ class DirectoryStore:
             await change.count()
             yield change
 
-    async def load(self) -> Stored:
-        """Everything, in the state of one moment. Raises: StoreError."""
+    async def load(self, before: Directory | None = None) -> Stored:
+        """Everything, in the state of one moment. What is as in the directory `before`, is the same object. Raises:
+        StoreError.
+        """
+        with _collector_at_rest():
+            return await self._loaded(before)
+
+    async def _loaded(self, before: Directory | None) -> Stored:
         async with self.reading() as reading:
             number = await reading.revision()
             found = {kind: await reading.found(kind) for kind in _TABLES}
             # In a thread: with ten thousand keys this is a tenth of a second, in which every call would wait.
-            return Stored(number, await anyio.to_thread.run_sync(_assembled, found))
+            return Stored(number, await anyio.to_thread.run_sync(_assembled, found, before))
 
     async def used(self, by: Group, since: float, until: float, step: int, seen: Seen) -> list[Row]:
         """See `UsageStore.read`. Raises: StoreError."""
@@ -209,10 +221,17 @@ def _rows(kind: type[_Row], found: CursorResult[Any]) -> Iterator[_Row]:
         yield make(*one[:at], _ROLES.get(one[at], Role.MEMBER), *one[at + 1 :])
 
 
-def _assembled(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
+def _assembled(found: Mapping[type[Any], CursorResult[Any]], before: Directory | None) -> Directory:
     """The directory of the rows of each kind."""
-    with _collector_at_rest():
-        return _put_together(found)
+    assembly = _Assembly(before or Directory())
+    made = _put_together(found, assembly)
+    for _, _, roll in made.rolls():
+        roll.derived(hashes_in)  # here, and not where it is first needed: there every request would wait
+    if assembly.made >= MANY:
+        # They stay until others take their place, and are no circles: without this the collector walks all of them
+        # twice more, and then again and again, while every request waits.
+        gc.freeze()
+    return made
 
 
 @contextmanager
@@ -229,8 +248,7 @@ def _collector_at_rest() -> Generator[None]:
             gc.enable()
 
 
-def _put_together(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
-    assembly = _Assembly()
+def _put_together(found: Mapping[type[Any], CursorResult[Any]], assembly: "_Assembly") -> Directory:
     for organization in _rows(OrganizationRow, found[OrganizationRow]):
         assembly.add_organization(organization)
     for team in _rows(TeamRow, found[TeamRow]):
@@ -245,9 +263,14 @@ def _put_together(found: Mapping[type[Any], CursorResult[Any]]) -> Directory:
 
 
 class _Assembly:
-    """Rows -> a `Directory`. Places without a row of their own are of the file, or of nobody: `merge` knows."""
+    """Rows -> a `Directory`. Places without a row of their own are of the file, or of nobody: `merge` knows. A key that
+    is as it was `before` is the same object, and so is the roll of a place of which no key is another.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Directory) -> None:
+        self.made = 0
+        """Keys that are others than before."""
+        self._before = {(organization, team): roll for organization, team, roll in before.rolls()}
         self._organizations: dict[str, Level] = {}
         self._teams: dict[tuple[str, str], Level] = {}
         self._keys: dict[tuple[str, str], dict[str, Key]] = {}
@@ -266,7 +289,11 @@ class _Assembly:
         level = self._level(key_level(row.organization, row.team, row.name), row)
         revoked = row.revoked is not None
         key = Key(row.id, row.name, level, hashes, _end(row.expires), row.role, revoked, Source.DATABASE)
-        self._keys.setdefault((row.organization, row.team), {})[row.id] = key
+        place = (row.organization, row.team)
+        known = self._before.get(place, _EMPTY).get(row.id)
+        if known is None or known != key:
+            known, self.made = key, self.made + 1
+        self._keys.setdefault(place, {})[row.id] = known
 
     def directory(self, members: tuple[Membership, ...]) -> Directory:
         """All of it."""
@@ -274,7 +301,7 @@ class _Assembly:
         teams: dict[str, dict[str, Team]] = {}
         for organization, name in places:
             place = (organization, name)
-            team = Team(name, self._teams.get(place), self._keys.get(place, {}), Source.DATABASE)
+            team = Team(name, self._teams.get(place), self._roll(place), Source.DATABASE)
             teams.setdefault(organization, {})[name] = team
         names = dict.fromkeys([*self._organizations, *teams, *(organization for organization, _ in self._keys)])
         organizations = (
@@ -282,12 +309,17 @@ class _Assembly:
                 name,
                 self._organizations.get(name),
                 teams.get(name, {}),
-                self._keys.get((name, ""), {}),
+                self._roll((name, "")),
                 Source.DATABASE,
             )
             for name in names
         )
         return Directory({one.name: one for one in organizations}, members)
+
+    def _roll(self, place: tuple[str, str]) -> Roll[Key]:
+        keys, before = self._keys.get(place, {}), self._before.get(place, _EMPTY)
+        is_same = len(keys) == len(before) and all(map(is_, keys.values(), before.values()))
+        return before if is_same else Roll(keys)
 
     def _level(self, empty: Level, row: OrganizationRow | TeamRow | KeyRow) -> Level:
         """A level whose rules or limits cannot be read allows nothing: one of them may have been a denial."""

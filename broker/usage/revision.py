@@ -1,7 +1,7 @@
 """Which policy: a short hash that is the same for the same rules, whoever computes it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -10,11 +10,13 @@ from typing import Any, Final
 from broker.core.directory import Key
 from broker.core.policy import Policy
 from broker.core.quota import UNLIMITED
+from broker.core.roll import Roll
 
 
 class Revision:
     """See the module. It is made when it is first read, which is in the thread that writes: with tens of
-    thousands of keys it takes a tenth of a second, for which no call may wait.
+    thousands of keys it takes a tenth of a second, for which no call may wait. Of a place whose keys are those that
+    an earlier one has seen it takes nothing.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -28,11 +30,20 @@ class Revision:
     @cached_property
     def text(self) -> str:
         """16 hexadecimal digits over the rules of servers, the views and the directory."""
-        digest = hashlib.sha256()
-        for part in _parts((self._policy.rules, self._policy.views, self._policy.directory)):
-            digest.update(part.encode())
-            digest.update(b"\0")
-        return digest.hexdigest()[:16]
+        return _digest(_parts((self._policy.rules, self._policy.views, self._policy.directory)))[:16]
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _digest_in(roll: Roll[Any]) -> str:
+    """For `Roll.derived`."""
+    return _digest(_mapped(roll))
 
 
 def _plain(key: Key) -> str:
@@ -52,12 +63,10 @@ def _parts(value: Any) -> Iterator[str]:
     """A value as texts, in an order that does not depend on the process."""
     if isinstance(value, Key) and value.level.is_silent and value.level.limits is UNLIMITED:
         yield _plain(value)
+    elif isinstance(value, Roll):
+        yield value.derived(_digest_in)  # pyright: ignore[reportUnknownMemberType]
     elif isinstance(value, Mapping):
-        yield "{"
-        for key in sorted(value, key=str):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            yield str(key)  # pyright: ignore[reportUnknownArgumentType]
-            yield from _parts(value[key])
-        yield "}"
+        yield from _mapped(value)  # pyright: ignore[reportUnknownArgumentType]
     elif isinstance(value, AbstractSet):
         yield from sorted(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
     elif isinstance(value, tuple | list):
@@ -72,3 +81,11 @@ def _parts(value: Any) -> Iterator[str]:
                 yield from _parts(getattr(value, one.name))
     else:
         yield repr(value)
+
+
+def _mapped(value: Mapping[Any, Any]) -> Iterator[str]:
+    yield "{"
+    for key in sorted(value, key=str):
+        yield str(key)
+        yield from _parts(value[key])
+    yield "}"

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -235,3 +235,47 @@ def test_a_key_that_was_moved_to_another_team_may_still_come_back() -> None:
     known = KeyTable(SECRET, Directory({"acme": Organization("acme", organization_level("acme"), teams)}))
     assert not known.is_in_force(table(made).verify(text_of(minted()), NOW), NOW)
     assert known.is_anyone(made.principal, NOW)
+
+
+TEXTS = [minted(number) for number in range(1, 7)]
+
+
+def placed(holds: Mapping[tuple[int, int], tuple[frozenset[int], bool]]) -> Directory:
+    """A directory of two places: (place, key) -> the numbers of its texts, and whether it is revoked."""
+    teams: dict[str, dict[str, Key]] = {"a": {}, "b": {}}
+    for (place, number), (texts, revoked) in holds.items():
+        team = "ab"[place]
+        hashes = tuple(KeyHash(hash_of(text_of(TEXTS[one]), SECRET)) for one in sorted(texts))
+        made = Key(f"k{number}", "ci", key_level("acme", team, f"k{number}"), hashes, revoked=revoked)
+        teams[team][made.id] = made
+    level = organization_level("acme")
+    made_teams = {name: Team(name, team_level("acme", name), keys) for name, keys in teams.items() if keys}
+    return Directory({"acme": Organization("acme", level, made_teams)})
+
+
+def found_in(table: KeyTable) -> list[object]:
+    """What each text is to it."""
+    found: list[object] = []
+    for one in TEXTS:
+        try:
+            found.append(table.verify(text_of(one), NOW))
+        except BadKey as error:
+            found.append(error.why)
+    return [*found, len(table), *(table.is_anyone(f"key:acme/{team}/k{key}", NOW) for team in "ab" for key in range(3))]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.tuples(st.integers(0, 1), st.integers(0, 2)),
+            st.tuples(st.frozensets(st.integers(0, 5), max_size=3), st.booleans()),
+        ).map(placed),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_a_table_that_follows_another_says_what_one_says_that_is_made_anew(directories: list[Directory]) -> None:
+    following = KeyTable(SECRET, directories[0])
+    for one in directories[1:]:
+        following = KeyTable(SECRET, one, following)
+        assert found_in(following) == found_in(KeyTable(SECRET, one))

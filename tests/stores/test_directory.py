@@ -208,6 +208,63 @@ async def test_a_large_directory_is_not_searched_for_garbage_while_it_is_read(op
     assert gc.isenabled()
 
 
+async def test_what_did_not_change_is_the_very_same_when_it_is_read_again(opened: Open) -> None:
+    store = await opened()
+    await fill(store)
+    async with store.changing() as change:
+        await change.add(replace(CI, id="bbbbbbbbbbbb", team="web"))
+        await change.add(replace(CI, id="cccccccccccc", name="cd"))
+    before = await loaded(store)
+    async with store.changing() as change:
+        await change.set(KeyRow, {"revoked": 7.0}, id="cccccccccccc")
+    after = (await store.load(before)).directory
+    assert after == await loaded(store) and after != before
+    teams = [one.organizations["acme"].teams for one in (before, after)]
+    assert teams[0]["web"].keys is teams[1]["web"].keys
+    assert teams[0]["data"].keys is not teams[1]["data"].keys
+    assert teams[0]["data"].keys[CI.id] is teams[1]["data"].keys[CI.id]
+    assert teams[1]["data"].keys["cccccccccccc"].revoked
+
+
+@pytest.mark.parametrize("gone", ["a key", "a hash", "a team", "the organization"])
+async def test_what_is_gone_is_gone_when_it_is_read_again(opened: Open, gone: str) -> None:
+    store = await opened()
+    await fill(store)
+    before = await loaded(store)
+    async with store.changing() as change:
+        match gone:
+            case "a key":
+                await change.remove(KeyRow, id=CI.id)
+            case "a hash":
+                await change.remove(HashRow, hash=OTHER)
+            case "a team":
+                await change.remove(TeamRow, organization="acme", name="data")
+            case _:
+                await change.remove(OrganizationRow, name="acme")
+    after = (await store.load(before)).directory
+    assert after == await loaded(store) and after != before
+
+
+async def test_many_keys_are_not_walked_by_the_collector_once_they_are_read(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a hundred thousand it took nearly a second, with every request waiting."""
+    store = await opened()
+    await add_keys(store, 500, None)
+    frozen = gc.get_freeze_count()
+    await loaded(store)
+    assert gc.get_freeze_count() == frozen
+    monkeypatch.setattr("broker.stores.directory.MANY", 500)
+    many = await loaded(store)
+    try:
+        count = gc.get_freeze_count()
+        assert count > frozen + 500 and gc.isenabled()
+        assert (await store.load(many)).directory == many
+        assert gc.get_freeze_count() <= count, "where nothing is new, nothing more is"
+    finally:
+        gc.unfreeze()
+
+
 async def test_a_store_below_a_relative_path_is_looked_into_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
