@@ -145,6 +145,8 @@ class Sampled:
         result: Mapping[str, Any],
     ) -> None:
         """Raises: wire.Malformed."""
+        if not is_light(schema, MAX_SCHEMA * VALUE // 2):  # a value takes two bytes at least
+            raise wire.Malformed("more than can be written down at once")
         text = wire.encode(schema)
         look = Look(server, tally, tool, text)
         if "structuredContent" not in result:

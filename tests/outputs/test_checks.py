@@ -210,6 +210,19 @@ async def test_to_find_that_a_content_is_large_costs_the_loop_next_to_nothing() 
         assert time.process_time() - began < 0.05
 
 
+@pytest.mark.parametrize("large", ['é"\n' * 2**20, [[]] * 2**17], ids=["text", "values"])
+async def test_a_schema_that_is_large_is_not_even_written_down(
+    house: House, monkeypatch: pytest.MonkeyPatch, large: object
+) -> None:
+    written: list[object] = []
+    monkeypatch.setattr(module.wire, "encode", lambda value: written.append(value) or b"")
+    assert await house.look({"examples": large}, {}) == "unchecked" and not written
+
+
+async def test_a_schema_of_many_small_values_is_looked_at(house: House) -> None:
+    assert await house.look({"enum": [*range(1, 9), *[{}] * (MAX_SCHEMA // 4)]}, 1) == "matched"
+
+
 async def test_one_is_looked_at_at_a_time_and_each_server_now_and_then(house: House) -> None:
     house.clock.time = 1000.0
     other, third = Tally(), Tally()
