@@ -43,7 +43,7 @@ MAX_CONTENT: Final = 64 * 1024
 """Bytes of a content: a larger one takes seconds, and to write it down for the process would hold the event loop."""
 MAX_SCHEMA: Final = 64 * 1024
 """Bytes of a schema, likewise."""
-VALUE: Final = 8
+VALUE: Final = 16
 """Bytes that a value counts for at least: many small ones take longest."""
 IDLE: Final = 300.0
 """Seconds after the last look in which the process stays: it holds some 25 MB."""
@@ -264,19 +264,18 @@ def _read(look: Look, answer: Mapping[str, Any]) -> None:
 
 def is_light(value: object, most: int) -> bool:
     """Whether a JSON value is about `most` bytes at most; one that is larger is not read to its end."""
-    left, waiting = most, [value]
-    while waiting:
+    left, waiting = most - VALUE, [value]
+    while waiting and left >= 0:
         one = waiting.pop()
-        left -= VALUE
         if isinstance(one, str):
             left -= len(one)
-        elif is_object(one) and len(one) * VALUE <= left:
-            left -= sum(map(len, one))
-            waiting.extend(one.values())
-        elif is_array(one) and len(one) * VALUE <= left:
-            waiting.extend(one)
-        elif is_object(one) or is_array(one):
-            return False
-        if left < 0:
-            return False
-    return True
+        elif is_object(one):
+            left -= len(one) * VALUE  # for what is in it, before any of it is looked at
+            if left >= 0:
+                left -= sum(map(len, one))
+                waiting.extend(one.values())
+        elif is_array(one):
+            left -= len(one) * VALUE
+            if left >= 0:
+                waiting.extend(one)
+    return left >= 0

@@ -32,6 +32,10 @@ _NOTHING: Final = _referencing.Registry()
 """What a `$ref` may lead to beside the schema itself and the metaschemas."""
 
 
+OUT_OF_MEMORY: Final = (MemoryError, SystemError)
+"""What says nothing of a schema: extension modules that get no memory may forget to say which error that is."""
+
+
 class Unusable(Exception):
     """Nothing can be said by this schema. The text says why, in words of ours."""
 
@@ -65,7 +69,7 @@ class Checker:
             if error is not None:
                 raise Unusable(f"it is no schema: {_way(error)}")
             self._validator = dialect(schema, registry=_NOTHING)
-        except (Unusable, MemoryError):
+        except (Unusable, *OUT_OF_MEMORY):
             raise
         except Exception as error:
             raise Unusable(_why(error)) from None
@@ -74,7 +78,7 @@ class Checker:
         """Where in the schema is what a content does not fit; None if it fits. Raises: Unusable."""
         try:
             error = next(self._validator.iter_errors(content), None)
-        except (Unusable, MemoryError):
+        except (Unusable, *OUT_OF_MEMORY):
             raise
         except Exception as error:
             raise Unusable(_why(error)) from None

@@ -14,7 +14,7 @@ from typing import Any, Final
 from broker.core import wire
 from broker.guardrails.frames import MAX_FRAME, enter
 from broker.guardrails.limits import Confinement
-from broker.outputs.dialects import Checker, Unusable, prepare
+from broker.outputs.dialects import OUT_OF_MEMORY, Checker, Unusable, prepare
 
 _NICE: Final = 19
 """By how much the process is nice: whoever has anything else to do on this machine goes first."""
@@ -39,7 +39,7 @@ class Worker:
             return {"misfit": self._checkers[order["id"]].misfit(wire.decode(body, _READ))}
         except Unusable as error:
             return {"unusable": str(error)}
-        except MemoryError:
+        except OUT_OF_MEMORY:
             return {"error": {"kind": "MemoryError"}}  # the end of this process
 
 

@@ -174,6 +174,25 @@ async def test_F35_a_schema_that_takes_for_ever_costs_its_server_a_rest_and_the_
     assert house.tally.counts == {"unchecked": 2} and other.counts == {"matched": 1}
 
 
+async def test_F35_what_is_quadratic_is_given_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    assert await house.look({"uniqueItems": True}, [{"a": n} for n in range(1500)]) == "unchecked"
+    await until(lambda: house.checks.pids() == [])
+
+
+@needs_proc
+async def test_F35_what_needs_all_memory_is_given_up(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "MEMORY", 2**20)
+    schema = {"anyOf": [{"items": {"const": 1}}]}  # every item of it that does not fit is kept, with all around it
+    found = await house.look(schema, [0] * 3000)
+    assert found == "unchecked", caplog.text
+    assert "it needed more memory than 1 MiB" in caplog.text
+    await until(lambda: house.checks.pids() == [])
+
+
 async def test_a_recursive_schema_judges_a_content_as_deep_as_one_may_be(house: House) -> None:
     branch: Json = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/tree"}]}
     tree = {"type": "object", "properties": {"next": branch}, "unevaluatedProperties": False}
@@ -199,7 +218,7 @@ async def test_what_is_large_is_not_looked_at_and_never_counted_as_matched(house
     assert await house.look({"$comment": "x" * MAX_SCHEMA}, {}) == "unchecked"
     assert house.checks.pids() == []
     assert not is_light([["x"] * 10 for _ in range(10**6)], MAX_CONTENT)
-    assert is_light({"a": ["b", 1, None, {}]}, 60)
+    assert is_light({"a": ["b", 1, None, {}]}, 98) and not is_light({"a": ["b", 1, None, {}]}, 97)
 
 
 async def test_to_find_that_a_content_is_large_costs_the_loop_next_to_nothing() -> None:
