@@ -20,6 +20,8 @@ from typing import NoReturn
 import pytest
 from anyio import to_thread
 
+from tests import nursery
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "tests" / "servers"
 EVERYTHING = ROOT / "tests/node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
@@ -58,7 +60,7 @@ class Peers:
 
     def command(self, script: str, *args: str | int | float | Path) -> list[str]:
         """The command line of `tests/servers/<script>.py`, for whoever starts it over stdio."""
-        return [sys.executable, str(SERVERS / f"{script}.py"), *map(str, args)]
+        return server(script, *map(str, args))
 
     def start(self, script: str, *args: str | int | float | Path) -> Peer:
         """Start `tests/servers/<script>.py`, which takes --port-file, and return when it listens."""
@@ -116,6 +118,12 @@ class Peers:
                 text = errors.read_text(encoding="utf-8", errors="replace")
                 pytest.fail(f"{process.args!r} {state}\n{text[-4000:]}")
             time.sleep(POLL)
+
+
+def server(script: str, *args: str) -> list[str]:
+    """The command line of `tests/servers/<script>.py`. What is on the SDK is forked, the others start at once."""
+    argv = [str(SERVERS / f"{script}.py"), *args]
+    return nursery.command(*argv) if script == "probe" else [sys.executable, *argv]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,12 +1,17 @@
 """The caller on the pipe of a command that it starts, as hosts do."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import IO, TypeVar
 
 import anyio
+import pytest
 
+from broker.downstream.engine import Engine
+from broker.downstream.stdio import StdioFront
 from tests.callers.caller import Duplex
 from tests.e2e.brokers import environment
 from tests.peers import ROOT
@@ -87,3 +92,22 @@ async def pipe(argv: Sequence[str], era: str, *, greets: bool = True) -> AsyncGe
     """A caller on a command."""
     async with piped(Pipe(era), argv, greets=greets) as caller:
         yield caller
+
+
+@asynccontextmanager
+async def front_of(engine: Engine) -> AsyncGenerator[tuple[IO[bytes], IO[bytes]], None]:
+    """The host's ends of the pipes of a stdio front in this process: what it writes, and what it reads."""
+    ours, theirs = os.pipe()
+    answers, out = os.pipe()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        os.fdopen(answers, "rb") as told,
+        os.fdopen(ours, "rb") as stdin,
+        os.fdopen(out, "wb") as stdout,
+    ):
+        patch.setattr(sys, "stdin", stdin)
+        patch.setattr(sys, "stdout", stdout)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(StdioFront(engine, lambda _: None).serve)
+            with os.fdopen(theirs, "wb", buffering=0) as pipe:
+                yield pipe, told

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import nursery
 from tests.patience import PATIENCE
-from tests.peers import ROOT, SERVERS, is_alive, kill_group
+from tests.peers import ROOT, SERVERS, is_alive, kill_group, server
 
 LIMIT = PATIENCE
 """Seconds until a command must have ended."""
@@ -36,11 +37,13 @@ class Program:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     options: tuple[str, ...] = ()
     """Of the interpreter, for what `start` starts."""
+    is_forked: bool = True
+    """Whether `run` saves the imports (tests/nursery)."""
 
     def run(self, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> Done:
-        """Run a command to its end."""
+        """Run a command to its end, in a fork; what `start` starts has an interpreter of its own."""
         done = subprocess.run(
-            [sys.executable, "-m", "broker", *args],
+            nursery.command("-m", "broker", *args) if self.is_forked else [sys.executable, "-m", "broker", *args],
             cwd=self.directory,
             env={**self.environment, **(env or {})},
             input=stdin.encode(),
@@ -82,7 +85,8 @@ class Program:
 
     def probe(self, *args: str, **settings: object) -> dict[str, object]:
         """A server for `configure`: tests/servers/probe.py over stdio, where it matters that it is the SDK's."""
-        return {"command": sys.executable, "args": [str(SERVERS / "probe.py"), *args], **settings}
+        command, *rest = server("probe", *args)
+        return {"command": command, "args": rest, **settings}
 
 
 def wait_until(is_true: Callable[[], bool], what: str, seconds: float = LIMIT) -> None:

@@ -1,20 +1,18 @@
 """What the broker loses: the same scenarios, directly and through it, check by check."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
+from tests import nursery
 from tests.conformance import suite, world
 from tests.conformance.suite import Check, Results
 
 EXCUSED = frozenset(["server-sse-streams-functional", "server-sse-disconnect-resume"])
 """Checks that may come back as INFO, if the result came: JSON in place of SSE is as good, and a stream that its
 upstream ended was resumed by the broker itself, so its caller has nothing to resume."""
-
-CLIENT = [sys.executable, "-m", "tests.conformance.client"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,9 @@ async def client_scenarios(version: str) -> list[str]:
 
 async def measure_client(scenario: str, version: str, directory: Path) -> tuple[Loss, ...]:
     """What the broker fails as the suite's client; there is nothing to compare it with."""
-    checks = await suite.run_client(CLIENT, scenario, version, directory / f"{version}-client-{scenario}")
+    checks = await suite.run_client(
+        nursery.command("-m", "tests.conformance.client"), scenario, version, directory / f"{version}-client-{scenario}"
+    )
     if not checks:
         return (Loss(scenario, "*", "ABSENT", "the scenario gave no result"),)
     bad = ((name, each) for name, each in checks.items() if each.status not in suite.GOOD)

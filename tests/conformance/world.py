@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import anyio
 from anyio import to_thread
 
+from tests import nursery
 from tests.conformance.suite import ROOT
 
 Kind = Literal["direct", "http", "stdio"]
@@ -28,7 +28,7 @@ FIRST_WAIT: float = 20
 """Seconds for the first answer of the upstream: on a loaded machine a start takes more than the broker's own five."""
 POLL: float = 0.02
 
-_REFERENCE = [sys.executable, "-m", "tests.conformance.reference"]
+_REFERENCE = ("-m", "tests.conformance.reference")
 _LISTENING = re.compile(r"http://127\.0\.0\.1:\d+/mcp")
 
 
@@ -46,7 +46,8 @@ async def serving(kind: Kind, directory: Path, protocol: str = "auto") -> AsyncG
         async with reference(directory) as url, broker(directory, {"url": url, "protocol": protocol}) as front:
             yield front
     else:
-        upstream = {"command": _REFERENCE[0], "args": _REFERENCE[1:], "cwd": str(ROOT), "protocol": protocol}
+        command, *args = nursery.command(*_REFERENCE)
+        upstream = {"command": command, "args": args, "cwd": str(ROOT), "protocol": protocol}
         async with broker(directory, upstream) as front:
             yield front
 
@@ -55,7 +56,7 @@ async def serving(kind: Kind, directory: Path, protocol: str = "auto") -> AsyncG
 async def reference(directory: Path) -> AsyncGenerator[str]:
     """The reference server over streamable HTTP."""
     port_file = directory / "reference.url"
-    argv = [*_REFERENCE, "--transport", "http", "--port-file", str(port_file)]
+    argv = nursery.command(*_REFERENCE, "--transport", "http", "--port-file", str(port_file))
     async with _running(argv, directory / "reference.log") as until:
         await until(port_file.exists)
         yield port_file.read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ async def broker(directory: Path, upstream: dict[str, Any]) -> AsyncGenerator[st
     """A broker with one upstream, whose names stay as they are."""
     config, log = directory / "broker.yaml", directory / "broker.log"
     config.write_text(configuration(upstream, directory / "state"), encoding="utf-8")
-    argv = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--host", "127.0.0.1", "--port", "0"]
+    argv = nursery.command("-m", "broker", "serve", "--config", str(config), "--host", "127.0.0.1", "--port", "0")
     async with _running(argv, log) as until:
         await until(lambda: _LISTENING.search(_read(log)) is not None)
         found = _LISTENING.search(_read(log))

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from broker.downstream.stdio import StdioFront
+from tests.callers.pipe import front_of
 from tests.downstream.raw_http import LEGACY, META, MODERN, message, modern
 from tests.patience import PATIENCE
 from tests.peers import ROOT, SERVERS, is_alive
@@ -270,30 +270,20 @@ async def test_F90_at_sigterm_a_call_that_does_not_end_in_time_is_told_why(
 
 
 async def test_F90_at_sigterm_a_call_in_flight_is_finished_on_stdio(tmp_path: Path) -> None:
-    async with house(tmp_path, {"one": Fake(answers={"slow": (gate := Gate())})}) as place:
-        ours, theirs = os.pipe()
-        answers, out = os.pipe()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            os.fdopen(theirs, "wb", buffering=0) as pipe,
-            os.fdopen(answers, "rb") as told,
-            os.fdopen(ours, "rb") as stdin,
-            os.fdopen(out, "wb") as stdout,
-        ):
-            patch.setattr(sys, "stdin", stdin)
-            patch.setattr(sys, "stdout", stdout)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(StdioFront(place.broker.engine, lambda _: None).serve)
-                call = modern("tools/call", {"name": "one__slow", "arguments": {}}, id=1)
-                pipe.write(json.dumps(call).encode() + b"\n")
-                await place.fakes["one"].until(lambda: bool(place.fakes["one"].asked))
-                place.broker.engine.closing.set()
-                pipe.write(json.dumps(modern("tools/list", id=2)).encode() + b"\n")
-                refused = json.loads(await anyio.to_thread.run_sync(told.readline))
-                assert refused["id"] == 2 and "shutting down" in refused["error"]["message"]
-                gate.opened.set()
-                done = json.loads(await anyio.to_thread.run_sync(told.readline))
-                assert done["id"] == 1 and done["result"]["content"]
+    async with (
+        house(tmp_path, {"one": Fake(answers={"slow": (gate := Gate())})}) as place,
+        front_of(place.broker.engine) as (pipe, told),
+    ):
+        call = modern("tools/call", {"name": "one__slow", "arguments": {}}, id=1)
+        pipe.write(json.dumps(call).encode() + b"\n")
+        await place.fakes["one"].until(lambda: bool(place.fakes["one"].asked))
+        place.broker.engine.closing.set()
+        pipe.write(json.dumps(modern("tools/list", id=2)).encode() + b"\n")
+        refused = json.loads(await anyio.to_thread.run_sync(told.readline))
+        assert refused["id"] == 2 and "shutting down" in refused["error"]["message"]
+        gate.opened.set()
+        done = json.loads(await anyio.to_thread.run_sync(told.readline))
+        assert done["id"] == 1 and done["result"]["content"]
 
 
 async def test_a_pipe_that_does_not_block_is_read_and_written_all_the_same(tmp_path: Path) -> None:

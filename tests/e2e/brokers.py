@@ -88,15 +88,7 @@ class Brokers:
                 start_new_session=True,
             )
         self.started.append(process)
-        deadline = time.monotonic() + READY_TIMEOUT
-        while True:
-            text = errors.read_text(encoding="utf-8", errors="replace")
-            found = _LISTENING.search(text)
-            if found is not None:
-                return Served(process, f"http://127.0.0.1:{found[1]}", errors)
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the broker does not listen (exit status {process.poll()}):\n{text[-4000:]}")
-            time.sleep(POLL)
+        return Served(process, listening(process, errors), errors)
 
     async def aserve(self, config: Path) -> Served:
         """`serve` for async tests: the event loop goes on."""
@@ -112,6 +104,23 @@ class Brokers:
                     process.wait(seconds)
         for process in self.started:
             kill_group(process)
+
+
+def listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The base of its URLs, as soon as a broker that writes to `log` has said where it listens.
+
+    Raises: TimeoutError, with what it said, when it has ended or takes too long; it is killed.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT
+    while True:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        found = _LISTENING.search(text)
+        if found is not None:
+            return f"http://127.0.0.1:{found[1]}"
+        if process.poll() is not None or time.monotonic() > deadline:
+            kill_group(process)
+            raise TimeoutError(f"the broker does not listen (exit status {process.poll()}):\n{text[-4000:]}")
+        time.sleep(POLL)
 
 
 def environment() -> dict[str, str]:

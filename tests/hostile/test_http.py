@@ -50,7 +50,7 @@ async def test_F57_a_flood_of_events_that_say_nothing_is_taken_in_turns(
     broker_of: BrokerOf, peers: Peers, fault: str, era: str
 ) -> None:
     peer = await peers.astart(
-        "../hostile/upstream", "--transport", "http", "--fault", fault, "--era", era, "--bytes", str(4 * MIB)
+        "../hostile/upstream", "--transport", "http", "--fault", fault, "--era", era, "--bytes", str(MIB)
     )
     async with broker_of({"bad": {"url": peer.url}}) as run:
         await run.innocent("bad")

@@ -1,10 +1,6 @@
 """Hosts that flood the pipe on which they launched us: what they say costs themselves."""
 
 import json
-import os
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import IO, Any
 
 import anyio
@@ -12,10 +8,10 @@ import anyio.to_thread
 import pytest
 
 from broker.core.era import LATEST_MODERN, META_CLIENT_CAPABILITIES, META_VERSION
-from broker.downstream.stdio import StdioFront
+from tests.callers.pipe import front_of
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.cost import MIB
-from tests.hostile.harness import Running, needs_proc
+from tests.hostile.harness import needs_proc
 
 pytestmark = needs_proc
 
@@ -27,32 +23,13 @@ LIST: dict[str, Any] = {
 }
 
 
-@asynccontextmanager
-async def host_of(run: Running) -> AsyncGenerator[tuple[IO[bytes], IO[bytes]], None]:
-    """The host's ends of the pipes of a stdio front in this process: what it writes, and what it reads."""
-    ours, theirs = os.pipe()
-    answers, out = os.pipe()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        os.fdopen(answers, "rb") as told,
-        os.fdopen(ours, "rb") as stdin,
-        os.fdopen(out, "wb") as stdout,
-    ):
-        patch.setattr(sys, "stdin", stdin)
-        patch.setattr(sys, "stdout", stdout)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(StdioFront(run.broker.engine, lambda _: None).serve)
-            with os.fdopen(theirs, "wb", buffering=0) as pipe:
-                yield pipe, told
-
-
 @pytest.mark.parametrize(("line", "size"), [(b"\n", MIB), (b"{}\n", MIB // 8), (b"x\n", MIB // 8)])
 async def test_F13_a_flood_of_lines_that_say_nothing_is_taken_in_turns(
     broker_of: BrokerOf, line: bytes, size: int
 ) -> None:
     async with broker_of({}) as run:
         await run.innocent()
-        async with host_of(run) as (pipe, told), anyio.create_task_group() as tasks:
+        async with front_of(run.broker.engine) as (pipe, told), anyio.create_task_group() as tasks:
 
             def flood() -> None:
                 pipe.write(line * (size // len(line)) + json.dumps(LIST).encode() + b"\n")

