@@ -16,6 +16,16 @@ Tell = Callable[[str, str], None]
 _TOLD = pytest.StashKey[dict[str, str]]()
 
 
+LONG = ("conformance", "soak", "fidelity", "cli", "e2e", "workers", "hostile", "guardrails", "servers", "upstream")
+"""Directories whose files take long, the longest first. With several processes (`--dist loadfile`) a file is one
+process's, and one that takes a minute must not begin when the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist gives what was told to the process that prints."""
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)

@@ -57,10 +57,12 @@ class Peers:
     directory: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     pid_files: list[Path] = field(default_factory=list)
+    is_forked: bool = True
+    """Whether what is on the SDK saves its import (tests/nursery). Not where it matters whose child a process is."""
 
     def command(self, script: str, *args: str | int | float | Path) -> list[str]:
         """The command line of `tests/servers/<script>.py`, for whoever starts it over stdio."""
-        return server(script, *map(str, args))
+        return server(script, *map(str, args), is_forked=self.is_forked)
 
     def start(self, script: str, *args: str | int | float | Path) -> Peer:
         """Start `tests/servers/<script>.py`, which takes --port-file, and return when it listens."""
@@ -120,10 +122,10 @@ class Peers:
             time.sleep(POLL)
 
 
-def server(script: str, *args: str) -> list[str]:
+def server(script: str, *args: str, is_forked: bool = True) -> list[str]:
     """The command line of `tests/servers/<script>.py`. What is on the SDK is forked, the others start at once."""
     argv = [str(SERVERS / f"{script}.py"), *args]
-    return nursery.command(*argv) if script == "probe" else [sys.executable, *argv]
+    return nursery.command(*argv) if is_forked and script == "probe" else [sys.executable, *argv]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

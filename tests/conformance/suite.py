@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+from anyio import to_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ROOT / "tests/node/node_modules"
@@ -55,7 +56,7 @@ Results = dict[str, dict[str, Check]]
 _SEVERITY = ["SUCCESS", "SKIPPED", "INFO", "WARNING", "FAILURE"]
 GOOD = frozenset(["SUCCESS", "SKIPPED", "INFO"])
 _DIRECTORY = re.compile(r"(?:server-)?(?P<scenario>.+)-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d+Z")
-_LISTED = re.compile(r"^  - (\S+) \[", re.MULTILINE)
+_LISTED = re.compile(r"^  - (\S+) \[(\S*)\]", re.MULTILINE)
 _ENDED = re.compile(r"^Client (?:exited with code|timed out after) .*$", re.MULTILINE)
 
 
@@ -111,12 +112,17 @@ async def run_client(command: Sequence[str], scenario: str, version: str, direct
     return checks
 
 
+@cache
+def _listed(side: Side) -> list[tuple[str, list[str]]]:
+    """All scenarios for one side, each with its versions, as the suite lists them."""
+    argv = [find_node(), str(find_program()), "list", f"--{side}"]
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [(name, versions.split(",")) for name, versions in _LISTED.findall(listed.stdout)]
+
+
 async def scenarios(side: Side, version: str) -> list[str]:
-    """The names of all scenarios for one side, as the suite lists them."""
-    listed = await anyio.run_process(
-        [find_node(), str(find_program()), "list", f"--{side}", "--spec-version", version], cwd=ROOT
-    )
-    return _LISTED.findall(listed.stdout.decode())
+    """The names of all scenarios for one side in one version."""
+    return [name for name, versions in await to_thread.run_sync(_listed, side) if version in versions]
 
 
 async def _run(side: Side, version: str, directory: Path, options: Iterable[str]) -> str:

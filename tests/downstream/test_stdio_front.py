@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from tests import nursery
 from tests.callers.pipe import front_of
 from tests.downstream.raw_http import LEGACY, META, MODERN, message, modern
 from tests.patience import PATIENCE
@@ -84,7 +85,10 @@ class Host:
 
 
 @asynccontextmanager
-async def started(directory: Path, stdin: int = asyncio.subprocess.PIPE) -> AsyncGenerator[Host, None]:
+async def started(
+    directory: Path, stdin: int = asyncio.subprocess.PIPE, *, is_forked: bool = True
+) -> AsyncGenerator[Host, None]:
+    """`is_forked`: see tests/nursery; not where it matters whose children the servers are."""
     args = [str(SERVERS / "raw.py"), "--fault", "hang-call"]
     config = {
         "broker": {"name": "test", "state_dir": str(directory / "state"), "drain": 0.2},
@@ -92,11 +96,10 @@ async def started(directory: Path, stdin: int = asyncio.subprocess.PIPE) -> Asyn
     }
     path = directory / "servers.json"
     path.write_text(json.dumps(config), encoding="utf-8")
+    argv = [str(MAIN), str(path)]
     with (directory / "stderr").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(MAIN),
-            str(path),
+            *(nursery.command(*argv) if is_forked else [sys.executable, *argv]),
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -215,7 +218,7 @@ async def test_F82_a_line_of_more_than_4_MiB_is_answered_and_ends_the_front(tmp_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
 async def test_SP10_F82_end_of_input_with_calls_in_flight_ends_within_5_s_and_children_are_gone(tmp_path: Path) -> None:
-    async with started(tmp_path) as host:
+    async with started(tmp_path, is_forked=False) as host:
         await host.ready()
         children = host.children
         assert children and all(is_alive(pid) for pid in children)

@@ -16,6 +16,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from tests import nursery
 from tests.peers import POLL, READY_TIMEOUT, ROOT, kill_group
 
 Json = dict[str, Any]
@@ -56,6 +57,8 @@ class Brokers:
 
     directory: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    is_forked: bool = True
+    """Whether they save their imports (tests/nursery). Not where it matters whose child a process is."""
     _count: int = 0
 
     def configure(self, servers: Mapping[str, Json], *, state: Path | None = None, **more: Any) -> Path:
@@ -71,11 +74,11 @@ class Brokers:
 
     def stdio(self, config: Path) -> list[str]:
         """The command that a host would start."""
-        return [sys.executable, "-m", "broker", "stdio", "--config", str(config)]
+        return self._command("stdio", "--config", str(config))
 
     def serve(self, config: Path) -> Served:
         """Start a broker on a free port, and return when it listens."""
-        argv = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--host", "127.0.0.1", "--port", "0"]
+        argv = self._command("serve", "--config", str(config), "--host", "127.0.0.1", "--port", "0")
         errors = config.with_suffix(".stderr")
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
@@ -89,6 +92,10 @@ class Brokers:
             )
         self.started.append(process)
         return Served(process, listening(process, errors), errors)
+
+    def _command(self, *args: str) -> list[str]:
+        argv = ("-m", "broker", *args)
+        return nursery.command(*argv) if self.is_forked else [sys.executable, *argv]
 
     async def aserve(self, config: Path) -> Served:
         """`serve` for async tests: the event loop goes on."""

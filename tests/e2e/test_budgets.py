@@ -87,6 +87,7 @@ async def test_a_broker_that_is_killed_in_a_call_has_spent_what_it_had_and_loses
 ) -> None:
     """F-72, SP-13 too: nor has a call cost anything whose caller has vanished."""
     state, log = tmp_path / "state", tmp_path / "log"
+    brokers.is_forked = False  # once the one that is killed is collected, it is gone
     config = configure(brokers, peers, 4, state, log)
     (first,) = await serve(brokers, config)
     assert await make_calls([first], 2, "legacy") == (2, set())

@@ -38,6 +38,7 @@ def said(result: Json) -> Any:
 
 
 async def test_sessions_over_http_share_no_process_no_state_and_no_question(brokers: Brokers, peers: Peers) -> None:
+    brokers.is_forked = False
     served = await brokers.aserve(
         brokers.configure({"keeps": command(peers.command("stateful"), isolation="session", timeout=20)})
     )
@@ -70,6 +71,7 @@ async def test_sessions_over_http_share_no_process_no_state_and_no_question(brok
 async def test_the_caller_of_a_pipe_owns_every_server_and_no_second_process_is_started(
     brokers: Brokers, peers: Peers
 ) -> None:
+    brokers.is_forked = False
     config = brokers.configure(
         {
             "keeps": command(peers.command("stateful"), isolation="caller"),

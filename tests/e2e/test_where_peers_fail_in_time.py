@@ -59,6 +59,7 @@ def names_of(result: Json) -> set[str]:
 
 @LINUX
 async def test_no_process_is_started_per_call_and_state_stays_between_calls(peers: Peers, brokers: Brokers) -> None:
+    peers.is_forked = brokers.is_forked = False
     servers = {key: command(peers.command("probe", "--name", key)) for key in ("one", "two")}
     served = await brokers.aserve(brokers.configure(servers))
     caller = await Web(served.url, "modern").greet()
@@ -201,6 +202,7 @@ async def test_a_list_is_an_error_when_nothing_is_known_of_any_server(peers: Pee
 async def test_the_end_of_stdin_ends_the_broker_and_every_process_under_it(
     peers: Peers, brokers: Brokers, era: str
 ) -> None:
+    peers.is_forked = brokers.is_forked = False
     pids = peers.kill_pids_of(peers.directory / "grandchildren")
     servers = {
         "plain": command(peers.command("raw")),

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -24,13 +25,17 @@ from tests.patience import PATIENCE
 ROOT = Path(__file__).resolve().parents[2]
 DOORMAN = Path(__file__).with_name("doorman.py")
 POLL: float = 0.01
+_OPENING = threading.Lock()
+"""Tests start things in threads."""
 
 
 def command(*argv: str) -> list[str]:
     """What runs `python ARGV`, a script or `-m` and a module, in a fork; in a new interpreter where there is none."""
     if not hasattr(os, "fork"):
         return [sys.executable, *argv]
-    return [sys.executable, "-I", "-S", str(DOORMAN), str(_nursery()), *argv]
+    with _OPENING:
+        door = _nursery()
+    return [sys.executable, "-I", "-S", str(DOORMAN), str(door), *argv]
 
 
 @cache
@@ -53,7 +58,7 @@ def _nursery() -> Path:
         shutil.rmtree(directory, ignore_errors=True)
 
     atexit.register(end)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 2 * PATIENCE
     while not door.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the nursery does not open (exit status {process.poll()})")
