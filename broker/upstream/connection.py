@@ -135,6 +135,17 @@ class WireResponse:
         if not self.is_here.done():
             self.is_here.set_result(None)
 
+    def arrive(self, head: Head, body: bytes) -> None:
+        """Head and body have come, in one piece, as most do: what `begin`, `add` and `complete` do one by one."""
+        self.status = head.status
+        self.headers = head.headers
+        if body:
+            self._parts.append(body)
+            self._size = len(body)
+        self.is_complete = True
+        if not self.is_here.done():
+            self.is_here.set_result(None)
+
     def add(self, data: bytes) -> None:
         """A part of the body has come."""
         self._parts.append(data)
@@ -226,6 +237,8 @@ class Connection(asyncio.Protocol):
             self._first = data[:start]
             head = self._known.get(self._first)
             if head is not None and len(data) - start <= head.size:
+                if len(data) - start == head.size:
+                    return response.arrive(head, data[start:])
                 self._left = head.size
                 response.begin(head)
                 return self._count_off(response, data[start:])

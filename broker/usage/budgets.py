@@ -94,11 +94,13 @@ class Spending:
 
     def forgo(self) -> None:
         """See `Reservation`. It is no call, so it has not failed either."""
-        self._give_back(0)
+        if self._pockets:
+            self._budgets.purses.settle(self._pockets, self._cost.reserved, 0)
 
     def _end(self, amount: int, *, is_failed: bool) -> None:
         budgets, tab = self._budgets, self._tab
-        self._give_back(amount)
+        if self._pockets:
+            budgets.purses.settle(self._pockets, self._cost.reserved, amount)
         tally = tab.tally
         if not tally.since <= budgets.clock.wall() < tally.until:
             tally = tab.tally = budgets.tally_of(tab.use)
@@ -109,11 +111,6 @@ class Spending:
         tally.micros += micros
         if micros > tally.slowest:
             tally.slowest = micros
-
-    def _give_back(self, amount: int) -> None:
-        """All but `amount`."""
-        if self._pockets:
-            self._budgets.purses.settle(self._pockets, self._cost.reserved, amount)
 
 
 class Budgets:
