@@ -47,6 +47,8 @@ class Pocket:
     purse: Purse = field(default_factory=Purse)
     block: int = 0
     """The size of the last one."""
+    low_at: float = 0.0
+    """With less than this it is filled up."""
     trusted_until: float = -inf
     told: float = -inf
     needs: list[int] = field(default_factory=list[int])
@@ -105,5 +107,6 @@ class Pocket:
         self.told, self.trusted_until = now, now + TRUSTED
         self.away, self.is_low = standing.away, False
         self.block = standing.block or self.block
+        self.low_at = self.block / LOW
         if telling.need and not standing.block:
             self.refused, self.asks_again = telling.need, now + TICK

@@ -21,7 +21,7 @@ from broker.core.period import moment_of
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
 from broker.usage.journal import NO_SLOT, Journal
-from broker.usage.pocket import IDLE, LOW, TICK, Pocket, Wallet
+from broker.usage.pocket import IDLE, TICK, Pocket, Wallet
 from broker.usage.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Purses:
             purse.free -= amount
             purse.reserved += amount
             one.used = now
-            if purse.free * LOW < one.block and now >= one.asks_again:
+            if purse.free < one.low_at and now >= one.asks_again:
                 one.is_low = True
                 self._wake.set()  # it is filled up before anybody has to wait
         return wallet.pockets
@@ -130,16 +130,19 @@ class Purses:
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
-        assert 0 <= spent <= reserved
+        rest = reserved - spent
+        assert 0 <= rest <= reserved
         for one in pockets:
             purse = one.purse
-            assert reserved <= purse.reserved
+            left = purse.reserved - reserved
+            assert left >= 0
             # As `Purse.settle`, for the same reason.
-            purse.reserved -= reserved
-            purse.spent += spent
-            purse.free += reserved - spent
+            purse.reserved = left
+            if rest:
+                purse.free += rest
             if spent:
-                one.slot.cells[one.slot.cell] = purse.spent
+                slot = one.slot
+                slot.cells[slot.cell] = purse.spent = purse.spent + spent
 
     def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
         now = self._clock.now()
