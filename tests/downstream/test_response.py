@@ -169,6 +169,23 @@ async def test_one_timer_is_for_all_that_are_silent(monkeypatch: pytest.MonkeyPa
     assert last.times == 1 and not hours.set and not len(silence), "no timer is for nobody"
 
 
+async def test_a_storm_that_is_silent_is_attended_to_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = Hours()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: hours)
+    silence = Silence()
+    monkeypatch.undo()
+    storm = [Attended(silence) for _ in range(2 * stream_module.AT_ONCE + 1)]
+    for one in storm:
+        silence.begin(one)
+    turns: list[int] = []
+    while hours.set:
+        hours.now, go_off = hours.set.pop()
+        go_off()
+        turns.append(sum(one.times for one in storm))
+    assert turns == [stream_module.AT_ONCE, 2 * stream_module.AT_ONCE, len(storm)]
+    assert hours.now == stream_module.PATIENCE and not len(silence)
+
+
 async def test_a_caller_that_goes_is_told_once() -> None:
     caller = Caller()
     gone: list[int] = []
