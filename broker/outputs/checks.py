@@ -28,7 +28,8 @@ from broker.outputs.tally import Tally
 log = logging.getLogger(__name__)
 
 SPACING: Final = 1.0
-"""Seconds between two results of one server that are looked at."""
+"""Seconds between two results of one server that are looked at: on average, since a rhythm would meet every second
+result of one that errs every second time, or none."""
 SPACING_OF_ALL: Final = 0.1
 """Seconds between two results of any server: each takes about 1 ms of the broker's own time."""
 REST: Final = 300.0
@@ -129,7 +130,7 @@ class Sampled:
         if self._is_busy or now < tally.due or now < self._due or self._tasks is None:
             tally.counts["unchecked"] += 1
             return
-        tally.due, self._due = now + SPACING, now + SPACING_OF_ALL
+        tally.due, self._due = now + SPACING * (0.5 + self._clock.chance()), now + SPACING_OF_ALL
         try:
             self._take(self._tasks, server, tally, tool, schema, result)
         except wire.Malformed:
