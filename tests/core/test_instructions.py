@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from broker.core.cleaning import clean, cut
 from broker.core.instructions import MAX_READ, Part, escape, estimate_tokens, merge, rename
+from tests.calls import measured
 
 SERVERS = ["github", "time", "a-b"]
 HOSTILE_TEXTS = st.lists(
@@ -207,16 +208,16 @@ def test_two_thousand_names_in_8_kibibytes_cost_little(unit: str, head: str) -> 
 
 @pytest.mark.parametrize("filler", [" ", "\n", "\t"])
 def test_a_delimiter_that_never_comes_costs_little(filler: str) -> None:
-    begun = time.thread_time()
-    escape("<" + filler * 100_000)
-    escape("</" + filler * 100_000)
-    assert time.thread_time() - begun < 0.05
+    with measured() as spent:
+        escape("<" + filler * 100_000)
+        escape("</" + filler * 100_000)
+    assert spent.seconds < 0.05
 
 
 def test_megabytes_of_instructions_are_not_walked_through() -> None:
-    begun = time.thread_time()
-    merged = merge([part("a", "`tool_7` " * 1_000_000, 8192, tool_7="x")], None, 32768, visible=1)
-    assert time.thread_time() - begun < 0.15
+    with measured() as spent:
+        merged = merge([part("a", "`tool_7` " * 1_000_000, 8192, tool_7="x")], None, 32768, visible=1)
+    assert spent.seconds < 0.15
     assert merged is not None and len(merged) <= 8192
     assert re.search(r"\[cut: 89\d{5} characters, 8192 shown\]\Z", merged)
 

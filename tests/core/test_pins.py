@@ -1,6 +1,5 @@
 """What counts as a change of a definition, and what an operator's word makes of it."""
 
-import time
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from broker.core.pins import (
     without,
 )
 from broker.core.request import Kind
+from tests.calls import measured
 
 TOOL: dict[str, Any] = {"name": "a", "description": "Reads.", "inputSchema": {"type": "object"}, "_meta": {"x": 1}}
 PLACE: Place = ("tools", "a")
@@ -96,7 +96,7 @@ def test_a_long_list_in_which_everything_has_changed_is_left_out_in_linear_time(
     listing = Listing(items={Kind.TOOL: many, Kind.RESOURCE: ({"uri": "a:b", "name": "r"},)}, instructions="Use it.")
     places = places_of(listing)
     assert places == set(hashes_of(listing))
-    began = time.thread_time()
-    left = without(listing, places - {("tools", "t7")}, "held")
-    assert time.thread_time() - began < 1
+    with measured() as spent:
+        left = without(listing, places - {("tools", "t7")}, "held")
+    assert spent.seconds < 1
     assert left.items[Kind.TOOL] == (many[7],) and len(left.dropped) == 10_000 and left.instructions is None

@@ -16,11 +16,10 @@ from typing import Any
 import yaml
 
 from tests.cli.conftest import Program, children_of, wait_until
-from tests.peers import SERVERS
+from tests.peers import SERVERS, server
 
 Json = dict[str, Any]
 STATEFUL = {"command": sys.executable, "args": ["-S", str(SERVERS / "stateful.py")]}
-PROBE = {"command": sys.executable, "args": [str(SERVERS / "probe.py")]}
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
 ENVELOPE = {
@@ -33,6 +32,12 @@ PLAIN = {"Content-Type": "application/json", "Accept": "application/json, text/e
 
 OPENED: "list[Caller]" = []
 """Connections of the test that runs; its fixture closes them."""
+
+
+def probe(*args: str) -> Json:
+    """tests/servers/probe.py, as a server of a configuration."""
+    command, *rest = server("probe", *args)
+    return {"command": command, "args": rest}
 
 
 class Serving:

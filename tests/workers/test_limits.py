@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Program, wait_until
-from tests.workers.crew import PROBE, STATEFUL, Caller, Serving, text
+from tests.workers.crew import STATEFUL, Caller, Serving, probe, text
 from tests.workers.test_sessions import KEYS, MINE, SECRET
 
 CALLERS = 8
@@ -53,11 +53,11 @@ def most_at_a_time(log: Path) -> int:
 
 @pytest.fixture
 def limited(program: Program, tmp_path: Path) -> Serving:
-    probe = {**PROBE, "args": [*PROBE["args"], "--log", str(tmp_path / "calls.log")]}
+    logging = probe("--log", str(tmp_path / "calls.log"))
     servers = {
         "rated": {**STATEFUL, "limits": {"rate": "50/hour"}},
-        "narrow": {**probe, "limits": {"concurrency": 2, "queue": 100, "wait": 60}},
-        "alone": {**PROBE, "limits": {"concurrency": 1, "queue": 10, "wait": 60}},
+        "narrow": {**logging, "limits": {"concurrency": 2, "queue": 100, "wait": 60}},
+        "alone": {**probe(), "limits": {"concurrency": 1, "queue": 10, "wait": 60}},
     }
     return Serving(program, 2, servers=servers)
 

@@ -16,9 +16,8 @@ import pytest
 from broker.config import Secret
 from broker.identity.keys import hash_of, mint
 from tests.cli.conftest import Program, running, wait_until
-from tests.workers.crew import LEGACY, PLAIN, PROBE, STATEFUL, Caller, Serving, Session, events, stream, text
+from tests.workers.crew import LEGACY, PLAIN, STATEFUL, Caller, Json, Serving, Session, events, probe, stream, text
 
-SERVERS = {"one": dict(STATEFUL), "probe": dict(PROBE)}
 SECRET = "s" * 40
 MINE, OTHER = mint(b"k" * 40), mint(b"o" * 40)
 KEYS = {
@@ -31,17 +30,22 @@ PLACES = {
 }
 
 
+def kept() -> Json:
+    """One server that keeps state, and one of the SDK."""
+    return {"one": dict(STATEFUL), "probe": probe()}
+
+
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """One for all tests that kill nobody."""
     with running(tmp_path_factory.mktemp("workers")) as program:
-        yield Serving(program, 2, servers=SERVERS)
+        yield Serving(program, 2, servers=kept())
 
 
 @pytest.fixture
 def mortal(program: Program) -> Serving:
     """One whose workers may be killed."""
-    return Serving(program, 2, servers=SERVERS)
+    return Serving(program, 2, servers=kept())
 
 
 def test_a_session_answers_on_a_connection_of_either_worker(serving: Serving) -> None:
@@ -271,7 +275,7 @@ def test_F99_a_list_of_all_workers_says_which_of_them_did_not_answer(serving: Se
 def test_F99_what_another_worker_has_is_gone_only_if_that_worker_is(program: Program) -> None:
     with tempfile.TemporaryDirectory() as directory:
         program.environment["TMPDIR"] = directory
-        serving = Serving(program, 2, servers=SERVERS)
+        serving = Serving(program, 2, servers=kept())
         held, caller = serving.session(2), serving.at(1)
 
         def ask() -> tuple[int, bool]:

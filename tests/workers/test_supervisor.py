@@ -16,7 +16,7 @@ import yaml
 
 from tests.cli.conftest import Program, wait_until
 from tests.peers import is_alive
-from tests.workers.crew import PLAIN, PROBE, STATEFUL, Serving, Session, text
+from tests.workers.crew import PLAIN, STATEFUL, Serving, Session, probe, text
 
 STUBBORN = {"command": "/bin/sh", "args": ["-c", "trap '' HUP TERM PIPE; while :; do sleep 1; done"]}
 """A server that ends by SIGKILL only."""
@@ -216,7 +216,7 @@ def test_a_drain_that_a_reload_has_made_longer_is_kept_to_and_a_second_signal_cu
     program: Program, tmp_path: Path
 ) -> None:
     clock = Clock(program, tmp_path / "clock")
-    servers = {"probe": dict(PROBE)}
+    servers = {"probe": probe()}
     serving = Serving(program, 2, servers=servers, broker={"drain": 0})
     serving.write(servers=servers, broker={"drain": 300})
     serving.process.send_signal(signal.SIGHUP)
