@@ -46,7 +46,7 @@ async def measure(given: argparse.Namespace, console: Console) -> list[report.Ta
     """All sections, each with processes of its own."""
     broker = shlex.split(given.broker) if given.broker else [sys.executable, "-m", "broker"]
     short: bool = given.short
-    effort = Effort(9, 0.1, 0.1, 0, 0.0) if short else Effort(11, 0.15, 0.2, 5, time.monotonic() + REPEATS)
+    effort = Effort(9, 0.1, 0.5, 0, 0.0) if short else Effort(11, 0.15, 0.5, 5, time.monotonic() + REPEATS)
     eras = {"modern": MODERN} if short else ERAS
     tables: list[report.Table] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
