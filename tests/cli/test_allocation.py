@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker.cli import allocation
 from broker.cli.begin import begin
 from tests.peers import ROOT
 
@@ -42,6 +43,17 @@ def test_pages_of_big_messages_are_kept_where_the_C_library_can() -> None:
     assert was_told == (platform.libc_ver()[0] == "glibc")
     if was_told:
         assert pages < 5_000 < fresh_pages("as usual")[1]
+
+
+def test_the_loop_waits_half_a_millisecond_for_a_thread_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "spare_the_collector", lambda: None)
+    monkeypatch.setattr(allocation, "keep_pages", lambda: True)
+    before = sys.getswitchinterval()
+    try:
+        allocation.settle_in()
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.fixture

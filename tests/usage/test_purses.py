@@ -16,6 +16,7 @@ from broker.core.budget import Limit
 from broker.core.period import Period
 from broker.core.purse import Telling
 from broker.errors import BudgetReached, BudgetUnknown
+from broker.stores.engine import Database
 from broker.stores.errors import StoreUnavailable
 from broker.stores.ledger import KEPT, LEASE, Ledger
 from broker.stores.location import Location
@@ -162,6 +163,26 @@ async def test_a_call_that_has_room_does_not_wait_for_the_database(world: World)
         await purses.reserve(Wallet([large]), UNIT)
         return
     pytest.fail("it waited")
+
+
+async def test_a_round_in_which_nothing_has_changed_asks_the_database_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, scripts, carry_out = await world.broker(), list[object](), Database.carry_out
+    (pocket,) = await broker.reserve(Wallet([TEAM]), UNIT)
+    await world.until(lambda: pocket.purse.free == UNIT)
+
+    async def note(database: Database, script: Any) -> Any:
+        scripts.append(script)
+        return await carry_out(database, script)
+
+    monkeypatch.setattr(Database, "carry_out", note)
+    for _ in range(3):
+        await world.later(TICK)
+    assert not scripts
+    broker.settle([pocket], UNIT, UNIT)
+    await world.later(TICK)
+    assert len(scripts) == 1
 
 
 async def test_what_is_released_is_there_for_the_next_call(world: World) -> None:
