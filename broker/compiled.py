@@ -98,9 +98,17 @@ def texts_of(config: Config) -> Texts:
 def state_directory(config: Config) -> Path:
     """`broker.state_dir`, or the usual place: `$XDG_STATE_HOME/mcp-broker`, `~/.local/state/mcp-broker`."""
     if config.broker.state_dir is not None:
-        return Path(config.broker.state_dir).expanduser()
+        return _expanded(config.broker.state_dir)
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path("~/.local/state").expanduser()) / "mcp-broker"
+    return (Path(base) if base else _expanded("~/.local/state")) / "mcp-broker"
+
+
+def _expanded(path: str) -> Path:
+    """With the home in place of `~`. Who has no name and no `HOME`, as in some containers, is at home in `/`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path("/", path.removeprefix("~").lstrip("/"))
 
 
 def pins_directory(config: Config) -> Path:

@@ -127,9 +127,16 @@ class Running:
 
 @asynccontextmanager
 async def broker_over(
-    directory: Path, servers: Mapping[str, Any], clock: Clock | None = None, metrics: str = "off", **settings: Any
+    directory: Path,
+    servers: Mapping[str, Any],
+    clock: Clock | None = None,
+    metrics: str = "off",
+    bound: float = BOUND,
+    **settings: Any,
 ) -> AsyncGenerator[Running, None]:
-    """A broker over these servers, with `good` beside them: the innocent one. `metrics`: who may read them."""
+    """A broker over these servers, with `good` beside them: the innocent one. `metrics`: who may read them; `bound`:
+    seconds for all of it.
+    """
     good = {"command": sys.executable, "args": [str(ROOT / "tests/servers/raw.py")]}
     config = {
         "broker": {"state_dir": str(directory / "state"), "first_wait": 0, **settings},
@@ -142,7 +149,7 @@ async def broker_over(
         broker = Broker(load(path, {}), clock=clock)
     faults: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context)))
-    with anyio.fail_after(BOUND):
+    with anyio.fail_after(bound):
         async with broker.running():
             yield Running(broker)
     assert faults == []
@@ -157,6 +164,31 @@ def raw(*fault: Any, **more: Any) -> dict[str, Any]:
     """tests/servers/raw.py with a fault, as a server of a configuration."""
     script = str(ROOT / "tests/servers/raw.py")
     return command([sys.executable, "-S", script, "--fault", *map(str, fault or ("none",))], **more)
+
+
+QUICK = r"""
+while read -r line; do
+  id=${line#*'"id":'}; id=${id%%[,\}]*}
+  case $line in
+    *'"initialize"'*)
+      hello='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}'
+      result=$hello ;;
+    *'"tools/list"'*)
+      schema='"inputSchema":{"type":"object"}'
+      result='{"tools":[{"name":"ok",'$schema'},{"name":"boom",'$schema'}]}' ;;
+    *'"boom"'*) exit 1 ;;
+    *'"tools/call"'*) result='{"content":[{"type":"text","text":"ok"}]}' ;;
+    *'"id":'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}\n' "$id"; continue ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"""
+
+
+def quick() -> dict[str, Any]:
+    """A server that a shell starts in a millisecond, as a server of a configuration; `boom` ends it."""
+    return command(["/bin/sh", "-c", QUICK.replace("${", "$${")])
 
 
 async def until(is_true: Callable[[], bool]) -> None:

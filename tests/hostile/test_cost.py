@@ -45,6 +45,15 @@ async def test_of_a_process_that_stays():
 async def test_of_descriptors_that_stay():
     KEPT.extend(os.dup(0) for _ in range(9))
 
+@pytest.mark.costs("time for it", callback=2)
+async def test_whose_memory_stays_with_the_allocator():
+    pieces = [b"x" * 2**16 for _ in range(60 * 16)]
+    KEPT.append(pieces[-1])
+
+@pytest.mark.costs("time for it", callback=2, memory=50 * MIB)
+async def test_of_memory_that_an_earlier_one_has_freed():
+    len([b"x" * 2**16 for _ in range(60 * 16)])
+
 async def test_that_is_modest():
     asyncio.get_running_loop().call_soon(sum, range(1000))
     KEPT.append(b"x" * MIB)
@@ -80,7 +89,7 @@ def test_what_costs_too_much_is_found_whatever_the_test_asserts(tmp_path: Path) 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     found = {line.partition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if line.startswith("ERROR")}
     assert found == {
@@ -88,9 +97,10 @@ def test_what_costs_too_much_is_found_whatever_the_test_asserts(tmp_path: Path) 
         "test_of_a_task_that_burns",
         "test_of_memory_that_stays",
         "test_of_memory_that_was_needed_for_a_moment",
+        "test_of_memory_that_an_earlier_one_has_freed",
         "test_of_a_process_that_stays",
         "test_of_descriptors_that_stay",
     }, done.stdout
     assert done.stdout.count("in burn") >= 2, "where it burned is said"
     assert done.stdout.count("memory grew by 9") >= 2
-    assert "11 passed" in done.stdout
+    assert "13 passed" in done.stdout

@@ -2,9 +2,12 @@
 
 import asyncio
 import errno
+import http.client
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,11 +20,14 @@ import pytest
 
 from broker import half_open
 from broker.clock import SystemClock
+from broker.compiled import state_directory
+from broker.config import Config
 from broker.upstream import connection, tlswire
 from broker.workers import supervisor
+from tests.cli.conftest import running, wait_until
 from tests.hostile.conftest import BrokerOf
 from tests.hostile.cost import MIB
-from tests.hostile.harness import needs_proc
+from tests.hostile.harness import needs_proc, quick
 from tests.hostile.web import says, streams, web
 from tests.outbound.site import authority
 from tests.peers import ROOT
@@ -29,6 +35,21 @@ from tests.servers.rawhttp import Out, Request
 
 JSON = {"Content-Type": "application/json"}
 BARE = {"PATH": "/usr/bin:/bin"}
+_CAPABILITY = "+dac_read_search"  # to read our interpreter, wherever it is installed; to write it is good for nothing
+NAMELESS = [
+    *("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"),
+    *("--inh-caps", _CAPABILITY, "--ambient-caps", _CAPABILITY),
+]
+"""In front of a command: a user of whom no file knows."""
+
+
+def has_ipv6() -> bool:
+    """Whether there is a loopback of it."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 async def test_F36_content_that_does_not_fit_its_schema_passes_as_it_came(broker_of: BrokerOf) -> None:
@@ -204,6 +225,71 @@ def test_F105_the_broker_works_where_little_is_as_usual(tmp_path: Path) -> None:
 def test_F105_text_that_the_locale_cannot_read_is_one_clear_line(tmp_path: Path) -> None:
     done = called(tmp_path, "größer", {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"an argument is not UTF-8 text\n")
+
+
+@needs_proc
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="root and setpriv make the user")
+def test_F105_a_user_without_a_name_and_a_home_can_run_it() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        config = Path(directory) / "servers.yaml"
+        config.write_text(json.dumps({"servers": {"good": quick()}}))
+        done = subprocess.run(
+            [*NAMELESS, sys.executable, "-m", "broker", "call", "good__ok", "{}", "--config", str(config)],
+            env=BARE,
+            cwd=ROOT,
+            capture_output=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"ok\n", b"")
+
+
+@pytest.mark.parametrize("given", ["~", "~/", "~/state"])
+def test_F105_who_has_no_home_is_at_home_in_the_root(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    def unknown(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    config = Config.model_validate({"broker": {"state_dir": given}, "servers": {}})
+    assert state_directory(config) == Path("/", given.strip("~/"))
+
+
+async def test_F105_a_state_directory_that_cannot_be_made_is_said_once_and_nothing_else_is_lost(
+    broker_of: BrokerOf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a root that is read-only: below a regular file nobody makes a directory, root neither."""
+    (tmp_path / "state").write_text("no directory")
+    async with broker_of({"other": quick()}) as run:
+        await run.innocent()
+        await run.ready("other")
+        assert await run.text("other__ok") == "ok"
+    said = [record.getMessage() for record in caplog.records if "snapshot" in record.getMessage()]
+    assert said == [
+        f"no catalog snapshot: {tmp_path}/state/catalog cannot be written (Not a directory); set broker.state_dir"
+    ]
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+async def test_F105_a_server_at_an_address_of_IPv6_is_reached(broker_of: BrokerOf) -> None:
+    async with web(host="::1") as peer, broker_of({"six": {"url": peer.url}}) as run:
+        assert "//[::1]:" in peer.url
+        await run.innocent("six")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_F105_a_broker_that_listens_on_IPv6_alone_says_where_and_serves(tmp_path: Path) -> None:
+    with running(tmp_path) as program:
+        program.configure(one=program.plain())
+        program.start("serve", "--host", "::1", "--port", "0")
+        wait_until(lambda: "http://[::1]:" in program.errors.read_text(encoding="utf-8"), "it listens")
+        port = re.findall(r"http://\[::1\]:(\d+)", program.errors.read_text(encoding="utf-8"))[0]
+        front = http.client.HTTPConnection("::1", int(port), timeout=30)
+        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        front.request("POST", "/mcp", body, {**JSON, "Accept": "application/json, text/event-stream"})
+        answer = front.getresponse()
+        assert answer.status == 200, answer.read()
+        front.close()
 
 
 def no_room() -> None:

@@ -1,5 +1,6 @@
 """F-01..F-17: upstreams that are processes, and behave badly as such."""
 
+import asyncio
 import errno
 import json
 import logging
@@ -16,8 +17,8 @@ import pytest
 from broker.core.lifecycle import Phase
 from broker.upstream import child, process, stdio
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.cost import MIB, children, descriptors, memory_below
-from tests.hostile.harness import AT_ONCE, HastyClock, Running, command, exists, needs_proc, raw, until
+from tests.hostile.cost import MIB, children, descriptors, give_back, memory, memory_below
+from tests.hostile.harness import AT_ONCE, BOUND, HastyClock, Running, command, exists, needs_proc, quick, raw, until
 from tests.peers import Peers, is_alive
 
 pytestmark = needs_proc
@@ -186,19 +187,30 @@ async def test_F06_they_are_gone_after_a_restart_too_whatever_the_old_server_lef
         await run.innocent("bad")
 
 
-async def test_F07_restarts_leave_no_zombie_and_no_descriptor(broker_of: BrokerOf) -> None:
-    async with broker_of({"bad": raw("exit-mid-call")}, HastyClock()) as run:
-        await run.innocent("bad")
+RESTARTS = int(os.environ.get("HOSTILE_RESTARTS", "100"))
+"""More, for a longer look: each takes some hundredths of a second."""
+
+
+async def test_F07_restarts_leave_no_zombie_no_descriptor_no_task_and_no_memory(broker_of: BrokerOf) -> None:
+    async with broker_of({"bad": quick()}, HastyClock(), bound=BOUND + RESTARTS) as run:
+        await run.innocent()
+        await run.ready("bad")
 
         async def restart() -> None:
+            before = run.pid("bad")
             await run.refused("bad__boom")
             await run.ready("bad")
+            assert run.pid("bad") != before
 
-        await restart()
-        before = descriptors()
-        for _ in range(10):
+        for _ in range(20):  # what is made once is made by then
             await restart()
-        assert descriptors() <= before + 1
+        give_back()
+        before = descriptors(), len(asyncio.all_tasks()), memory("VmRSS")
+        for _ in range(RESTARTS):
+            await restart()
+        give_back()
+        assert descriptors() <= before[0] + 1 and len(asyncio.all_tasks()) <= before[1] + 1
+        assert memory("VmRSS") - before[2] < 3 * MIB
         assert len(children()) == 2 and "Z" not in children().values()
 
 

@@ -69,7 +69,9 @@ class Web:
 
 
 @asynccontextmanager
-async def web(era: str = "legacy", tls: ssl.SSLContext | None = None, **on: Answer) -> AsyncGenerator[Web, None]:
+async def web(
+    era: str = "legacy", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", **on: Answer
+) -> AsyncGenerator[Web, None]:
     """The server, listening; `on` is `Web.on`, with `_` for `/` in names."""
     served = Web(era, {name.replace("_", "/"): answer for name, answer in on.items()})
     tasks: set[asyncio.Task[None]] = set()
@@ -79,8 +81,9 @@ async def web(era: str = "legacy", tls: ssl.SSLContext | None = None, **on: Answ
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
-    served.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
+    shown = f"[{host}]" if ":" in host else host
+    served.url = f"{'http' if tls is None else 'https'}://{shown}:{server.sockets[0].getsockname()[1]}/mcp"
     try:
         yield served
     finally:
