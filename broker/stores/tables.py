@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA: Final = "0004"
+SCHEMA: Final = "0005"
 """The newest script of `migrations/versions`, which are one chain. A database that says so is not migrated: Alembic is
 not even loaded."""
 
@@ -103,6 +103,15 @@ revision = Table(
     CheckConstraint("id = 1", name="one_row"),
 )
 """One row: counts every change of the directory, in the transaction of the change."""
+
+key_changes = Table(
+    "key_changes",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_id", String(16), primary_key=True),
+)
+"""Which keys the last changes of the directory were about, in the transaction of the change. There is a row for each
+change, also where there is no key."""
 
 budget_accounts = Table(
     "budget_accounts",

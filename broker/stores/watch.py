@@ -99,7 +99,7 @@ class Watch:
             revision = await self._store.revision_if_touched()
             if revision is None or revision == self._revision:
                 return None
-            stored = await self._store.load(self.known)
+            stored = await self._store.load(self.known or Directory(), self._revision)
         except StoreError:
             # Opened anew: a server that comes back may be another one, with other tables.
             await self._close()

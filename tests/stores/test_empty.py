@@ -14,7 +14,7 @@ def asked(kind: type) -> set[str]:
 
 
 def test_a_reading_of_nothing_can_be_asked_all_that_a_reading_can_but_for_rows_as_they_came() -> None:
-    assert asked(Reading) - asked(EmptyReading) == {"found"}
+    assert asked(Reading) - asked(EmptyReading) == {"found", "keys", "concerned"}
     for name in asked(EmptyReading):
         assert inspect.iscoroutinefunction(getattr(EmptyReading, name)), name
 
