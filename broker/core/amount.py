@@ -10,7 +10,6 @@ UNIT: Final = 1_000_000
 """Micro-units of one unit."""
 MAX_UNITS: Final = 1_000_000_000
 """A greater amount is a typing error. Thousands of them still fit into the 64 bits of a database."""
-MAX_AMOUNT: Final = MAX_UNITS * UNIT
 MAX_TEXT: Final = 40
 """Characters of an amount that is written as text."""
 

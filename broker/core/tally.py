@@ -1,6 +1,5 @@
 """What was used: counts of calls by who made them, and of what. Values, and how they add up."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,11 +50,3 @@ class Sums:
         self.cost += other.cost
         self.micros += other.micros
         self.slowest = max(self.slowest, other.slowest)
-
-    @classmethod
-    def of_all(cls, those: Iterable["Sums"]) -> "Sums":
-        """All of them together."""
-        found = cls()
-        for one in those:
-            found.add(one)
-        return found

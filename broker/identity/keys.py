@@ -26,7 +26,7 @@ SECRET_BYTES: Final = 32
 ENTROPY: Final = ID_BYTES + SECRET_BYTES
 """Random bytes that `mint` needs."""
 _ID_LENGTH: Final = 12
-_TEXT = re.compile(r"mcpb_([a-z2-7]{12})_[A-Za-z0-9_-]{43}")
+_TEXT = re.compile(r"mcpb_[a-z2-7]{12}_[A-Za-z0-9_-]{43}")
 HASH = re.compile(r"[0-9a-f]{64}")
 """The form of a stored hash."""
 
@@ -70,12 +70,6 @@ def mint(entropy: bytes, key_id: str | None = None) -> Minted:
     made = key_id or base64.b32encode(entropy[:ID_BYTES]).decode().lower()[:_ID_LENGTH]
     secret = base64.urlsafe_b64encode(entropy[ID_BYTES:]).decode().rstrip("=")
     return Minted(made, Secret(f"{PREFIX}{made}_{secret}"))
-
-
-def id_in(text: str) -> str | None:
-    """The id that a text claims to have, or None if it has not the form of a key."""
-    found = _TEXT.fullmatch(text)
-    return None if found is None else found[1]
 
 
 def hash_of(text: str, key_secret: Secret) -> str:
