@@ -238,9 +238,8 @@ async def test_a_guardrail_that_keeps_killing_its_processes_rests_and_is_tried_a
     async with pool.running():
         for _ in range(pools.MAX_DEATHS):
             assert "took longer" in (await judge(pool, hang, {}, "args")).why  # type: ignore[union-attr]
-        began = time.monotonic()
-        assert "rests for 30 s" in (await judge(pool, hang, {}, "args")).why  # type: ignore[union-attr]
-        assert time.monotonic() - began < 0.05 and "guardrail slow: its processes ended 3 times" in caplog.text
+        assert "rests for 30 s" in (await judge(pool, hang, {}, "args")).why, "not tried"  # type: ignore[union-attr]
+        assert "guardrail slow: its processes ended 3 times" in caplog.text
         assert await run(pool, ALLOW) == PASS, "the others are not concerned"
         clock.advance(pools.REST)
         assert "took longer" in (await judge(pool, hang, {}, "args")).why  # type: ignore[union-attr]
@@ -383,10 +382,10 @@ async def test_a_process_that_cannot_be_started_denies_and_is_tried_again(
 
 async def test_a_late_loop_does_not_take_the_answer_of_a_prompt_guardrail(pool: Pool) -> None:
     assert await run(pool, ALLOW) == PASS
-    ask = asyncio.ensure_future(judge(pool, source(ALLOW, timeout=0.2), CONTEXT, "args"))
+    ask = asyncio.ensure_future(judge(pool, source(ALLOW, timeout=1.0), CONTEXT, "args"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    time.sleep(0.5)  # noqa: ASYNC251 - the loop is what is late
+    time.sleep(1.5)  # noqa: ASYNC251 - the loop is what is late
     assert await ask == PASS
 
 
