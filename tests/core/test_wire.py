@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import orjson
@@ -122,6 +123,7 @@ def same(one: Any, other: Any) -> bool:
 @example(b'"\\ud800"')
 @example(b"1e999")
 @example(b"-0")
+@example(b"1" * 20 + b"0" + b"1" * 18)
 @example(b"")
 def test_what_is_accepted_is_what_the_standard_library_reads_less_what_is_refused(data: bytes) -> None:
     try:
@@ -137,7 +139,7 @@ def test_what_is_accepted_is_what_the_standard_library_reads_less_what_is_refuse
     try:
         value = decode(data, SMALL)
     except Malformed as error:
-        assert "digits" in str(error) and b"1" * 31 in data
+        assert "digits" in str(error) and re.search(rb"[0-9.eE+-]{31}", data)
     else:
         assert same(value, expected) or data.strip() in (b"-0", b"-0.0") or value == expected
 
