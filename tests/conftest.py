@@ -1,5 +1,6 @@
 """Fixtures for every test. The machinery is in tests/peers.py."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +74,14 @@ def logs_are_as_before() -> Iterator[None]:
     root.setLevel(before[1])
     ours.setLevel(before[2])
     logging.raiseExceptions = before[3]
+
+
+@pytest.fixture(autouse=True)
+def garbage_is_collected() -> Iterator[None]:
+    """A command that runs in this process turns the collector off while it loads; one that fails leaves it so."""
+    gc.enable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

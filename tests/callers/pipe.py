@@ -14,12 +14,13 @@ from broker.downstream.engine import Engine
 from broker.downstream.stdio import StdioFront
 from tests.callers.caller import Duplex
 from tests.e2e.brokers import environment
+from tests.patience import PATIENCE
 from tests.peers import ROOT
 
 LIMIT = 2**26
 """Bytes of one line."""
-END_TIMEOUT: float = 10
-"""Seconds that a command has to end by itself when its input has ended."""
+END_TIMEOUT: float = PATIENCE
+"""Seconds that a command has to end by itself when its input has ended. How soon it does, tests of that say."""
 
 
 class Pipe(Duplex):
