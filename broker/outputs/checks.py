@@ -36,8 +36,8 @@ REST: Final = 300.0
 """Seconds without a look at a server that has ended the process: each time may have cost seconds of CPU."""
 PATIENCE: Final = 20.0
 """How often the time of a look its server is left alone afterwards: at most a twentieth of a core is spent on one."""
-TIMEOUT: Final = 2.0
-"""Seconds that a content may take, by the wall clock. What is usual takes a thousandth of that; others go first."""
+TIMEOUT: Final = 5.0
+"""Seconds that a content may take, by the wall clock. What is usual takes a thousandth of that, but others go first."""
 MEMORY: Final = 128 * 1024 * 1024
 """Bytes that the process may use beyond what it begins with."""
 MAX_CONTENT: Final = 64 * 1024

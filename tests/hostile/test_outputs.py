@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from broker.core.era import LATEST_LEGACY, LATEST_MODERN
+from broker.guardrails import process as processes
 from broker.outputs import checks
 from broker.outputs.checks import Sampled
 from tests.hostile.conftest import BrokerOf, Puppet
 from tests.hostile.cost import MIB
-from tests.hostile.harness import Running, command, until
+from tests.hostile.harness import BOUND, Running, command, until
 from tests.hostile.test_messages import BOMBS, OK, listing, tool
 from tests.peers import ROOT, Peers
 
@@ -22,6 +23,8 @@ EVIL = "a" * 64 + "!"
 
 @pytest.fixture(autouse=True)
 def one_is_looked_at_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, name in ((checks, "TIMEOUT"), (processes, "COMPILE_TIMEOUT"), (processes, "START_TIMEOUT")):
+        monkeypatch.setattr(place, name, BOUND)  # everybody else goes first, and the machine may be loaded
     monkeypatch.setattr(checks, "SPACING", 0.0)
     monkeypatch.setattr(checks, "SPACING_OF_ALL", 0.0)
     monkeypatch.setattr(checks, "PATIENCE", 0.0)

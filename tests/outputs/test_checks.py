@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from broker.clock import FakeClock
+from broker.guardrails import process as processes
 from broker.outputs import checks as module
 from broker.outputs.checks import MAX_CONTENT, MAX_SCHEMA, REST, SPACING, SPACING_OF_ALL, Sampled, is_light
 from broker.outputs.tally import MAX_SAID, Tally
@@ -70,7 +71,9 @@ async def until(is_true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    for place, name in ((module, "TIMEOUT"), (processes, "COMPILE_TIMEOUT"), (processes, "START_TIMEOUT")):
+        monkeypatch.setattr(place, name, PATIENCE)  # everybody else goes first, and the machine may be loaded
     clock = Hand()
     checks = Sampled(clock)
     async with checks.running():

@@ -318,6 +318,7 @@ BYTES = {
     "server-requests": b"sampling/createMessage",
     "exit-mid-call": b'{"jsonrpc":"2.0","id":',
     "stderr-flood": b"1000 lines",
+    "misfit": b'"n": "one"',
 }
 
 
@@ -356,7 +357,7 @@ def test_ok_goes_on_working_after_boom(peers: Peers, fault: str) -> None:
 
 def test_every_fault_of_the_tables_is_tested() -> None:
     assert {*BYTES, *FLOODS, "hang-call"} == set(raw.BOOM)
-    assert len(raw.FAULTS) == len(set(raw.FAULTS)) == 30
+    assert len(raw.FAULTS) == len(set(raw.FAULTS)) == 31
 
 
 @pytest.mark.parametrize(("fault", "expected"), [("garbage", b"Welcome to raw!\n"), ("bom", b"\xef\xbb\xbf")])
@@ -376,7 +377,7 @@ def test_the_faults_of_lists(peers: Peers, fault: str) -> None:
         wire.send("tools/list", 2, **({"cursor": cursor} if cursor else {}))
         pages.append(json.loads(wire.line())["result"])
     cursors = [page.get("nextCursor") for page in pages]
-    assert cursors == {"endless-cursor": ["1", "2"], "same-cursor": ["again"] * 2, "one-bad-tool": [None] * 2}[fault]
+    assert cursors == {"endless-cursor": ["1", "2"], "same-cursor": ["again"] * 2}.get(fault, [None] * 2)
     assert {"ok", "boom"} <= {tool.get("name") for tool in pages[0]["tools"] if isinstance(tool, dict)}
     wire.close()
 
@@ -496,12 +497,23 @@ async def test_a_session_expires_once(peers: Peers) -> None:
     assert statuses == [404, 200]
 
 
+async def test_every_other_result_of_a_misfit_is_one(peers: Peers) -> None:
+    peer = await peers.astart("rawhttp", "--fault", "misfit")
+    found: list[object] = []
+    async with httpx2.AsyncClient(timeout=TIMEOUT) as http:
+        headers = {"Mcp-Session-Id": (await http.post(peer.url, json=CALL)).headers["mcp-session-id"]}
+        for _ in range(2):
+            body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "boom"}}
+            found.append((await http.post(peer.url, json=body, headers=headers)).json()["result"]["structuredContent"])
+    assert found == [{"n": "one", "more": []}, {"n": 1, "more": []}]
+
+
 async def test_hang_says_nothing(peers: Peers) -> None:
     peer = await peers.astart("rawhttp", "--fault", "hang", "--at", "handshake")
     async with httpx2.AsyncClient(timeout=0.2) as http:
         with pytest.raises(httpx2.ReadTimeout):
             await http.post(peer.url, json=CALL)
-    assert {"none", "session-expired", "hang", *STATUS, *ENDLESS} == set(rawhttp.FAULTS)
+    assert {"none", "session-expired", "hang", "misfit", *STATUS, *ENDLESS} == set(rawhttp.FAULTS)
 
 
 # --- other people's ------------------------------------------------------------------------------------------------
