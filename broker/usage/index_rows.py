@@ -11,8 +11,8 @@ from broker.usage.question import Line, full_name_of, moment_of, parsed, shown_i
 AT_ONCE: Final = 10
 """Lines that are read in one go, which takes a tenth of a millisecond. Meanwhile the loop cannot go on, and a call that
 comes in that moment takes as much longer: a quarter of what it takes by itself."""
-LINES: Final = 500
-"""Lines of one batch: what others that write wait for takes a few milliseconds."""
+LINES: Final = 200
+"""Lines of one batch: what others that write wait for takes two milliseconds."""
 BYTES: Final = 1 << 20
 """Bytes after which a batch ends, however few lines they are."""
 MAX_HASH: Final = 64

@@ -30,8 +30,8 @@ EVERY: Final = 5.0
 """Seconds between two looks at the files."""
 RETRY: Final = 30.0
 """Seconds until the next look, while the index cannot be written."""
-PACE: Final = 30.0
-"""How many times as long as a part of it took nothing is done after it: indexing has a thirtieth of the time,
+PACE: Final = 45.0
+"""How many times as long as a part of it took nothing is done after it: indexing has a fiftieth of the time,
 enough for a thousand records a second, and calls have the rest."""
 
 OpenIndex = Callable[[], Awaitable["AuditIndex"]]
