@@ -29,7 +29,9 @@ QUIET: Final = 0.1
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long to measure: `rounds` of `seconds` for each target, after `warm_up` seconds. Rather more rounds than
-    longer ones: a core gives twice as much in one moment as in the next, and the median of three is any of them.
+    longer ones: a core gives twice as much in one moment as in the next, and the median of three is any of them. The
+    first call of a caller costs several times as much as the others (a connection to the upstream, leases of its
+    budgets): the warm-up is for that.
     """
 
     rounds: int
