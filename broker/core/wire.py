@@ -13,9 +13,10 @@ it, which is what makes an answer long, that is found without reading them, and 
 
 import json
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import orjson
 
@@ -44,7 +45,7 @@ class Malformed(ValueError):
 
 _SHAPE: Final = bytes.maketrans(b"123456789[{", b"000000000,,")
 """Every digit is 0 and whatever begins another value is a comma: runs are found by a search, values by a count."""
-_LONG: Final = 1024 * 1024
+LONG: Final = 1024 * 1024
 """Bytes of a text whose skeleton costs less than to encode its value."""
 _STRINGS: Final = 1024
 """Strings that are stepped over one by one in search of a skeleton: more are cut out all at once."""
@@ -61,6 +62,11 @@ _INT64_DIGITS = 19
 _BOM = b"\xef\xbb\xbf"
 
 
+T = TypeVar("T")
+Steps: TypeAlias = Generator[None, None, T]
+"""What comes to a value in steps."""
+
+
 def decode(data: bytes, limits: Limits) -> Any:
     """The value of a JSON text.
 
@@ -68,7 +74,7 @@ def decode(data: bytes, limits: Limits) -> Any:
     """
     if len(data) > limits.size:
         raise Malformed(f"more than {limits.size} bytes")
-    if len(data) <= limits.nodes or (len(data) < _LONG and _has_few(_SEPARATORS, data, limits.nodes)):
+    if len(data) <= limits.nodes or (len(data) < LONG and _has_few(_SEPARATORS, data, limits.nodes)):
         try:
             value = orjson.loads(data)
             # A key that came twice, and a number that would change, are not encoded to what they were.
@@ -85,6 +91,26 @@ def decode(data: bytes, limits: Limits) -> Any:
             return value
         return _judged(data, limits, value)
     return _judged(data, limits)
+
+
+def decoding(data: bytes, limits: Limits) -> Steps[Any]:
+    """`decode` in steps, between which others may have their turn: a long text takes several passes.
+
+    Raises: Malformed.
+    """
+    if len(data) < LONG or len(data) > limits.size or len(data) <= limits.nodes:
+        return decode(data, limits)
+    value = yield from _judging(data, limits)
+    return value
+
+
+def _whole(steps: Steps[T]) -> T:
+    """All of them at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 def _has_few(marks: tuple[bytes, ...], data: bytes, limit: int) -> bool:
@@ -108,7 +134,13 @@ def _is_shallow(data: bytes, limit: int) -> bool:
 
 def _judged(data: bytes, limits: Limits, value: Any = None) -> Any:
     """The value of a text that may be anything; `value` is what orjson made of it, if it has. Raises: Malformed."""
-    skeleton = _skeleton(data, limits)
+    return _whole(_judging(data, limits, value))
+
+
+def _judging(data: bytes, limits: Limits, value: Any = None) -> Steps[Any]:
+    """The same in steps."""
+    skeleton = yield from _skeleton_in_steps(data, limits)
+    yield
     if b"0" * (limits.digits + 1) in skeleton:
         raise Malformed(f"a number of more than {limits.digits} digits")
     try:
@@ -129,7 +161,17 @@ def decode_object(data: bytes, limits: Limits) -> dict[str, Any]:
 
     Raises: Malformed, also for any other value.
     """
-    value = decode(data, limits)
+    return _object(decode(data, limits))
+
+
+def decoding_object(data: bytes, limits: Limits) -> Steps[dict[str, Any]]:
+    """`decode_object` in steps, as `decoding`. Raises: Malformed."""
+    value = yield from decoding(data, limits)
+    yield
+    return _object(value)
+
+
+def _object(value: Any) -> dict[str, Any]:
     if type(value) is not dict:
         raise Malformed("not a JSON object")
     return cast(dict[str, Any], value)
@@ -201,8 +243,14 @@ def _reason(error: Exception) -> str:
 
 def _skeleton(data: bytes, limits: Limits) -> bytes:
     """The `_SHAPE` of a JSON text: of all that is outside its strings. Meaningless if it is not JSON."""
+    return _whole(_skeleton_in_steps(data, limits))
+
+
+def _skeleton_in_steps(data: bytes, limits: Limits) -> Steps[bytes]:
     pieces = _between_few_strings(data)
-    skeleton = b"".join(_between_strings(data, limits) if pieces is None else pieces).translate(_SHAPE)
+    if pieces is None:
+        pieces = yield from _between_strings(data, limits)
+    skeleton = b"".join(pieces).translate(_SHAPE)
     if skeleton.count(b",") > limits.nodes:
         raise Malformed(f"more than {limits.nodes} values")
     return skeleton
@@ -232,12 +280,15 @@ def _between_few_strings(data: bytes) -> list[bytes] | None:
     return pieces
 
 
-def _between_strings(data: bytes, limits: Limits) -> list[bytes]:
+def _between_strings(data: bytes, limits: Limits) -> Steps[list[bytes]]:
     """The same of any text. Raises: Malformed, if it has more strings than values are allowed."""
     bare = data
     if b"\\" in bare:
         # Blanks of the same length: twice as fast as cutting escapes out, where a string holds nothing else.
-        bare = bare.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+        bare = bare.replace(b"\\\\", b"  ")
+        yield
+        bare = bare.replace(b'\\"', b"  ")
+        yield
     pieces = bare.split(b'"', 4 * limits.nodes + 1)
     if len(pieces) > 4 * limits.nodes + 1:
         raise Malformed(f"more than {limits.nodes} values")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from broker.core import mirroring, wire
 from broker.core.era import is_modern
@@ -141,7 +142,7 @@ class HttpLink(Link):
             whole = response.whole
             if whole is None or len(whole) > wire.FROM_UPSTREAM.size:
                 whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
-            message = self._decode(whole)
+            message = await self._decode(whole)
             if not _is_answer_to(message, request_id):
                 raise MalformedAnswer(self.upstream, "an answer to something else")
             return message
@@ -214,7 +215,7 @@ class HttpLink(Link):
                 place.note(event)
                 if event.event != "message" or not event.data:
                     continue
-                message = self._decode(event.data)
+                message = await self._decode(event.data)
                 method = message.get("method")
                 if not isinstance(method, str):
                     if _is_answer_to(message, request_id):
@@ -245,9 +246,12 @@ class HttpLink(Link):
         else:
             waiting.notice(method, params)
 
-    def _decode(self, data: bytes) -> dict[str, Any]:
+    async def _decode(self, data: bytes) -> dict[str, Any]:
+        """In turns of the loop, if it is long: all else that becomes of it is another turn."""
         try:
-            return wire.decode_object(data, wire.FROM_UPSTREAM)
+            if len(data) < wire.LONG:
+                return wire.decode_object(data, wire.FROM_UPSTREAM)
+            return await in_turns(wire.decoding_object(data, wire.FROM_UPSTREAM))
         except wire.Malformed as error:
             raise MalformedAnswer(self.upstream, str(error)) from None
 
@@ -336,6 +340,16 @@ class HttpLink(Link):
             self._take_back(params)
         else:
             self._unsolicited(method, params)
+
+
+async def in_turns(steps: wire.Steps[dict[str, Any]]) -> dict[str, Any]:
+    """Where they lead to; others have their turn between them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        await anyio.lowlevel.checkpoint()
 
 
 @dataclass(slots=True)
