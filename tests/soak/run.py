@@ -29,6 +29,8 @@ PIPES = 4
 """Callers with a stdio front of their own, from twenty callers on: each is a broker process."""
 STREAMS = 4
 """Legacy callers on HTTP+SSE, from twenty callers on."""
+LEAST: int = 3
+"""Calls that each caller makes: on a busy machine two hundred of them are not even connected when the time is up."""
 STEP_TIMEOUT: float = 60
 SETTLE: float = 15
 """Seconds in which the broker must be back where it began."""
@@ -183,8 +185,10 @@ async def live(soaked: Soaked, number: int, kind: Kind, until: float, seed: int,
     dice, canary = random.Random(f"{seed}-{number}"), f"canary-{number:05d}"
     try:
         async with caller_of(soaked, kind, canary, findings) as caller:
-            while time.monotonic() < until:
+            made = 0
+            while made < LEAST or time.monotonic() < until:
                 await asyncio.wait_for(one_call(caller, dice), STEP_TIMEOUT)
+                made += 1
     except Exception as error:
         findings.broken.append(f"{canary} {kind}: {type(error).__name__}: {error}")
 
