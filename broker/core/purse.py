@@ -1,6 +1,6 @@
 """What one process may spend of one budget in one period: a block that is leased, and what becomes of it.
 
-                     ┌────────── released ──────────┐
+                     ┌──── settled, the rest ───────┐
                      ▼                              │
     granted ─► FREE ─┴─ reserved ─► RESERVED ───────┴─ settled ─► SPENT
                 │                                                   │
@@ -47,15 +47,11 @@ class Purse:
         return True
 
     def settle(self, reserved: int, spent: int) -> None:
-        """A reservation has cost `spent` of it. Exactly one of `settle` and `release` ends each."""
+        """A reservation has cost `spent` of it; the rest is free again. Exactly one of this ends each."""
         assert 0 <= spent <= reserved <= self.reserved
         self.reserved -= reserved
         self.spent += spent
         self.free += reserved - spent
-
-    def release(self, reserved: int) -> None:
-        """A reservation has cost nothing."""
-        self.settle(reserved, 0)
 
     def granted(self, amount: int, spent: int) -> None:
         """What the database answers to what it was told of `spent`: the lease is of `amount` now.

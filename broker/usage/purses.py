@@ -109,9 +109,7 @@ class Purses:
                 return None
         for one in wallet.pockets:
             purse = one.purse
-            # As `Purse.reserve`, which would be a call for each budget of each call. That there is room was seen above.
-            purse.free -= amount
-            purse.reserved += amount
+            purse.reserve(amount)
             one.used = now
             if purse.free < one.low_at and now >= one.asks_again:
                 one.is_low = True
@@ -130,19 +128,10 @@ class Purses:
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
-        rest = reserved - spent
-        assert 0 <= rest <= reserved
         for one in pockets:
-            purse = one.purse
-            left = purse.reserved - reserved
-            assert left >= 0
-            # As `Purse.settle`, for the same reason.
-            purse.reserved = left
-            if rest:
-                purse.free += rest
+            one.purse.settle(reserved, spent)
             if spent:
-                slot = one.slot
-                slot.cells[slot.cell] = purse.spent = purse.spent + spent
+                one.slot.cells[one.slot.cell] = one.purse.spent
 
     def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
         now = self._clock.now()

@@ -19,7 +19,7 @@ def test_a_reservation_is_settled_or_released_and_the_rest_is_free_again() -> No
     purse.granted(10, 0)
     assert purse.reserve(6) and not purse.reserve(5)
     purse.settle(4, 3)
-    purse.release(2)
+    purse.settle(2, 0)
     assert (purse.free, purse.reserved, purse.spent, purse.amount) == (7, 0, 3, 10)
     assert purse.is_dirty
     purse.granted(10, 3)
@@ -115,7 +115,7 @@ class Spent(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def release(self, who: int) -> None:
         if self.open[who]:
-            self.purses[who].release(self.open[who].pop())
+            self.purses[who].settle(self.open[who].pop(), 0)
 
     @rule(who=st.integers(0, 1))
     def end_lease_of_idle(self, who: int) -> None:
