@@ -155,9 +155,13 @@ async def storm(
 
 
 async def _tell(blowing: "asyncio.Task[None]", report: Report, weather: Weather, head: str, say: Say) -> None:
-    began = time.monotonic()
+    """How it goes, and at once what was found: an hour later it would help nobody."""
+    began, said = time.monotonic(), len(report.findings.broken)
     while not (await asyncio.wait([blowing], timeout=10))[0]:
         faults, broken = weather.faults.total(), len(report.findings.broken)
+        for one in report.findings.broken[said:broken][:SHOWN]:
+            say(f"BROKEN {one}")
+        said = broken
         say(f"{head}, {time.monotonic() - began:.0f} s: {report.asked} requests, {faults} faults, {broken} broken")
 
 
