@@ -128,6 +128,11 @@ class Forwarder:
             return False
         return self.parking.is_good(call.params["requestState"], call.claims())
 
+    def let_pass(self, call: Call) -> None:
+        """What goes on was admitted with its call: not so the next time. Raises: BrokerError, as `unseal` does."""
+        if call.method != "tasks/list":
+            self.parking.let_pass(call.params["requestState"])
+
     def _state_of(self, call: Call) -> Claims | None:
         """What the state of a modern caller's retry holds. Raises: InvalidState."""
         if not is_modern(call.version):

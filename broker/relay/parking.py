@@ -11,7 +11,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -155,6 +155,8 @@ class Parking:
         self._worker = worker
         self._parked: dict[str, ParkedCall] = {}
         self._spent = SpentStates()
+        self._passed = SpentStates()
+        """Those that were admitted with their calls, whatever came of it."""
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -241,15 +243,20 @@ class Parking:
         return state
 
     def is_good(self, text: object, retry: Claims) -> bool:
-        """Whether a state is this caller's, for what it asked, and was not used: `unseal` says if what guardrails have
-        made of these arguments is also what they made of the first.
+        """Whether a state is this caller's, for what it asked, and was neither used nor admitted: `unseal` says if what
+        guardrails have made of these arguments is also what they made of the first.
         """
         try:
             state = self._sealer.unseal(self._worker.unmark(text))
             state.refuse_other_use(replace(retry, digest=state.digest), self._clock.wall())
         except Unsealable:
             return False
-        return state.asked == retry.asked and not self._spent.has(state)
+        return state.asked == retry.asked and not (self._spent.has(state) or self._passed.has(state))
+
+    def let_pass(self, text: object) -> None:
+        """A state that is good was admitted. Raises: BrokerError, if this principal has used too many."""
+        with suppress(Unsealable):  # the same came twice at once
+            self._passed.add(self._sealer.unseal(self._worker.unmark(text)))
 
     def take_back(self, state: Claims) -> None:
         """A state was unsealed and could not be used: nothing was done with it, so it is good once more."""
@@ -308,3 +315,4 @@ class Parking:
                 if now >= call.deadline or (looks and call.is_gone()):
                     self._drop(key, call)
             self._spent.forget(wall)
+            self._passed.forget(wall)

@@ -168,6 +168,8 @@ class Router:
             with call.upstream.in_use:  # a reload waits for it
                 is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
                 call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
+                if is_retry:
+                    self._forwarder.let_pass(call)
                 if trail.must_wait:
                     await trail.recorded()
                 if call.guarded is UNGUARDED:

@@ -7,7 +7,8 @@ from broker.core.seal import Claims, Unsealable
 from broker.errors import BrokerError
 
 MAX_SPENT: Final = 20_000
-"""Used states of one principal that have not expired: 33 answered questions a second, all the time; 4 MB."""
+"""Used states of one principal that have not expired: 33 answered questions a second, all the time; 4 MB, and as much
+for those that were admitted."""
 
 
 class SpentStates:

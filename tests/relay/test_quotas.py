@@ -13,7 +13,8 @@ from broker.core.caller import LOCAL, Caller
 from broker.core.era import TASKS, Version
 from broker.core.policy import Permit
 from broker.core.request import Request
-from broker.errors import BrokerError, LimitReached
+from broker.errors import BrokerError, LimitReached, UpstreamUnavailable
+from broker.relay.forward import Forwarder
 from broker.relay.notify import Watches
 from broker.upstream.lease import Asker
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
@@ -281,6 +282,28 @@ async def test_retries_with_other_arguments_are_calls_and_are_refused_beyond_the
         retry = {**CALL, "requestState": asked["requestState"], "inputResponses": {}}
         again = await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
         assert again["resultType"] == "input_required", "the retry itself still counts with its call"
+
+
+async def test_a_retry_that_was_let_through_and_ended_before_its_server_is_a_call_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is good once more, but what guards the server has judged it: not for nothing, again and again."""
+    async with house(tmp_path, {"one": Fake(answers={"echo": form})}) as place:
+        asked = await place.ask("tools/call", CALL, version=MODERN, capabilities=ALL)
+        answers = dict.fromkeys(asked["inputRequests"], ADA)
+        retry = {**CALL, "requestState": asked["requestState"], "inputResponses": answers}
+        ledger = ledger_of(place)
+
+        async def gone(*_: Any) -> Json:
+            raise UpstreamUnavailable("one", "it is down")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Forwarder, "forward", gone)
+            for _ in range(2):
+                with pytest.raises(BrokerError, match="down"):
+                    await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+        assert "isError" not in await place.ask("tools/call", retry, version=MODERN, capabilities=ALL)
+        assert [one.is_retry for one in ledger.made] == [True, False, False]
 
 
 async def test_a_retry_that_finds_no_place_has_not_used_its_state_up(tmp_path: Path) -> None:
