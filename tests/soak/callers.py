@@ -36,7 +36,8 @@ class Watched(Caller):
         self.canary, self.findings = canary, findings
         self.capabilities, self.answer = OFFERED, self.say_who
         self.taken_back = set[int | str]()
-        """Calls that were cancelled."""
+        """Calls that were cancelled, or left."""
+        self.answered = set[int | str]()
 
     def say_who(self, method: str, params: Json) -> Json:
         return {"action": "accept", "content": {"canary": self.canary}}
@@ -66,8 +67,11 @@ class WatchedStream(Watched, Duplex):
         message = json.loads(self.watch(data))
         if "method" not in message and message["id"] not in self._waiting:
             if message["id"] not in self.taken_back:
-                self.findings.broken.append(f"{self.canary}: an answer to nothing: {data[:200]!r}")
+                what = "a second answer" if message["id"] in self.answered else "an answer to nothing"
+                self.findings.broken.append(f"{self.canary}: {what}: {data[:200]!r}")
             self.taken_back.discard(message["id"])
+        elif "method" not in message:
+            self.answered.add(message["id"])
         super().on_bytes(data)
 
 

@@ -364,6 +364,7 @@ async def cut(caller: Watched, ident: int, params: Json, dice: random.Random, re
     way = dice.random()
     try:
         if way < 0.15 and isinstance(caller, OldWeb):
+            caller.taken_back.add(ident)  # its stream is open for a moment yet
             raise Gone
         if way < 0.15 and isinstance(caller, Web) and caller.session is not None:
             outcomes["sessions deleted in a call"] += 1
