@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from broker.config import Secret
 from broker.core.directory import Directory, Key, KeyHash, Merger, Organization, Source, Team, hashes_in
@@ -50,6 +51,12 @@ def calls_in(work: Callable[[], object]) -> Counter[str]:
     with watched(lambda frame, event, _: called.update([frame.f_code.co_name]) if event == "call" else None):
         work()
     return called
+
+
+def test_a_hash_that_two_keys_of_a_place_have_is_known_to_come_twice() -> None:
+    other, same = stored(1, 1), replace(stored(1, 2), hashes=stored(1, 1).hashes)
+    found = hashes_in(rolled({one.id: one for one in (stored(1, 0), other, same)}))
+    assert found.twice == {other.hashes[0].hex} and set(found.keys) == {stored(1, 0).hashes[0].hex, other.hashes[0].hex}
 
 
 def test_what_is_made_of_a_roll_is_made_once_and_a_roll_is_no_copy_of_itself() -> None:

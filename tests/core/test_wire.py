@@ -19,6 +19,7 @@ from broker.core.wire import (
     count_values,
     decode,
     decode_object,
+    decoding_object,
     encode,
     is_request_id,
     readable_id,
@@ -421,3 +422,31 @@ def test_values_are_counted_exactly_where_there_are_many(value: Any, expected: i
 
 def test_where_there_are_few_values_commas_of_a_text_may_count_as_such() -> None:
     assert count_values(encode({"description": "one, two"})) == 3
+
+
+DECODED_LONG = ['{"a": [1, "b"]}', '{"a": "' + '\\"' * len(LONG) + '"}', '{"a": ["' + "b" * len(LONG) + '"]}']
+
+
+@pytest.mark.parametrize("text", DECODED_LONG, ids=["short", "escapes", "plain"])
+def test_what_is_decoded_in_steps_is_what_is_decoded_at_once(text: str) -> None:
+    data = text.encode()
+    steps, taken = decoding_object(data, FROM_UPSTREAM), 0
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(steps)
+            taken += 1
+    assert end.value.value == decode_object(data, FROM_UPSTREAM)
+    assert (taken > 1) is (len(data) >= len(LONG))
+
+
+REFUSED_LONG = ["[]", '["' + "b" * len(LONG) + '"]', '{"a": 1, "a": "' + "b" * len(LONG) + '"}', "{" + " " * len(LONG)]
+
+
+@pytest.mark.parametrize("text", REFUSED_LONG, ids=["a list", "a long list", "a key twice", "no end"])
+def test_what_is_refused_in_steps_is_what_is_refused_at_once(text: str) -> None:
+    reasons: list[str] = []
+    for decoded in (decode_object, lambda *given: list(decoding_object(*given))):
+        with pytest.raises(Malformed) as refused:
+            decoded(text.encode(), FROM_UPSTREAM)
+        reasons.append(str(refused.value))
+    assert reasons[0] == reasons[1]
