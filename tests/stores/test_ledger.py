@@ -1,6 +1,5 @@
 """Budgets that several brokers spend from one database: blocks, what comes back, and what never happens."""
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.script import Script
 from broker.stores.tables import budget_accounts
+from tests.calls import watched
 from tests.patience import PATIENCE
 from tests.stores.conftest import SERVER, Open, location, opened, postgresql
 
@@ -269,13 +269,12 @@ async def test_a_telling_of_hundreds_of_accounts_takes_as_many_statements_as_one
     assert counts == [5, 5]
 
 
+@pytest.mark.parametrize("location", ["sqlite"], indirect=True)
 async def test_a_telling_asks_the_loop_for_one_step_of_a_thread_and_no_more(
     holders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each statement by itself was a step of the loop: some 15 ms of it once a second, in which calls waited."""
     one = await holders(50)
-    if not one.ledger.database.is_sqlite:
-        pytest.skip("of SQLite")
     await one.tell(1)
     steps, run_sync = list[object](), anyio.to_thread.run_sync
 
@@ -290,12 +289,8 @@ async def test_a_telling_asks_the_loop_for_one_step_of_a_thread_and_no_more(
         nonlocal frames
         frames += event == "call" and "sqlalchemy" in frame.f_code.co_filename
 
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
+    with watched(count):
         await one.tell(1)
-    finally:
-        sys.setprofile(before)
     assert len(steps) == 1
     assert not frames, "it goes through SQLAlchemy, on the loop"
 
