@@ -203,10 +203,11 @@ class _Sieve:
 
     def _size_fault(self, item: dict[str, Any]) -> str | None:
         text = wire.encode(item)
-        size, values = len(text), wire.count_values(text)
+        size = len(text)
         self._judged += size
         if size > MAX_DEFINITION:
             return f"its definition is larger than {MAX_DEFINITION} bytes"
+        values = wire.count_values(text)
         if values > MAX_DEFINITION_VALUES:
             return f"its definition has more than {MAX_DEFINITION_VALUES} values"
         self._judged += WEIGHT * values

@@ -128,6 +128,18 @@ def peered(link: ScriptedLink, *capabilities: str) -> ScriptedLink:
     return link
 
 
+async def test_F35_the_values_of_a_definition_that_is_too_large_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[int] = []
+    count = module.wire.count_values
+    monkeypatch.setattr(module.wire, "count_values", lambda text: counted.append(len(text)) or count(text))
+    found = await fetch_list(paged([tool("large", description=["a"] * 100_000), tool("small")]), Kind.TOOL, 1)
+    assert [item["name"] for item in found.items] == ["small"]
+    assert found.dropped[0].reason == f"its definition is larger than {module.MAX_DEFINITION} bytes"
+    assert len(counted) == 1 and counted[0] < 1000
+
+
 async def test_one_list_that_cannot_be_had_keeps_what_was_known_and_costs_the_others_nothing() -> None:
     script: dict[str, Any] = {
         TOOLS: {"tools": [tool("new")]},
