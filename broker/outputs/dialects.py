@@ -7,6 +7,8 @@ remark, as 2020-12 has it.
 
 import importlib
 import sys
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, Final
 
 from broker.core.shape import is_object
@@ -56,6 +58,12 @@ class _Expressions:
             return _re2.search(pattern, text, self._options)
         except _re2.error:
             raise Unusable("RE2 does not understand a pattern of it") from None
+
+
+def _multiple_of(validator: Any, divisor: Any, content: Any, _: object) -> Iterator[Any]:
+    """As both numbers are written: divided as floats, 19.99 is no multiple of 0.01."""
+    if validator.is_type(content, "number") and Fraction(str(content)) % Fraction(str(divisor)):
+        yield _jsonschema.ValidationError("not a multiple")
 
 
 class Checker:
@@ -114,9 +122,14 @@ def prepare() -> None:
     """Everything that is loaded late otherwise: in a confined process no file can be opened.
 
     jsonschema has no other way to bring one's own expressions: these modules have all the searches of its keywords.
+    Nor has it one for a keyword of all dialects, in each part of a schema.
     """
     for name in ("_keywords", "_legacy_keywords", "_utils"):
         vars(importlib.import_module(f"jsonschema.{name}"))["re"] = _Expressions()
+    for name in ("Draft3", "Draft4", "Draft6", "Draft7", "Draft201909", "Draft202012"):
+        words: dict[str, Any] = getattr(_jsonschema, f"{name}Validator").VALIDATORS
+        for word in words.keys() & {"multipleOf", "divisibleBy"}:
+            words[word] = _multiple_of
     sys.setrecursionlimit(RECURSION)
     Checker({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"pattern": "^a"}}}).misfit(
         {}

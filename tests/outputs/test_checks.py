@@ -101,6 +101,23 @@ async def test_a_schema_is_read_by_the_dialect_that_it_names_and_else_by_2020_12
     assert await house.look({"$schema": DRAFT_7, "prefixItems": PAIR}, ["a", "b"]) == "matched"
 
 
+MULTIPLES: dict[str, tuple[Json, object, str]] = {
+    "a price": ({"multipleOf": 0.01}, 19.99, "matched"),
+    "no price": ({"multipleOf": 0.01}, 19.995, "mismatched"),
+    "of an integer": ({"multipleOf": 3}, 10**30, "mismatched"),
+    "a large float": ({"multipleOf": 3}, 9e300, "matched"),
+    "far apart": ({"multipleOf": 1e-300}, 1e300, "matched"),
+    "no number": ({"multipleOf": 0.01}, True, "matched"),
+    "an older word": ({"$schema": "http://json-schema.org/draft-03/schema#", "divisibleBy": 0.01}, 19.99, "matched"),
+    "an older dialect": ({"$schema": DRAFT_7, "multipleOf": 0.1}, 0.3, "matched"),
+}
+
+
+async def test_F36_a_number_is_a_multiple_of_another_as_both_are_written(house: House) -> None:
+    found = {case: await house.look(schema, content) for case, (schema, content, _) in MULTIPLES.items()}
+    assert found == {case: expected for case, (_, _, expected) in MULTIPLES.items()}
+
+
 BAD: dict[str, object] = {
     "no schema": {"type": 7},
     "a list": [],
