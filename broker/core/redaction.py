@@ -34,6 +34,9 @@ PIECE: Final = 8
 """Bytes of a secret by which it is met: those of a number, and no secret has fewer (`MIN_KNOWN`)."""
 _KEPT_IN_URLS: Final = ("", "/", "!'()*", "!'()*;,/?:@&=+$#")
 """What writers of URLs leave as it is besides letters and digits: two ways in Python, two in JavaScript."""
+_KEPT_IN_FORMS: Final = ("", "*", "!*()")
+"""Likewise in forms, where a blank is a plus: PHP; Java, and JavaScript's URLSearchParams; .NET. All escape the tilde,
+which Python and Go keep."""
 _ESCAPE_IN_URL: Final = re.compile("%[0-9A-F]{2}")
 _ESCAPED_IN_JSON: Final = ("", "/", "<>&", "<>&='", "<>&'+`\"")
 """What writers of JSON escape without need: nothing, as most do; as in PHP; in Go and Ruby; in Gson; in .NET."""
@@ -155,7 +158,8 @@ def spellings(secret: str) -> Iterator[str]:
 
 def _in_urls(part: str) -> Iterator[str]:
     kept = [quote(part, signs, errors="surrogatepass") for signs in _KEPT_IN_URLS]
-    for found in (*kept, quote_plus(part, errors="surrogatepass")):
+    in_python, *others = (quote_plus(part, signs, errors="surrogatepass") for signs in ("", *_KEPT_IN_FORMS))
+    for found in (*kept, in_python, *(one.replace("~", "%7E") for one in others)):
         yield found
         yield _ESCAPE_IN_URL.sub(lambda escape: escape[0].lower(), found)
 

@@ -158,6 +158,20 @@ def test_a_known_secret_is_found_in_a_form_that_has_a_plus_for_each_blank() -> N
     assert KnownSecrets(["two words & more"]).without("a=two+words+%26+more&b") == f"a={MASK}&b"
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "it%27s+%28all%29+%7E%2Amine%2A%21",  # PHP
+        "it%27s+%28all%29+%7E*mine*%21",  # Java, URLSearchParams
+        "it%27s+(all)+%7E*mine*!",  # .NET
+        "it%27s+(all)+%7e*mine*!",
+        "it%27s+%28all%29+~%2Amine%2A%21",  # Python, Go
+    ],
+)
+def test_a_known_secret_is_found_as_common_writers_of_forms_spell_it(spelling: str) -> None:
+    assert KnownSecrets(["it's (all) ~*mine*!"]).without(f"a={spelling}&b") == f"a={MASK}&b"
+
+
 @pytest.mark.parametrize("ahead", ["", "a", "ab:", "user:"])
 @pytest.mark.parametrize("behind", ["", "\n", "\r\n", ":more"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
