@@ -7,6 +7,7 @@ half-way. On PostgreSQL writers queue at a row of their own (`directory.py` chan
 
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, Final, TypeVar
@@ -83,7 +84,9 @@ class Database:
         """For scripts; made when it is first needed, and anew after each failure."""
         self._file: tuple[int, int] | None = None
         """Which file it has open."""
-        self._script = anyio.Lock()
+        self._turn = threading.RLock()
+        """Of the thread that uses `_plain`. A task that is cancelled may leave it at work (what asyncio cancels, anyio
+        cannot shield), and a connection that is closed under it takes the process with it."""
 
     @classmethod
     def at(cls, location: Location) -> "Database":
@@ -127,11 +130,13 @@ class Database:
             async with self.writing() as connection:
                 return await run_on_server(connection, script)
         with self.translated():
-            async with self._script:  # a connection has one transaction at a time
-                # Cancellation waits for a thread.
-                return await anyio.to_thread.run_sync(self._carried_out, script)
+            return await anyio.to_thread.run_sync(self._carried_out, script)
 
     def _carried_out(self, script: Script[_T]) -> _T:
+        with self._turn:  # a connection has one transaction at a time
+            return self._run(script)
+
+    def _run(self, script: Script[_T]) -> _T:
         if self._plain is not None and _file_at(self._url) != self._file:
             self._forget_plain()  # what it writes nobody would ever read
             raise StoreUnavailable(f"the database {self.name} was removed or replaced")
@@ -145,16 +150,16 @@ class Database:
             raise
 
     def _forget_plain(self) -> None:
-        plain, self._plain = self._plain, None
-        if plain is not None:
-            plain.close()
+        with self._turn:
+            plain, self._plain = self._plain, None
+            if plain is not None:
+                plain.close()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection, once the script that is at work has ended."""
         with anyio.CancelScope(shield=True):
-            async with self._script:
-                if self._plain is not None:
-                    await anyio.to_thread.run_sync(self._forget_plain)
+            if self.is_sqlite:
+                await anyio.to_thread.run_sync(self._forget_plain)
             await self.engine.dispose()
 
     @contextmanager

@@ -1,10 +1,12 @@
 """A file that is locked, damaged, full, read-only, or shared: F-91, F-93."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from sqlalchemy import event
 
@@ -21,6 +24,7 @@ from broker.stores.errors import StoreReadOnly, StoreUnavailable, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.opening import open_store
 from broker.stores.rows import KeyRow
+from broker.stores.script import Script, Statement
 from tests.peers import ROOT
 from tests.stores.test_directory import CI, fill
 
@@ -232,3 +236,39 @@ async def test_the_settings_of_every_connection(store: DirectoryStore) -> None:
 def test_setpriv_is_there_where_it_is_needed() -> None:
     """The read-only test would otherwise prove nothing, for root."""
     assert os.geteuid() != 0 or shutil.which("setpriv")
+
+
+def add_writer(name: str, began: threading.Event | None = None, goes_on: threading.Event | None = None) -> Script[str]:
+    yield Statement("INSERT INTO usage_writers (writer, number, seen) VALUES ($1, 1, 1)", (name,))
+    if began is not None and goes_on is not None:
+        began.set()
+        goes_on.wait(PATIENCE)
+    rows = yield Statement("SELECT writer FROM usage_writers WHERE writer = $1", (name,))
+    return rows[0][0]
+
+
+async def test_a_script_whose_task_is_cancelled_is_made_wholly_before_the_next_one_and_before_the_end(
+    at_file: Location,
+) -> None:
+    """Asyncio's own cancellation passes every shield. A connection that was closed while a script had it was the end of
+    the process: a broker that ended while the index was written died of it."""
+    database = (await open_store(at_file)).database
+    began, goes_on = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.carry_out(add_writer("first", began, goes_on)))
+    await anyio.to_thread.run_sync(began.wait, PATIENCE)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(database.carry_out(add_writer("second")))
+    end = asyncio.create_task(database.aclose())
+    try:
+        done, _ = await asyncio.wait((second, end), timeout=0.05)
+        assert not done, "somebody else has the connection"
+    finally:
+        goes_on.set()
+    assert await second == "second"
+    await end
+    await database.aclose()  # `second` may have come after it
+    with closing(sqlite3.connect(at_file.path)) as connection:
+        found = connection.execute("SELECT writer FROM usage_writers ORDER BY writer").fetchall()
+    assert found == [("first",), ("second",)]
