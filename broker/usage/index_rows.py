@@ -11,6 +11,9 @@ from broker.usage.question import Line, full_name_of, moment_of, parsed, shown_i
 AT_ONCE: Final = 10
 """Lines that are read in one go, which takes a tenth of a millisecond. Meanwhile the loop cannot go on, and a call that
 comes in that moment takes as much longer: a quarter of what it takes by itself."""
+MOST_REST: Final = 0.1
+"""Seconds between two such goes, at most: the end of a broker waits for the batch that is being read. Else a disk that
+stalls for ten seconds, or a process that was stopped, would be followed by minutes in which nobody can end it."""
 LINES: Final = 200
 """Lines of one batch: what others that write wait for takes two milliseconds."""
 BYTES: Final = 1 << 20
@@ -23,7 +26,8 @@ _NUL: Final = b"\\u0000"
 def batch_of(path: Path, begin: int, pace: float = 0.0) -> Batch | None:
     """What comes after byte `begin`; None, if that is not a whole line. Raises: OSError.
 
-    In a thread, which leaves the interpreter to the loop after each go, for `pace` times as long as that took.
+    In a thread, which leaves the interpreter to the loop after each go, for `pace` times as long as that took,
+    and `MOST_REST` at most.
     """
     rows: list[tuple[Any, ...]] = []
     views: set[tuple[str, str]] = set()
@@ -33,7 +37,7 @@ def batch_of(path: Path, begin: int, pace: float = 0.0) -> Batch | None:
         began = time.monotonic()
         for number in range(LINES):
             if number and number % AT_ONCE == 0:
-                time.sleep(pace * (time.monotonic() - began))
+                time.sleep(min(pace * (time.monotonic() - began), MOST_REST))
                 began = time.monotonic()
             raw = file.readline(MAX_LINE)
             if not raw.endswith(b"\n") and len(raw) < MAX_LINE:

@@ -32,7 +32,8 @@ RETRY: Final = 30.0
 """Seconds until the next look, while the index cannot be written."""
 PACE: Final = 45.0
 """How many times as long as a part of it took nothing is done after it: indexing has a fiftieth of the time,
-enough for a thousand records a second, and calls have the rest."""
+enough for a thousand records a second, and calls have the rest. `EVERY` seconds at most: what has waited for a database
+is not what the calls here have waited for."""
 
 OpenIndex = Callable[[], Awaitable["AuditIndex"]]
 
@@ -170,7 +171,7 @@ class Indexer:
             begin = batch.end
             self.behind -= batch.end - batch.begin
             if pace:
-                await self._clock.sleep(pace * (self._clock.now() - began))
+                await self._clock.sleep(min(pace * (self._clock.now() - began), EVERY))
 
 
 def _say_fault(task: "asyncio.Task[None]") -> None:

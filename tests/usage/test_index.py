@@ -19,11 +19,12 @@ from broker.clock import FakeClock, SystemClock
 from broker.config import Secret
 from broker.stores import audit_index
 from broker.stores.audit_index import AuditIndex
+from broker.stores.audit_rows import Batch
 from broker.stores.errors import StoreUnavailable
 from broker.stores.location import Location
 from broker.stores.opening import open_index, open_index_to_read
 from broker.usage import index_rows
-from broker.usage.indexing import Indexer
+from broker.usage.indexing import EVERY, PACE, Indexer
 from broker.usage.lookup import find, who_saw
 from broker.usage.question import Question, Seen
 from broker.usage.records import Mark, Record
@@ -237,9 +238,40 @@ def test_who_reads_many_lines_leaves_the_interpreter_to_the_loop_again_and_again
     lines.write_bytes(b"{}\n" * 3 * index_rows.AT_ONCE)
     monkeypatch.setattr(index_rows.time, "sleep", rests.append)
     monkeypatch.setattr(index_rows.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(index_rows, "MOST_REST", 1000.0)
     batch = index_rows.batch_of(lines, 0, pace=30)
     assert batch is not None and batch.end == lines.stat().st_size
     assert rests == [30.0] * 3, "behind each but the last, and where it looks whether there is more"
+
+
+def test_a_disk_that_stalls_is_followed_by_no_rest_that_the_end_of_the_broker_would_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, rests, seconds = tmp_path / "lines", list[float](), itertools.count(step=10)
+    lines.write_bytes(b"{}\n" * index_rows.LINES)
+    monkeypatch.setattr(index_rows.time, "sleep", rests.append)
+    monkeypatch.setattr(index_rows.time, "monotonic", lambda: float(next(seconds)))
+    assert index_rows.batch_of(lines, 0, pace=PACE) is not None
+    assert sum(rests) <= 2.0, "of a batch whose every part took ten seconds"
+
+
+async def test_a_database_that_was_locked_is_followed_by_no_longer_rest_than_between_two_looks(
+    kept: Path, at_file: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, rests = FakeClock(), list[float]()
+
+    async def take(self: AuditIndex, origin: str, name: str, batch: Batch) -> bool:
+        clock.advance(5.0)  # as long as SQLite waits
+        return True
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(AuditIndex, "take", take)
+    monkeypatch.setattr(clock, "sleep", sleep)
+    write(kept / file_name(1), [call("key:ann", "echo", at=BEGAN)])
+    assert await Indexer(kept, partial(open_index, at_file), clock, 90).look(pace=PACE) == 1
+    assert rests == [EVERY]
 
 
 async def test_where_nothing_is_recorded_no_database_is_made(at_file: Location, kept: Path) -> None:
