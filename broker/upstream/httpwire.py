@@ -19,8 +19,9 @@ from broker.upstream.connection import Connection, Known, Unreachable, WireFault
 
 MAX_CONNECTIONS: Final = 100
 """Per upstream; further calls wait their turn within their own time-out (F-64)."""
-KEEP: Final = 30.0
-"""Seconds that an idle connection is kept: less than most firewalls remember one."""
+KEEP: Final = 4.0
+"""Seconds that an idle connection is kept. Many servers close theirs after five: a call that is written in that moment may
+or may not have come there, and could not be sent again."""
 _NAMES: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -147,7 +148,7 @@ class HttpWire:
             raise WireFault("closed")
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_good:
+            if connection.idle_since >= connection.loop.time() - KEEP and connection.is_good:
                 return connection
             connection.abort()
         return None

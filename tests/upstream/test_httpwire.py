@@ -460,6 +460,18 @@ async def test_idle_connections_are_not_kept_for_ever(monkeypatch: pytest.Monkey
         await until(lambda: peer.open == 0)
 
 
+async def test_a_connection_that_was_idle_for_long_carries_nothing_more() -> None:
+    """Its server may be closing it in this very moment, and whether a call has come there nobody would know."""
+    async with meeting(OK) as (peer, wire):
+        assert await post(peer, wire) == b"ok"
+        (old,) = wire._idle
+        assert await post(peer, wire) == b"ok" and wire._idle == [old]
+        old.idle_since -= httpwire.KEEP + 1
+        assert await post(peer, wire) == b"ok"
+        assert len(wire._idle) == 1 and wire._idle[0] is not old
+        await until(lambda: peer.open == 1)
+
+
 async def test_who_cannot_be_reached_is_said_in_few_words() -> None:
     for url, why in [
         ("http://127.0.0.1:1/", r"cannot connect \(connection refused\)"),
