@@ -115,7 +115,7 @@ async def test_F78_one_key_cannot_take_the_connections_of_the_others(tmp_path: P
 
 
 async def test_a_body_in_pieces_of_two_bytes_takes_no_more_than_what_is_in_it(tmp_path: Path) -> None:
-    async with front_of(tmp_path) as front, front.client.connection() as connection:
+    async with front_of(tmp_path) as front:
         fields = [*modern_headers(LIST), ("Transfer-Encoding", "chunked")]
         head = front.client.request("POST", "/mcp", None, fields)
         pieces = b"2\r\n  \r\n" * (3 * MIB // 2) + b"0\r\n\r\n"
@@ -127,7 +127,8 @@ async def test_a_body_in_pieces_of_two_bytes_takes_no_more_than_what_is_in_it(tm
 
         with memory_below(40 * MIB):
             await anyio.to_thread.run_sync(send)
-        assert (await ask(front, connection)).status == 200
+        async with front.client.connection() as connection:
+            assert (await ask(front, connection)).status == 200
 
 
 async def test_F78_a_flood_beyond_those_who_are_told_kindly_is_closed_at_once_and_leaves_nothing(

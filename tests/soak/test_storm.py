@@ -14,12 +14,18 @@ SEED = 11
 
 @needs_proc
 async def test_in_a_storm_of_faults_every_call_has_one_answer_and_nothing_is_left(tmp_path: Path, tell: Tell) -> None:
-    report = await storm(tmp_path, seconds=6, seed=SEED, people=10)
-    tell("storm", report.text())
-    assert report.findings.broken == []
-    assert report.left_behind() == {}
-    assert report.unanswered == 0
-    assert report.findings.outcomes["result: plain"] > 10 and report.faults.total() > 3
+    enough = False
+    for seconds in (6, 30):  # the second is for a machine that was too busy for anything
+        (directory := tmp_path / str(seconds)).mkdir()
+        report = await storm(directory, seconds=seconds, seed=SEED, people=10)
+        tell("storm", report.text())
+        assert report.findings.broken == []
+        assert report.left_behind() == {}
+        assert report.unanswered == 0
+        enough = report.findings.outcomes["result: plain"] > 10 and report.faults.total() > 3
+        if enough:
+            break
+    assert enough
 
 
 def test_what_is_left_behind_is_found_also_if_it_grows_from_round_to_round() -> None:
