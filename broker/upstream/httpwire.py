@@ -20,8 +20,8 @@ from broker.upstream.connection import Connection, Known, Unreachable, WireFault
 MAX_CONNECTIONS: Final = 100
 """Per upstream; further calls wait their turn within their own time-out (F-64)."""
 KEEP: Final = 4.0
-"""Seconds that an idle connection is kept. Many servers close theirs after five: a call that is written in that moment may
-or may not have come there, and could not be sent again."""
+"""Seconds that an idle connection is kept. Many servers close theirs after five: a call that is written in that moment
+may or may not have come there, and could not be sent again."""
 _NAMES: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
