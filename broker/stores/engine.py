@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -141,8 +142,8 @@ class Database:
             self._forget_plain()  # what it writes nobody would ever read
             raise StoreUnavailable(f"the database {self.name} was removed or replaced")
         if self._plain is None:
+            self._file = _file_at(self._url)  # before: one that takes its place meanwhile is another
             self._plain = _plain(self._url)
-            self._file = _file_at(self._url)
         try:
             return run_on_sqlite(self._plain, script)
         except sqlite3.Error:
@@ -232,10 +233,12 @@ def _file_at(url: URL) -> tuple[int, int] | None:
 
 
 def _plain(url: URL) -> sqlite3.Connection:
-    """A connection as those of the engine are, for whichever thread has its turn."""
-    database = f"{url.database}?{urlencode(url.query)}" if url.query else f"{url.database}"
+    """A connection as those of the engine are, for whichever thread has its turn. It makes no file: one without tables
+    would be of no use, and others than its owner could read it."""
+    place = f"{url.database}" if url.query else Path(f"{url.database}").absolute().as_uri()
+    database = f"{place}?{urlencode(url.query or {'mode': 'rw'})}"
     connection = sqlite3.connect(
-        database, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=bool(url.query)
+        database, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True
     )
     (_configure_sqlite_to_read if url.query else _configure_sqlite)(connection, None)
     return connection

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from sqlalchemy import event
+from sqlalchemy import URL, event
 
 from broker.stores import engine
 from broker.stores.directory import DirectoryStore
@@ -272,3 +272,33 @@ async def test_a_script_whose_task_is_cancelled_is_made_wholly_before_the_next_o
     with closing(sqlite3.connect(at_file.path)) as connection:
         found = connection.execute("SELECT writer FROM usage_writers ORDER BY writer").fetchall()
     assert found == [("first",), ("second",)]
+
+
+async def test_a_script_makes_no_database_where_one_was_removed(at_file: Location) -> None:
+    """It would have no tables, and others than its owner could read it."""
+    database = (await open_store(at_file)).database
+    at_file.path.unlink()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await database.carry_out(add_writer("one"))
+    assert not at_file.path.exists()
+    await database.aclose()
+
+
+async def test_a_database_that_is_replaced_while_a_script_opens_it_is_noticed_at_the_next_one(
+    at_file: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, opened = (await open_store(at_file)).database, engine._plain  # pyright: ignore[reportPrivateUsage]
+    kept = at_file.path.with_name("kept")
+
+    def and_replaced(url: URL) -> sqlite3.Connection:
+        connection = opened(url)
+        at_file.path.rename(kept)
+        at_file.path.touch()
+        return connection
+
+    monkeypatch.setattr(engine, "_plain", and_replaced)
+    await database.carry_out(add_writer("one"))
+    with pytest.raises(StoreUnavailable, match="replaced"):
+        await database.carry_out(add_writer("two"))
+    await database.aclose()
