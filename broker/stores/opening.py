@@ -1,7 +1,8 @@
 """Open a store. The drivers are loaded here, in a thread, and only when there is something to store or to read."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from broker.stores.engine import Database
     from broker.stores.ledger import Ledger
     from broker.stores.usage import UsageStore
+
+
+SQLITE: Final = (3, 35)
+"""The first one that answers a change with the rows that it was made in (`RETURNING`). Python brings its own, or the
+system's."""
 
 
 async def open_store(location: Location) -> "DirectoryStore":
@@ -79,6 +85,11 @@ async def _database(location: Location) -> "Database":
                 "store.url is a PostgreSQL database, and its driver is not installed. "
                 "Say: pip install 'mcp-broker[postgres]'"
             ) from None
+    elif sqlite3.sqlite_version_info < SQLITE:
+        raise StoreUnusable(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and the store needs {SQLITE[0]}.{SQLITE[1]} or newer. "
+            "Use another Python, or set store.url to a PostgreSQL database"
+        )
     engine = await _driver("broker.stores.engine")
     return engine.Database.at(location)
 

@@ -302,3 +302,13 @@ async def test_a_database_that_is_replaced_while_a_script_opens_it_is_noticed_at
     with pytest.raises(StoreUnavailable, match="replaced"):
         await database.carry_out(add_writer("two"))
     await database.aclose()
+
+
+async def test_a_sqlite_that_is_too_old_is_refused_with_what_to_do(
+    at_file: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    with pytest.raises(StoreUnusable, match=r"3\.34\.1.*3\.35 or newer.*store\.url"):
+        await open_store(at_file)
+    assert not at_file.path.exists()
