@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broker.config import OrganizationSettings, directory_of
 from broker.core.caller import LOCAL, Caller
 from broker.core.catalog import Entry
-from broker.core.directory import Directory
+from broker.core.directory import Directory, Merger
 from broker.core.era import Version
 from broker.core.policy import Permit, decide
 from broker.core.request import KIND_OF_LIST, LISTS, Kind, Request
@@ -274,7 +274,7 @@ async def test_a_broken_swap_keeps_the_old_policy(tmp_path: Path, monkeypatch: p
         def fail(*of: object) -> None:
             raise ValueError("a row that is none")
 
-        monkeypatch.setattr("broker.generation.merge", fail)
+        monkeypatch.setattr(Merger, "merge", fail)
         told = told_to(place, ANN)
         with pytest.raises(ValueError, match="a row that is none"):
             generation.adopt(Directory())
