@@ -16,7 +16,7 @@ from typing import Final, Protocol, cast
 import httptools
 
 from broker.clock import SystemClock
-from broker.downstream.head import Head, KnownHeads
+from broker.downstream.head import Head, KnownHeads, size_of_head
 from broker.downstream.message import error_bytes
 from broker.downstream.room import Place, Room
 from broker.downstream.target import COMMON, split
@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._known = KnownHeads()
         self._complete: Head | None = None
         """Of the request that ended last, in the piece that came last."""
+        self._body: list[bytes] = []
         self._arriving: Http | None = None
         """The request whose body comes in."""
         self._current: Http | None = None
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._refusal or 400)
+        self._feed()
         if self._is_in_head and not self._is_shared:
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
@@ -211,7 +213,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._is_in_head = False
-        if self._gathered + self._piece > MAX_HEAD and _size(self._url, self._fields) > MAX_HEAD:
+        if self._gathered + self._piece > MAX_HEAD and size_of_head(self._url, self._fields) > MAX_HEAD:
             self._refuse_head()
         if self._parser.should_upgrade():
             return  # `data_received` is told too
@@ -240,15 +242,21 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def on_body(self, data: bytes) -> None:
-        """Some of the body."""
-        http = self._arriving
-        if http is not None and not http.is_over:
+        """Some of the body: perhaps two bytes, many thousand times in one piece."""
+        self._body.append(data)
+
+    def _feed(self) -> None:
+        """What has come of the body goes to its request."""
+        data, http = b"".join(self._body), self._arriving
+        self._body.clear()
+        if data and http is not None and not http.is_over:
             http.feed(data)
             if http.size > HIGH_WATER and not http.is_awaited:
                 self._pause()
 
     def on_message_complete(self) -> None:
         """The end of a request."""
+        self._feed()
         self._is_shared = True
         http, self._arriving = self._arriving, None
         if http is not None:
@@ -390,8 +398,3 @@ class Connection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         self._transport.abort()
-
-
-def _size(url: bytes, fields: list[tuple[bytes, bytes]]) -> int:
-    """Bytes of a head."""
-    return len(url) + sum(len(name) + len(value) + 4 for name, value in fields)

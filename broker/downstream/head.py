@@ -161,3 +161,8 @@ MAX_KNOWN_FIELDS: Final = 64
 """Fields of a head that is kept: short ones take twenty times their bytes."""
 MAX_DIGITS: Final = 9
 """Of a length that is read at a glance."""
+
+
+def size_of_head(url: bytes, fields: RawHeaders) -> int:
+    """Bytes of one, about."""
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in fields)

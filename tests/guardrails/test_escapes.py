@@ -27,7 +27,7 @@ from tests.hostile.cost import MIB, LoopWatch, memory_below
 from tests.relay.fake import Fake, House, Judgements, house
 
 INNOCENT = source("def check(ctx):\n    return {'action': 'allow'}\n", name="innocent", timeout=10.0)
-MAX_GROWTH = 40 * MIB
+MAX_GROWTH = 20 * MIB
 MAX_CALLBACK = 0.05
 """Seconds of CPU."""
 

@@ -140,8 +140,8 @@ class MemoryWatch:
     @contextmanager
     def below(self, growth: int) -> Generator[None, None, None]:
         """The peak grows by less than `growth` bytes inside."""
-        self._look_again()
         give_back()
+        self._look_again()
         before = memory("VmRSS")
         yield
         assert memory("VmHWM") - before < growth

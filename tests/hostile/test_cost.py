@@ -18,7 +18,7 @@ from tests.hostile.conftest import costs_are_bounded
 KEPT = []
 
 def burn():
-    end = time.thread_time() + 0.08
+    end = time.thread_time() + 0.3  # the timer counts in ticks, of which a busy machine loses some
     while time.thread_time() < end:
         pass
 
@@ -101,6 +101,6 @@ def test_what_costs_too_much_is_found_whatever_the_test_asserts(tmp_path: Path) 
         "test_of_a_process_that_stays",
         "test_of_descriptors_that_stay",
     }, done.stdout
-    assert done.stdout.count("in burn") >= 1, "where it burned is said, if there was time to look"
+    assert done.stdout.count("in burn") >= 2, "where it burned is said"
     assert done.stdout.count("memory grew by 9") >= 2
     assert "13 passed" in done.stdout

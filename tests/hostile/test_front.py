@@ -114,7 +114,6 @@ async def test_F78_one_key_cannot_take_the_connections_of_the_others(tmp_path: P
             assert (await ask(front, again, greedy)).status == 200
 
 
-@pytest.mark.costs("a read of 256 KiB is 37 000 pieces: 34 ms where nothing else runs", callback=0.1)
 async def test_a_body_in_pieces_of_two_bytes_takes_no_more_than_what_is_in_it(tmp_path: Path) -> None:
     async with front_of(tmp_path) as front:
         fields = [*modern_headers(LIST), ("Transfer-Encoding", "chunked")]

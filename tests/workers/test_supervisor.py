@@ -35,10 +35,14 @@ def test_workers_serve_one_port_and_sigterm_ends_all_of_them(program: Program) -
 
 
 def test_connections_are_shared_out(program: Program) -> None:
-    """To whoever is free first: on a busy machine that is one of them more often."""
+    """To whoever is free first: each gets its third, though on a busy machine that may take some more of them."""
     serving = Serving(program, 2)
-    sessions = [Session(serving.caller(), {}) for _ in range(24)]
-    assert min(Counter(one.worker for one in sessions).values()) >= 3, "of 24"
+    found: Counter[int] = Counter()
+    for count in range(1, 97):
+        found[Session(serving.caller(), {}).worker] += 1
+        if count >= 24 and min(found[1], found[2]) * 3 >= count:
+            return
+    raise AssertionError(found)
 
 
 def test_metrics_are_those_of_all_workers(program: Program) -> None:
