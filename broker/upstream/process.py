@@ -143,9 +143,11 @@ class Process:
 
     async def _sweep(self) -> None:
         """Kill and reap what is left until nothing is, for at most a second: a fork bomb must not hold the stop, nor
-        must a process that has no descriptor left to look with.
+        must a process that has no descriptor left to look with. Nothing is what two looks have not found: a process
+        that is becoming another program has no environment for a moment.
         """
         left: set[int] = set()
+        has_looked = False
         for _ in range(50):
             try:
                 left.update(await asyncio.to_thread(descendants, self.pid, self._tag))
@@ -157,8 +159,9 @@ class Process:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, _KILL)
             left = {pid for pid in left if not is_reaped(pid)}
-            if not left:
+            if not left and has_looked:
                 return
+            has_looked = not left
             await asyncio.sleep(0.02)
 
 

@@ -76,6 +76,26 @@ async def test_a_stop_is_bounded_and_leaves_nothing(case: str) -> None:
         await child.stop()  # twice is harmless
 
 
+async def test_a_daemon_that_is_becoming_another_program_while_it_is_looked_for_is_found_by_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a moment it has neither its old environment nor its new one."""
+    looks, look = 0, process.descendants
+
+    def blind_at_first(session: int, tag: str) -> list[int]:
+        nonlocal looks
+        looks += 1
+        return look(session, tag) if looks > 1 else []
+
+    monkeypatch.setattr(process, "descendants", blind_at_first)
+    with anyio.fail_after(PATIENCE):
+        child = await Process.start(["/bin/sh", "-c", "setsid sleep 1000 & echo up; cat"], {}, None)
+        become_subreaper()
+        assert await Heard(child.stdout).line() == b"up\n"
+        await child.stop()
+        assert look(child.pid, child._tag) == []
+
+
 async def test_the_end_of_a_child_is_told_even_while_a_descendant_holds_its_pipes() -> None:
     with anyio.fail_after(PATIENCE):
         child = await Process.start(["/bin/sh", "-c", "sleep 1000 & exit 7"], {}, None)
