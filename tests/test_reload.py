@@ -226,6 +226,31 @@ async def test_a_parked_call_on_a_removed_server_is_given_up_at_once_with_its_pl
             await found.house.ask("tools/call", retry, **ASKED)
 
 
+async def test_a_call_that_asks_after_its_server_was_removed_is_told_so_and_not_parked(tmp_path: Path) -> None:
+    gate = Gate()
+
+    async def asks_late(asked: Any) -> Json:
+        await gate.opened.wait()
+        return await asks(asked)
+
+    async with place(tmp_path, {"one": Fake(answers={"echo": asks_late}), "two": Fake()}) as found:
+        one, failures = found.upstream("one"), list[str]()
+
+        async def call() -> None:
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await found.call("one__echo", **ASKED)
+            failures.append(caught.value.message)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await found.house.fakes["one"].until(lambda: bool(found.house.fakes["one"].asked))
+            assert await found.reload({"two": {}})
+            gate.opened.set()
+        assert "not configured any more" in failures[0]
+        assert len(found.broker.parking) == 0
+        await until(lambda: one.in_use.count == 0)
+
+
 async def test_a_watched_resource_is_heard_of_after_a_reload(tmp_path: Path) -> None:
     fake = Fake(resources=[{"uri": "file:///a", "name": "a"}], capabilities={"resources": {"subscribe": True}})
     async with place(tmp_path, {"one": fake}) as found:

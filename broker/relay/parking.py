@@ -22,11 +22,12 @@ from broker.clock import Clock
 from broker.core.questions import Question, requests_of
 from broker.core.seal import NONCE_SIZE, Claims, Sealer, Unsealable
 from broker.core.shape import is_object
-from broker.errors import BrokerError, CannotAsk, InvalidParams
+from broker.errors import BrokerError, CannotAsk, InvalidParams, UpstreamUnavailable
 from broker.logs import internal_error
 from broker.relay.exchange import never
 from broker.relay.spent import SpentStates
 from broker.upstream.link import MAX_QUESTIONS
+from broker.upstream.supervise import GONE
 from broker.workers.assignment import ALONE, Worker
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,8 @@ class Parking:
         self._spent = SpentStates()
         self._passed = SpentStates()
         """Those that were admitted with their calls, whatever came of it."""
+        self._is_lost: Callable[[str], bool] = lambda _server: False
+        """Whether no name leads to a server any more."""
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -204,7 +207,10 @@ class Parking:
         return await self._next(call, notify)
 
     def give_up(self, is_lost: Callable[[str], bool]) -> None:
-        """Those on servers that are lost: no name leads there any more, so that nobody can come back for them."""
+        """Calls on servers that are lost: no name leads there any more, so that nobody can come back for them. One that
+        runs may end, but not be parked.
+        """
+        self._is_lost = is_lost
         for key, call in tuple(self._parked.items()):
             if is_lost(call.claims.server):
                 self._drop(key, call)
@@ -290,6 +296,10 @@ class Parking:
         return self._park(call)
 
     def _park(self, call: ParkedCall) -> dict[str, Any]:
+        """Raises: BrokerError, if nobody could come back for it, or one caller has too many."""
+        if self._is_lost(call.claims.server):
+            call.scope.cancel()
+            raise UpstreamUnavailable(call.claims.server, GONE)
         principal = call.claims.principal
         if sum(other.claims.principal == principal for other in self._parked.values()) >= MAX_PARKED:
             call.scope.cancel()

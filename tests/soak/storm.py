@@ -65,8 +65,6 @@ class Report:
     answered: int = 0
     cut: int = 0
     """By the caller itself."""
-    stranded: int = 0
-    """Calls that wait for answers, and whose server a reload has taken away: they end with their time."""
     rounds: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
     """What the broker held before the first round, and after each."""
 
@@ -75,12 +73,10 @@ class Report:
         if len(self.rounds) < 2:
             return {}
         before, after = self.rounds[0], self.rounds[-1]
-        # Such a call keeps its place and nothing else: it has ended with its server.
-        stranded = {"parked": self.stranded}
         found = {
             name: (before[name], value)
             for name, value in after.items()
-            if name not in MAY_GROW and value > before[name] + SLACK.get(name, 0) + stranded.get(name, 0)
+            if name not in MAY_GROW and value > before[name] + SLACK.get(name, 0)
         }
         if after[MEMORY] > self.rounds[1][MEMORY] + GROWTH:
             found[MEMORY] = (self.rounds[1][MEMORY], after[MEMORY])
@@ -347,7 +343,6 @@ async def again(caller: Watched, report: Report, retry: Json) -> Json:
         text = result["content"][0]["text"] if result.get("isError") and result["content"] else ""
         word = next((word for said, word in REFUSALS.items() if said in text), "")
         if not word:
-            report.stranded += "error" in answer and answer["error"]["code"] == -32602
             return answer
         refusal = answer if word == "blocked" else refusal
         report.findings.outcomes["answers brought again"] += 1

@@ -36,14 +36,6 @@ def test_what_is_left_behind_is_found_also_if_it_grows_from_round_to_round() -> 
     assert report.left_behind() == {"resident KiB": (100_000, 130_000)}
 
 
-def test_a_call_that_is_stranded_keeps_its_place_and_no_configuration() -> None:
-    figures = {"parked": 0, "exchanges": 0, "generations": 1, "resident KiB": 100_000}
-    report = Report(1, 1, stranded=1, rounds=[figures, {**figures, "parked": 1}])
-    assert report.left_behind() == {}
-    report.rounds.append({**figures, "parked": 2, "generations": 2})
-    assert report.left_behind() == {"parked": (0, 2), "generations": (1, 2)}
-
-
 ADA = Resident(1, "http", "modern", "initech", "key")
 UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
 
