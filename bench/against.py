@@ -6,6 +6,7 @@ from typing import Final
 
 from bench import load
 from bench.ask import Ask, Load
+from bench.echo import MODERN
 from bench.gateways import FASTMCP, Field, http_server, stdio_server
 from bench.report import Table, milliseconds, number, ratio
 from bench.settings import EVERYTHING, EVERYTHING_NOTE, NOTHING
@@ -15,15 +16,21 @@ TITLE: Final = "Against nginx and FastMCP's proxy"
 BROKER: Final = "broker"
 STDIO: Final = "broker, stdio upstream"
 BARE: Final = "broker, nothing on"
+RELAY: Final = "relay in Python, bare"
+STRICT: Final = "relay in Python, strict"
 CONNECTED: Final = "FastMCP, connected once"
 DOCUMENTED: Final = "FastMCP, as documented"
 OURS: Final = (BROKER, STDIO, BARE)
+RELAYS: Final = (RELAY, STRICT)
+"""What Python itself costs: there is no target beside them."""
 RESULT: Final = "100 kB result"
 _NOTE: Final = (
     "An echo tool over streamable HTTP, one core for what is measured; the upstream speaks the era of the callers. "
     f"`{BROKER}` has everything on: {EVERYTHING_NOTE}; `{STDIO}` is the same process in front of a server on stdio; "
-    f"`{BARE}` has neither of it. nginx is `proxy_pass` with kept connections, so it reads no message. FastMCP is its "
-    "proxy as pip installs it, answering JSON: built on a client that is connected once, and as its documentation "
+    f"`{BARE}` has neither of it. nginx is `proxy_pass` with kept connections, so it reads no message. "
+    f"`{RELAY}` does the same on uvloop and httptools, as fast as Python can (`bench/bare.py`); `{STRICT}` also "
+    "decodes and encodes each message as the broker does; the short run has them with modern callers only. FastMCP is "
+    "its proxy as pip installs it, answering JSON: built on a client that is connected once, and as its documentation "
     f"shows it, which takes too long for the larger cases. `{RESULT}`: asked by a small request. `busy`: how much of "
     "its core what is measured took; `load`: the callers and the upstream, of theirs. Where `load` is 100 % and `busy` "
     "is not, that row could do more than is asked of it here, and a share of it by CPU is the more honest one."
@@ -52,9 +59,12 @@ CASES: Final = (Case(1, slow=True), Case(16, slow=True), Case(64), Case(16, more
 async def peers_table(
     field: Field, eras: Mapping[str, str], effort: Effort, step: Callable[[str], None], *, short: bool
 ) -> Table:
-    """One call of the echo tool through everything that can stand in between; the short run is without what is slow."""
+    """One call of the echo tool through everything that can stand in between; the short run is without what is slow,
+    and without half of what no target is about.
+    """
     upstream = await field.upstream()
     nginx = await field.nginx(upstream)
+    relays = {label: await field.relay(upstream, is_strict=label == STRICT) for label in RELAYS}
     step("starting FastMCP")
     documented = None if short else await field.fastmcp(upstream)
     present = {"nginx": nginx is not None, "FastMCP": field.has_fastmcp()}
@@ -81,6 +91,11 @@ async def peers_table(
             targets = [
                 Target("direct", to(upstream, "echo")),
                 *([Target("nginx", to(nginx[1], "echo"), nginx[0].pid)] if nginx else []),
+                *(
+                    Target(label, to(at, "echo"), relay.pid)
+                    for label, (relay, at) in relays.items()
+                    if era == MODERN or not short
+                ),
                 Target(BROKER, to(port, f"{name}__echo", keys), broker.pid),
                 Target(STDIO, to(port, f"{name}-stdio__echo", keys), broker.pid),
                 Target(BARE, to(bare_port, f"{name}__echo"), bare.pid),
@@ -103,7 +118,7 @@ def rows(measured: Mapping[str, Measured]) -> list[list[str]]:
             *(name, milliseconds(one.p50), milliseconds(one.p99), number(one.rate)),
             share(one, direct),
             "" if one is direct else share(one, nginx),
-            share(one, fastmcp) if name in ("nginx", *OURS) else "",
+            share(one, fastmcp) if name in ("nginx", *RELAYS, *OURS) else "",
             milliseconds(one.cpu_per_call) if one.cpu_per_call else "",
             f"{one.cpu_per_call * one.rate:.0%}" if one.cpu_per_call else "",
             f"{one.load:.0%}" if one.load else "",

@@ -1,4 +1,4 @@
-"""What stands in the field: the upstreams, the broker in front of them, nginx and FastMCP for comparison."""
+"""What stands in the field: the upstreams, the broker in front of them, and others for comparison."""
 
 import asyncio
 import json
@@ -144,6 +144,14 @@ class Field:
         argv = [binary, "-p", str(directory), "-e", str(directory / "nginx.log"), "-c", str(file)]
         process = self.start(argv, self.core)
         await ready(process, port, tools)
+        return process, port
+
+    async def relay(self, upstream: int, *, is_strict: bool) -> tuple[subprocess.Popen[bytes], int]:
+        """A bare relay in Python in front of an upstream."""
+        port = free_port()
+        argv = [sys.executable, "-m", "bench.bare", "--upstream", str(upstream), "--port", str(port)]
+        process = self.start([*argv, *(["--strict"] if is_strict else [])], self.core)
+        await ready(process, port, 1)
         return process, port
 
     async def fastmcp(self, upstream: int, connected: str | None = None) -> tuple[subprocess.Popen[bytes], int] | None:

@@ -186,7 +186,8 @@ def targets_table(tables: Sequence[Table]) -> Table:
         ("target", "wanted", "measured", "rounds", "by CPU", ""),
         "Ratios are of paired rounds in this run: `measured` is their median, `rounds` the least and the greatest of "
         "them. The broker that is called has everything on. `by CPU`: the same by "
-        "CPU time for a call, which wavers less where others run, and does not depend on what the load can ask.",
+        "CPU time for a call, which wavers less where others run, and does not depend on what the load can ask."
+        + beside_relays(tables),
     )
     for goal in goals():
         for row in rows_of(tables, goal):
@@ -203,6 +204,24 @@ def targets_table(tables: Sequence[Table]) -> Table:
                 rounds = span if len(values) > 1 else ""
                 table.add(goal.what, wanted, ratio(value), rounds, by_cpu, goal.verdict(value, noise(row)))
     return table
+
+
+def beside_relays(tables: Sequence[Table]) -> str:
+    """What of the rate of a relay in Python is left, which no target is about: one sentence, if it was measured."""
+    found: list[str] = []
+    for row in (row for table in tables if table.title == against.TITLE for row in table.data):
+        if row["callers"] == 1 or row["payload"] == against.RESULT or not all(name in row for name in against.RELAYS):
+            continue
+        shares = [statistics.median(rate(against.BROKER, relay)(row)) for relay in against.RELAYS]
+        found.append(f"{ratio(shares[0])} and {ratio(shares[1])} with {row['callers']} {row['caller']} callers")
+        costs = [row[relay]["cpu_per_call"] for relay in against.RELAYS]
+        if ours := row[against.BROKER]["cpu_per_call"]:
+            found[-1] += f" (by CPU {ratio(costs[0] / ours)} and {ratio(costs[1] / ours)})"
+    if not found:
+        return ""
+    return (
+        f" No targets: of the calls/s of a bare relay in Python and of a strict one the broker has {'; '.join(found)}."
+    )
 
 
 def noise(row: Row) -> float:

@@ -76,6 +76,15 @@ def test_a_target_whose_peer_is_missing_was_not_measured() -> None:
     assert said(peers(150))[fastmcp] == f"not measured: no {against.CONNECTED}"
 
 
+def test_relays_in_python_have_no_target_but_a_line_beside_them() -> None:
+    relays = {against.RELAY: shown(1600, cpu=0.25), against.STRICT: shown(800, cpu=0.5)}
+    with_them, without = targets.targets_table([peers(400, more=relays)]), targets.targets_table([peers(400)])
+    assert (
+        "of a strict one the broker has 0.25 and 0.50 with 16 modern callers (by CPU 0.25 and 0.50)." in with_them.note
+    )
+    assert "relay" not in without.note and with_them.rows == without.rows
+
+
 def test_a_section_that_was_not_run_has_no_targets() -> None:
     assert said(Table("Idle memory", ())) == {}
 
