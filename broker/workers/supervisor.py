@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn
 from broker.workers.assignment import Assignment, Worker, socket_of
 from broker.workers.board import Board, BoardStuck, make_board
 from broker.workers.launch import command
+from broker.workers.lines import Log
 from broker.workers.orphans import become_subreaper, children, end_others
 
 FAILED: Final = 1
@@ -43,6 +44,8 @@ ORPHANS_DIE: Final = 5.0
 """Seconds after that in which they must be dead: what cannot be killed (it is another user's) must not hold the end."""
 _AGAIN: Final = 0.05
 """Seconds between two tries to kill what is left: what the first ones have started comes to us when they die."""
+ROOM: Final = "Allow it more open files (`ulimit -n`) and memory, or start it with fewer `--workers`."
+"""What to do where the system gives no more of what workers share."""
 MAX_PATH: Final = 90
 """Bytes of the directory of the sockets; the kernel takes no path of one with more than about 100."""
 
@@ -80,33 +83,6 @@ class Member:
     """In a row."""
     due: float = 0.0
     """When it is to be started, while it does not run."""
-
-
-class Log:
-    """Lines as the workers write them."""
-
-    def __init__(self, *, as_json: bool, level: str) -> None:
-        self._as_json = as_json
-        self._says_info = level in ("debug", "info")
-
-    def info(self, text: str) -> None:
-        """One line, if such are wanted."""
-        if self._says_info:
-            self._say("INFO", text)
-
-    def warning(self, text: str) -> None:
-        """One line."""
-        self._say("WARNING", text)
-
-    def _say(self, level: str, text: str) -> None:
-        name = "broker.workers.supervisor"
-        if self._as_json:
-            moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "+00:00"
-            said = json.dumps({"time": moment, "level": level.lower(), "logger": name, "message": text})
-        else:
-            said = f"{time.strftime('%H:%M:%S')} {level:<7} {name}: {text}"
-        with contextlib.suppress(OSError):  # a host that closed our stderr must not stop us
-            os.write(2, f"{said}\n".encode())
 
 
 class Supervisor:
@@ -170,33 +146,38 @@ class Supervisor:
     # -- one worker -----------------------------------------------------------------------------------------------
 
     def _start(self, member: Member) -> None:
-        plan, number = self._plan, member.number
+        member.is_ready, member.is_stale, member.began = False, False, self._now()
+        try:
+            member.process, member.leash = self._begin(member.number)
+        except OSError as error:
+            self._log.warning(f"worker {member.number} cannot be started: {error.strerror}")
+            self._bury(member, FAILED)
+            return
+        self._selector.register(member.leash, selectors.EVENT_READ, member)
+
+    def _begin(self, number: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """Its process, and our end of its leash. Raises: OSError."""
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        plan, leash = self._plan, theirs.fileno()
         assignment = Assignment(
             Worker(number, plan.workers),
             plan.listener,
-            theirs.fileno(),
+            leash,
             self._board_handle,
             self._bells,
             self._directory,
             plan.serve,
         )
-        handles = [plan.listener, theirs.fileno(), self._board_handle, *(end for bell in self._bells for end in bell)]
+        handles = [plan.listener, leash, self._board_handle, *(end for bell in self._bells for end in bell)]
         argv = command("broker.cli.worker", assignment.text())
-        member.is_ready, member.is_stale, member.began = False, False, self._now()
-        try:
-            # A group of its own: Ctrl-C in a terminal must reach it once, through us.
-            member.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=handles, process_group=0)
-        except OSError as error:
-            ours.close()
-            self._log.warning(f"worker {number} cannot be started: {error.strerror}")
-            self._bury(member, FAILED)
-            return
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        member.leash = ours
-        self._selector.register(ours, selectors.EVENT_READ, member)
+        with theirs:
+            try:
+                # A group of its own: Ctrl-C in a terminal must reach it once, through us.
+                return subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=handles, process_group=0), ours
+            except OSError:
+                ours.close()
+                raise
 
     def _hear(self, member: Member) -> None:
         assert member.leash is not None
@@ -359,19 +340,28 @@ def main(text: str) -> int:
         directory = _private_directory()
     except OSError as error:
         where = f" in {Path(error.filename).parent}" if error.filename else ""
-        why = error.strerror or str(error)
-        why = why[:1].lower() + why[1:]  # there are paths in it
         remedy = "Make room there, or start the broker again, with TMPDIR set to another directory."
-        sys.stderr.write(f"cannot make a directory for the sockets of the workers{where}: {why}. {remedy}\n")
+        said = f"cannot make a directory for the sockets of the workers{where}: {_reason(error)}. {remedy}\n"
+        sys.stderr.write(said)
         return FAILED
     try:
-        supervisor = Supervisor(plan, directory, log)
+        try:
+            supervisor = Supervisor(plan, directory, log)
+        except OSError as error:
+            sys.stderr.write(f"cannot prepare {plan.workers} workers: {_reason(error)}. {ROOM}\n")
+            return FAILED
         try:
             return supervisor.run()
         finally:
             supervisor.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    """Within a sentence; there may be paths in it, so that only its beginning is changed."""
+    why = error.strerror or str(error)
+    return why[:1].lower() + why[1:]
 
 
 def _private_directory() -> Path:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -313,22 +314,43 @@ def no_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
+def few_descriptors() -> None:
+    """Likewise: it may open a few files only."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+
 @needs_proc
-def test_F105_a_supervisor_that_finds_no_room_for_its_sockets_says_so_in_one_line() -> None:
+@pytest.mark.parametrize(
+    ("lacks", "beginning", "remedy"),
+    [
+        (
+            no_room,
+            "cannot make a directory for the sockets of the workers: no usable temporary directory",
+            "Make room there, or start the broker again, with TMPDIR set to another directory.\n",
+        ),
+        (
+            few_descriptors,
+            "cannot prepare 24 workers: too many open files.",
+            "Allow it more open files (`ulimit -n`) and memory, or start it with fewer `--workers`.\n",
+        ),
+    ],
+)
+def test_F105_a_supervisor_that_is_given_too_little_says_so_in_one_line(
+    lacks: Callable[[], None], beginning: str, remedy: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        plan = supervisor.Plan(2, listener.fileno(), 1.0, "info", False, {})
+        plan = supervisor.Plan(24, listener.fileno(), 1.0, "info", False, {})
         done = subprocess.run(
             [sys.executable, "-m", "broker.workers.supervisor", plan.text()],
             pass_fds=[listener.fileno()],
-            preexec_fn=no_room,
+            preexec_fn=lacks,
             cwd=ROOT,
             capture_output=True,
             timeout=60,
         )
     said = done.stderr.decode()
     assert (done.returncode, done.stdout, said.count("\n")) == (1, b"", 1)
-    assert said.startswith("cannot make a directory for the sockets of the workers: no usable temporary directory")
-    assert said.endswith("Make room there, or start the broker again, with TMPDIR set to another directory.\n")
+    assert said.startswith(beginning) and said.endswith(remedy)
 
 
 def test_F105_which_directory_has_no_room_for_the_sockets_is_said(
