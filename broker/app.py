@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 from anyio.abc import TaskStatus
 
+from broker.allocation import give_back_at_times
 from broker.clock import Clock, SystemClock
 from broker.compiled import pins_directory, problems_of, state_directory
 from broker.config import ConfigError, Loaded
@@ -289,6 +290,7 @@ async def run(broker: Broker, front: Front) -> None:
     async with anyio.create_task_group() as tasks:
         await tasks.start(_heed_signals, broker.engine.closing, tasks.cancel_scope)
         async with broker.running():
+            tasks.start_soon(give_back_at_times, broker.clock)
             await front(broker)
         tasks.cancel_scope.cancel()
 

@@ -13,8 +13,8 @@ from broker.admin.api import Api
 from broker.admin.desk import Office
 from broker.admin.journal import AuditJournal
 from broker.admin.premises import Premises
+from broker.allocation import settle_in
 from broker.app import Broker, run, run_async
-from broker.cli.allocation import settle_in
 from broker.cli.begin import begin_to_serve, read_config, warn
 from broker.cli.callers import with_advice
 from broker.cli.descriptors import bounds_of

@@ -6,7 +6,7 @@ around the old others. A call looks its name up here: the cost does not depend o
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -95,6 +95,10 @@ class Entry:
     def listed(self) -> bool:
         """Whether the upstream lists it."""
         return bool(self.definition)
+
+    def kept(self) -> "Entry":
+        """The same to rules, without what its server says of it: for who keeps it for longer than a catalog lives."""
+        return replace(self, definition={"name": self.own}) if self.listed else self
 
 
 MAX_TEMPLATES: Final = 16

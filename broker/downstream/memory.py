@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from broker.allocation import give_back
+
 HIGH: Final = 0.85
 """Of the limit: above it no new request is taken. What is in flight needs the rest."""
 CRITICAL: Final = 0.95
@@ -41,20 +43,31 @@ def resident() -> int:
 class Memory:
     """What was found at the last look. Without a limit it never refuses."""
 
-    def __init__(self, limit: int | None = None, used: Callable[[], int] = resident) -> None:
+    def __init__(
+        self,
+        limit: int | None = None,
+        used: Callable[[], int] = resident,
+        give_back: Callable[[], None] = give_back,
+    ) -> None:
         self.limit = limit
         self.used = 0
         self.is_high = False
         """Whether a new request has to wait outside."""
-        self._read = used
+        self._read, self._give_back = used, give_back
         self.look()
 
     @property
     def is_critical(self) -> bool:
         """Whether what only waits has to go."""
-        return self.limit is not None and self.used > CRITICAL * self.limit
+        return self._is_over(CRITICAL)
 
     def look(self) -> None:
-        """Read it once. A few microseconds."""
+        """Read it once: a few microseconds. What is only kept after it was freed is no reason to refuse anybody."""
         self.used = self._read()
-        self.is_high = self.limit is not None and self.used > HIGH * self.limit
+        if self._is_over(HIGH):
+            self._give_back()
+            self.used = self._read()
+        self.is_high = self._is_over(HIGH)
+
+    def _is_over(self, share: float) -> bool:
+        return self.limit is not None and self.used > share * self.limit

@@ -43,7 +43,9 @@ class Listener(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One task. `entry` is the tool whose call made it: who may no longer call that, has no task of it either."""
+    """One task. `entry` is the tool whose call made it, without its definition: who may no longer call that has no task of
+    it either.
+    """
 
     principal: str
     entry: Entry
@@ -79,6 +81,8 @@ class Tasks:
         self._on: WeakKeyDictionary[Link, set[Task]] = WeakKeyDictionary()
         """By the link where they are."""
         self._count = 0
+        self._to_look_at: list[str] = []
+        """Principals, one of whom is looked at with each task that is made."""
 
     def __len__(self) -> int:
         return self._count
@@ -97,9 +101,18 @@ class Tasks:
     ) -> Task:
         """A server has made a task for a call. `made` is the task as it came, with an id that can be kept."""
         task = Task(
-            principal, entry, made["taskId"], is_modern, ref(link), now + ttl_of(made), LogGate(now), session, token
+            principal,
+            entry.kept(),
+            made["taskId"],
+            is_modern,
+            ref(link),
+            now + ttl_of(made),
+            LogGate(now),
+            session,
+            token,
         )
         self._forget(principal, task.public)
+        self._look_back(now)
         self._make_room(principal, now)
         self._tasks.setdefault(principal, {})[task.public] = task
         self._principals.setdefault(task.public, set()).add(principal)
@@ -158,12 +171,21 @@ class Tasks:
             task.entry.server == server and task.expires > now for own in self._tasks.values() for task in own.values()
         )
 
+    def _look_back(self, now: float) -> None:
+        """At the tasks of one principal after the other: who makes none any more would keep old ones for ever."""
+        self._to_look_at = self._to_look_at or list(self._tasks)
+        if self._to_look_at:
+            self._forget_expired(self._to_look_at.pop(), now)
+
+    def _forget_expired(self, principal: str, now: float) -> None:
+        for public, task in tuple(self._tasks.get(principal, {}).items()):
+            if task.expires <= now:
+                self._forget(principal, public)
+
     def _make_room(self, principal: str, now: float) -> None:
         own = self._tasks.get(principal, {})
         if len(own) >= MAX_TASKS:
-            for public, task in tuple(own.items()):
-                if task.expires <= now:
-                    self._forget(principal, public)
+            self._forget_expired(principal, now)
         if len(own) >= MAX_TASKS:
             self._forget(principal, next(iter(own)))
         elif self._count >= MAX_TASKS_IN_ALL:

@@ -91,6 +91,20 @@ async def test_F98_when_memory_is_all_but_gone_the_oldest_that_only_wait_go_firs
         await second.close()
 
 
+def test_F98_memory_that_is_kept_after_it_was_freed_is_given_back_and_sends_nobody_away() -> None:
+    held = {"in use": 700, "freed": 0}
+    memory = Memory(LIMIT, lambda: sum(held.values()), lambda: held.update(freed=0))
+    held["freed"] = 120
+    memory.look()
+    assert (memory.used, memory.is_high) == (820, False), "it is kept while there is room"
+    held["freed"] = 280
+    memory.look()
+    assert (memory.used, memory.is_high) == (700, False)
+    held["in use"] = 900
+    memory.look()
+    assert (memory.used, memory.is_high) == (900, True)
+
+
 def test_F98_a_broker_without_a_limit_never_refuses_and_a_real_one_is_read_from_the_system() -> None:
     assert not Memory(None, lambda: 1 << 60).is_high
     limit = limit_of_machine()

@@ -7,7 +7,6 @@ broker's: `apart` takes it out, and so are the servers of web.py, which live her
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -22,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+
+from broker.allocation import give_back
 
 MIB = 2**20
 CALLBACK = 0.05
@@ -109,16 +110,6 @@ def memory(field: str, pid: int | str = "self") -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise AssertionError(field)
-
-
-def give_back() -> None:
-    """What earlier tests have freed goes back to the system: else what this one takes would come out of it, unseen.
-
-    What Python keeps for itself, for objects of up to 512 bytes, stays where anything beside them is still in use.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
 
 
 class MemoryWatch:

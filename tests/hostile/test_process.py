@@ -14,10 +14,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from broker.allocation import give_back
 from broker.core.lifecycle import Phase
 from broker.upstream import child, process, stdio
 from tests.hostile.conftest import BrokerOf, Puppet
-from tests.hostile.cost import MIB, children, descriptors, give_back, memory, memory_below
+from tests.hostile.cost import MIB, children, descriptors, memory, memory_below
 from tests.hostile.harness import AT_ONCE, BOUND, HastyClock, Running, command, exists, needs_proc, quick, raw, until
 from tests.peers import Peers, is_alive
 

@@ -352,6 +352,32 @@ async def test_tasks_are_bounded_and_forgotten_when_their_time_is_over(
         ] == "malformed"
 
 
+async def test_tasks_whose_time_is_over_are_forgotten_as_others_are_made_also_those_of_callers_that_are_gone(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, {"one": legacy_server()}) as place:
+        place.guest("bob")
+        tasks = place.broker.engine.hub.tasks
+        for ident in ("a", "b", "c"):
+            await create(place, ident, caller=BOB)
+        for number in range(100):
+            place.clock.advance(10.0)
+            await create(place, str(number))
+            assert len(tasks) <= 10
+        assert tasks.own_id(BOB.principal, "one", "one.a") is None
+
+
+async def test_what_is_known_of_a_task_keeps_no_definition_of_its_tool(tmp_path: Path) -> None:
+    """A server may have new ones all the time, as large as they may be, and a task lives for a day."""
+    async with house(tmp_path, {"one": legacy_server()}) as place:
+        await create(place, "a")
+        task = place.broker.engine.hub.tasks.known(LOCAL.principal, "one", "one.a")
+        assert task is not None
+        assert task.entry.definition == {"name": "work"}
+        [listed] = [entry for entry in place.broker.generation.catalog.entries(Kind.TOOL) if entry.own == "work"]
+        assert task.entry == listed and task.entry.judged_by == listed.judged_by
+
+
 async def test_a_modern_caller_listens_for_its_own_tasks_and_for_no_others(tmp_path: Path) -> None:
     one = modern_server(resources=[{"uri": "a:b", "name": "r"}], templates=[])
     capabilities: Json = {**EXTENSION, "elicitation": {}}

@@ -1,10 +1,14 @@
 """What a broker that serves asks of the collector, the allocator and the interpreter: to look less often, to keep what
-it has, and not to leave a thread that computes alone for long."""
+it has for a while, and not to leave a thread that computes alone for long."""
 
-import ctypes
 import gc
+import importlib
 import sys
 from typing import Any, Final
+
+import anyio.to_thread
+
+from broker.clock import Clock
 
 YOUNG: Final = 20_000
 """Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
@@ -17,6 +21,9 @@ LARGE: Final = 1024 * 1024
 SWITCH: Final = 0.0005
 """Seconds that the event loop waits for a thread that computes, each time it comes back from the system, which it does
 several times in a call. At the usual 5 ms a call takes 8 ms while a thread computes, and so 2."""
+GIVE_BACK: Final = 10.0
+"""Seconds between two times at which freed memory that lies between what is in use goes back to the system. The C
+library keeps it, however much that was once, and a broker would grow for hours: each crowd leaves other holes."""
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
@@ -37,7 +44,29 @@ def spare_the_collector() -> None:
 
 def keep_pages() -> bool:
     """Keep `KEPT` bytes. False where the C library cannot be told so (only glibc can): there nothing changes."""
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_glibc("mallopt")
     return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, LARGE) and mallopt(_M_TRIM_THRESHOLD, KEPT))
+
+
+def give_back() -> None:
+    """All freed memory to the system, where the C library can: a tenth of a millisecond for each MB, in which nobody
+    else may have memory of it.
+    """
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+async def give_back_at_times(clock: Clock) -> None:
+    """Until it is cancelled."""
+    while True:
+        await clock.sleep(GIVE_BACK)
+        await anyio.to_thread.run_sync(give_back)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where that is another one."""
+    if not sys.platform.startswith("linux"):
+        return None
+    ctypes: Any = importlib.import_module("ctypes")  # takes 8 ms to load, which a start need not wait for
+    return getattr(ctypes.CDLL(None), name, None)

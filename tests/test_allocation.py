@@ -1,22 +1,30 @@
 """What the allocator is told: big messages, one after the other, take no fresh pages from the system."""
 
 import gc
+import json
 import logging
 import platform
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
-from broker.cli import allocation
+from broker import allocation
+from broker.app import Broker, run
 from broker.cli.begin import begin
+from broker.clock import FakeClock
+from broker.config import load
 from tests.peers import ROOT
 
 MESSAGES = """
 import resource, sys
-from broker.cli.allocation import keep_pages
+from broker.allocation import keep_pages
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -43,6 +51,46 @@ def test_pages_of_big_messages_are_kept_where_the_C_library_can() -> None:
     assert was_told == (platform.libc_ver()[0] == "glibc")
     if was_told:
         assert pages < 5_000 < fresh_pages("as usual")[1]
+
+
+HOLES = """
+import sys
+from broker.allocation import give_back, keep_pages
+from broker.downstream.memory import resident
+
+was_told = keep_pages()
+pieces = [bytes(20_000) for _ in range(4_000)]
+between = pieces[::20]
+del pieces
+before = resident()
+give_back()
+print(int(was_told), before - resident())
+"""
+
+
+def test_what_was_freed_between_what_is_in_use_goes_back_to_the_system_where_the_C_library_can() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, check=True, cwd=ROOT, timeout=60)
+    was_told, given = map(int, done.stdout.split())
+    if was_told:
+        assert given > 50_000_000, "of 76 MB in holes"
+
+
+async def test_a_broker_that_serves_gives_back_what_it_has_freed_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    times = list[float]()
+    clock = FakeClock()
+    monkeypatch.setattr(allocation, "give_back", lambda: times.append(clock.now()))
+
+    async def front(broker: Broker) -> None:
+        while len(times) < 3:
+            clock.advance(1)
+            await anyio.lowlevel.checkpoint()
+        assert all(later - earlier >= allocation.GIVE_BACK for earlier, later in pairwise([0, *times]))
+
+    path = tmp_path / "servers.yaml"
+    path.write_text(json.dumps({"broker": {"state_dir": str(tmp_path)}, "servers": {}}), encoding="utf-8")
+    await run(Broker(load(path, {}), clock=clock), front)
 
 
 def test_the_loop_waits_half_a_millisecond_for_a_thread_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
