@@ -314,15 +314,21 @@ class Parking:
         }
 
     async def _expire(self) -> None:
-        """Give up what nobody came back for, or can come back for."""
         looked = self._clock.now()
         while True:
             await self._clock.sleep(1.0)
-            now, wall = self._clock.now(), self._clock.wall()
+            now = self._clock.now()
             looks = now - looked >= RECHECK
             looked = now if looks else looked
-            for key, call in tuple(self._parked.items()):
-                if now >= call.deadline or (looks and call.is_gone()):
-                    self._drop(key, call)
+            self._drop_lost(now, looks=looks)
+            wall = self._clock.wall()
             self._spent.forget(wall)
             self._passed.forget(wall)
+
+    def _drop_lost(self, now: float, *, looks: bool) -> None:
+        """Give up what nobody came back for, or, if it `looks` for that, can come back for. Apart from the loop
+        above, which would keep the last of them while it sleeps, and all that leads from it.
+        """
+        for key, call in tuple(self._parked.items()):
+            if now >= call.deadline or (looks and call.is_gone()):
+                self._drop(key, call)

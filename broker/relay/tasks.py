@@ -43,8 +43,8 @@ class Listener(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One task. `entry` is the tool whose call made it, without its definition: who may no longer call that has no task of
-    it either.
+    """One task. `entry` is the tool whose call made it, without its definition: who may not call that any more has no
+    task of it either.
     """
 
     principal: str

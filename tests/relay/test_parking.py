@@ -535,6 +535,24 @@ async def test_a_caller_that_vanishes_while_parked_leaves_nothing_behind(tmp_pat
         assert fake.link is not None and not fake.link._in_flight.calls() and not fake.link._questions
 
 
+async def test_a_call_that_was_looked_at_while_it_was_parked_is_kept_by_nobody_once_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with parked(tmp_path) as (person, fake):
+        first = await person.call()
+        place = person.place.broker.parking
+        [call] = map(weakref.ref, place._parked.values())
+        looks = list[int]()
+        place._spent.forget = looks.append  # pyright: ignore[reportAttributeAccessIssue]
+        person.place.clock.advance(1)
+        await settle(lambda: bool(looks))
+        await person.call(inputResponses=answers(first), requestState=first["requestState"])
+        fake.asked.clear()
+        await settle(lambda: True)
+        gc.collect()
+        assert call() is None
+
+
 @pytest.mark.parametrize("moment", ["before the question", "in the retry"])
 async def test_a_request_that_is_cancelled_takes_its_upstream_call_with_it(tmp_path: Path, moment: str) -> None:
     async def slow(asked: Asked) -> Json:
