@@ -438,6 +438,8 @@ def _error(resident: Resident, server: str, arguments: Json, error: Json) -> str
         and (server == "turned" or not resident.sees(server))
     ):
         return "refused: unknown"
+    if server == "turned" and arguments.get("asks") and data == {"reason": "invalid_request_state"}:
+        return "refused: given up"  # its server was taken out and put back while the call was parked
     return ""
 
 

@@ -57,6 +57,17 @@ def test_only_what_must_be_is_a_good_answer(server: str, answer: dict[str, objec
     assert outcome_of(ADA, server, still(ADA), answer) == expected
 
 
+@pytest.mark.parametrize(
+    ("server", "asks", "expected"),
+    [("turned", True, "refused: given up"), ("turned", False, ""), ("old-pipe", True, "")],
+)
+def test_a_parked_call_is_given_up_only_on_a_server_that_is_taken_out_and_put_back(
+    server: str, asks: bool, expected: str
+) -> None:
+    error = {"code": -32602, "message": "Invalid or expired requestState", "data": {"reason": "invalid_request_state"}}
+    assert outcome_of(ADA, server, {**still(ADA), "asks": asks}, {"error": error}) == expected
+
+
 def refused_with(code: int, message: str) -> dict[str, object]:
     return {"error": {"code": code, "message": message}}
 
