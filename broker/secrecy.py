@@ -64,7 +64,7 @@ def scrubbed_report(params: dict[str, Any]) -> dict[str, Any]:
     """
     ids = {name: one for name in _IDS & params.keys() if isinstance(one := params[name], str)}
     related = related_task(params)
-    if len(wire.encode(params)) > MAX_REPORT:
+    if wire.is_longer(params, MAX_REPORT):
         params = {name: one for name, one in params.items() if name in _SAID_IN_SHORT or _is_short(one)}
         params |= {name: LEFT_OUT for name in _SAID_IN_SHORT & params.keys() if not _is_short(params[name])}
     found = {**_known.scrubbed_in(params), **ids}
@@ -115,4 +115,4 @@ def _cut(text: str) -> str:
 
 
 def _capped(data: Any) -> Any:
-    return data if data is None or len(wire.encode(data)) <= MAX_ERROR_DATA else {"omitted": TOO_LARGE}
+    return {"omitted": TOO_LARGE} if data is not None and wire.is_longer(data, MAX_ERROR_DATA) else data

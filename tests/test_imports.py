@@ -12,7 +12,7 @@ BROKER = Path(__file__).resolve().parent.parent / "broker"
 LAYERS: list[set[str]] = [
     {"errors", "clock", "half_open", "in_use"},
     {"core"},
-    {"secrecy", "allocation"},
+    {"secrecy", "turns", "allocation"},
     {"workers"},
     {"logs"},
     {"config"},

@@ -18,7 +18,8 @@ from broker.core.caller import Caller
 from broker.core.era import META_SUBSCRIPTION, Version, declared_upstream, is_modern, negotiate, passing_meta
 from broker.core.request import Request
 from broker.core.shape import is_array, is_object
-from broker.downstream.message import Incoming, error_bytes, result_bytes
+from broker.core.wire import Long
+from broker.downstream.message import Incoming, error_bytes, result_bytes, writing_result
 from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
 from broker.logs import begin_request, internal_error
 from broker.relay.backchannel import BackChannel
@@ -28,6 +29,7 @@ from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
 from broker.relay.watches import Watches
 from broker.secrecy import of_upstream
+from broker.turns import in_turns
 from broker.upstream.lease import Asker
 from broker.usage.audit import NO_AUDIT, Audit
 from broker.usage.trail import Trail
@@ -107,7 +109,11 @@ class Engine:
         trail = self._trail(incoming, who)
         try:
             result = await self._result(incoming, who, emit, channel, trail)
-            answer = Answer(result_bytes(incoming.id, result))
+            answer = Answer(
+                await in_turns(writing_result(incoming.id, result))
+                if result.__class__ is Long
+                else result_bytes(incoming.id, result)
+            )
             trail.ended(result, len(answer.body))
             return answer
         except BrokerError as error:

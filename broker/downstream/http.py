@@ -27,7 +27,7 @@ from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.health import WELL, Health
 from broker.downstream.media import accepts, check_media
 from broker.downstream.memory import LOOK, RETRY_AFTER
-from broker.downstream.message import Incoming, Rejected, parse, result_bytes
+from broker.downstream.message import Incoming, Rejected, parse, parse_in_turns, result_bytes
 from broker.downstream.room import Room
 from broker.downstream.session import SESSION_HEADER, LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
@@ -204,7 +204,7 @@ class HttpFront:
             check_media(http)
         body = http.whole(_MAX_BODY) or await http.body(_MAX_BODY)
         try:
-            incoming = parse(body)
+            incoming = await parse_in_turns(body) if wire.is_long(body) else parse(body)
         except Rejected as rejected:
             return _respond(http, 400, refused(rejected.id, rejected.error))
         if PARENT in http.headers:

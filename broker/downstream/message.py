@@ -19,6 +19,7 @@ from broker.core.era import (
 from broker.core.logs import is_level
 from broker.core.shape import is_array, is_object
 from broker.errors import BrokerError, InvalidParams, InvalidRequest, ParseError, UnsupportedVersion
+from broker.turns import in_turns
 
 _MESSAGE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _PARAM_KEYS: Final = frozenset(
@@ -94,11 +95,31 @@ def parse(data: bytes) -> Incoming:
     try:
         value = wire.decode(data, wire.FROM_CALLER)
     except wire.Malformed as error:
-        raise Rejected(ParseError(f"Parse error: {error}")) from None
+        raise _unreadable(error) from None
+    return _incoming(value, len(data))
+
+
+async def parse_in_turns(data: bytes) -> Incoming:
+    """The same of bytes that are long (`wire.is_long`).
+
+    Raises: Rejected.
+    """
+    try:
+        value = await in_turns(wire.decoding(data, wire.FROM_CALLER))
+    except wire.Malformed as error:
+        raise _unreadable(error) from None
+    return _incoming(value, len(data))
+
+
+def _unreadable(error: wire.Malformed) -> Rejected:
+    return Rejected(ParseError(f"Parse error: {error}"))
+
+
+def _incoming(value: Any, size: int) -> Incoming:
     if not is_object(value):
         what = "batches are not served" if is_array(value) else "not an object"
         raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
-    return judge(value, len(data))
+    return judge(value, size)
 
 
 def judge(message: Mapping[str, Any], size: int = 0) -> Incoming:
@@ -161,6 +182,11 @@ def envelope_of(incoming: Incoming) -> Envelope:
 def result_bytes(request_id: str | int, result: Mapping[str, Any]) -> bytes:
     """A JSON-RPC response with a result."""
     return wire.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def writing_result(request_id: str | int, result: Mapping[str, Any]) -> wire.Steps[bytes]:
+    """The same in steps."""
+    return wire.encoding({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
 def error_bytes(request_id: str | int | None, error: BrokerError) -> bytes:

@@ -19,7 +19,7 @@ from broker.core.shape import is_object
 from broker.downstream.engine import Engine, agreed_version, refused
 from broker.downstream.envelope import traced
 from broker.downstream.media import media_type
-from broker.downstream.message import Incoming, Rejected, parse, result_bytes
+from broker.downstream.message import Incoming, Rejected, parse, parse_in_turns, result_bytes
 from broker.downstream.session import SESSION_PARAMETER, LegacySession, SessionStream
 from broker.downstream.stream import STREAM_HEADERS, Outbox, pump, while_connected
 from broker.downstream.vigil import Vigil
@@ -111,7 +111,8 @@ class SseFront:
         if media_type(http) != JSON_MEDIA:
             return await _refuse(http, 415, f"Content-Type must be {JSON_MEDIA}")
         try:
-            incoming = traced(parse(await http.body(wire.FROM_CALLER.size)), http.headers)
+            body = await http.body(wire.FROM_CALLER.size)
+            incoming = traced(await parse_in_turns(body) if wire.is_long(body) else parse(body), http.headers)
         except Rejected as rejected:
             body = refused(rejected.id, rejected.error).body
             return http.respond(400, body, JSON_HEADERS)

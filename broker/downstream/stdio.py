@@ -26,7 +26,15 @@ from broker.core.shape import is_object
 from broker.downstream.ending import LAST_WORDS, usual_drain
 from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
 from broker.downstream.in_flight import InFlight
-from broker.downstream.message import Incoming, Rejected, envelope_of, notification_bytes, parse, result_bytes
+from broker.downstream.message import (
+    Incoming,
+    Rejected,
+    envelope_of,
+    notification_bytes,
+    parse,
+    parse_in_turns,
+    result_bytes,
+)
 from broker.downstream.session import LegacySession, SessionStream
 from broker.errors import BrokerError, InvalidParams, ParseError
 from broker.relay.notify import Subscriber
@@ -75,7 +83,11 @@ class StdioFront:
                         if turn > TURN:  # the next chunk may be there already: to read it is no pause
                             turn = 0
                             await anyio.lowlevel.checkpoint()
-                        self._on_line(wire.without_bom(line), tasks)
+                        line = wire.without_bom(line)
+                        if wire.is_long(line):
+                            await self._on_long_line(line, tasks)
+                        elif line.strip():
+                            self._on_line(line, tasks)
             except LineTooLong as error:
                 self._send(refused(None, ParseError(str(error))))
             with anyio.move_on_after(LAST_WORDS):
@@ -102,13 +114,21 @@ class StdioFront:
             await self._request_ended.wait()
 
     def _on_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
-        if not line.strip():
-            return
         try:
             incoming = parse(line)
         except Rejected as rejected:
-            self._send(refused(rejected.id, rejected.error))
-            return
+            return self._send(refused(rejected.id, rejected.error))
+        return self._on_message(incoming, tasks)
+
+    async def _on_long_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        """Nothing is read meanwhile: what comes next has its turn after it."""
+        try:
+            incoming = await parse_in_turns(line)
+        except Rejected as rejected:
+            return self._send(refused(rejected.id, rejected.error))
+        return self._on_message(incoming, tasks)
+
+    def _on_message(self, incoming: Incoming, tasks: anyio.abc.TaskGroup) -> None:
         if incoming.id is not None and incoming.is_request:
             if self._engine.closing.is_set():
                 self._send(refused(incoming.id, BrokerError("The broker is shutting down")))

@@ -18,7 +18,7 @@ import anyio.abc
 
 from broker.clock import Clock
 from broker.core import wire
-from broker.core.shape import is_array, is_object
+from broker.core.weight import VALUE, is_light
 from broker.errors import printable
 from broker.guardrails.process import Broke, Job, Process, Program
 from broker.guardrails.source import Source, Step
@@ -44,8 +44,6 @@ MAX_CONTENT: Final = 64 * 1024
 """Bytes of a content: a larger one takes seconds, and to write it down for the process would hold the event loop."""
 MAX_SCHEMA: Final = 64 * 1024
 """Bytes of a schema, likewise."""
-VALUE: Final = 16
-"""Bytes that a value counts for at least: many small ones take longest."""
 IDLE: Final = 300.0
 """Seconds after the last look in which the process stays: it holds some 25 MB."""
 STOP_TIMEOUT: Final = 5.0
@@ -261,22 +259,3 @@ def _read(look: Look, answer: Mapping[str, Any]) -> None:
             look.found("bad_schema", f"its outputSchema cannot be used: {printable(why)}", logging.INFO)
         case _:
             look.found("unchecked", "the process that compares its results with its outputSchema answered nonsense")
-
-
-def is_light(value: object, most: int) -> bool:
-    """Whether a JSON value is about `most` bytes at most; one that is larger is not read to its end."""
-    left, waiting = most - VALUE, [value]
-    while waiting and left >= 0:
-        one = waiting.pop()
-        if isinstance(one, str):
-            left -= len(one)
-        elif is_object(one):
-            left -= len(one) * VALUE  # for what is in it, before any of it is looked at
-            if left >= 0:
-                left -= sum(map(len, one))
-                waiting.extend(one.values())
-        elif is_array(one):
-            left -= len(one) * VALUE
-            if left >= 0:
-                waiting.extend(one)
-    return left >= 0

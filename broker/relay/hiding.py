@@ -17,9 +17,10 @@ else is held."""
 
 async def scrubbed_result(result: dict[str, Any]) -> dict[str, Any]:
     """The result with every secret hidden."""
-    if len(wire.encode(result)) <= AT_ONCE:
+    if not wire.is_longer(result, AT_ONCE):
         return _scrubbed(result)
-    return await anyio.to_thread.run_sync(_scrubbed, result)
+    hidden = await anyio.to_thread.run_sync(_scrubbed, result)
+    return wire.Long(hidden) if isinstance(result, wire.Long) else hidden
 
 
 def _scrubbed(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 
 from broker.core import mirroring, wire
 from broker.core.era import is_modern
@@ -19,6 +18,7 @@ from broker.core.shape import is_object
 from broker.core.tasks import related_task
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
 from broker.secrecy import foreign
+from broker.turns import in_turns
 from broker.upstream.heads import JSON, SESSION_HEADER, STREAM, Heads
 from broker.upstream.link import (
     MAX_QUESTIONS,
@@ -232,6 +232,8 @@ class HttpLink(Link):
         return None
 
     def _on_notification(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> None:
+        if self._is_too_long(method, params):
+            return
         if method == "notifications/progress":
             if params.get("progressToken") == request_id:
                 waiting.notice(method, params)
@@ -249,9 +251,9 @@ class HttpLink(Link):
     async def _decode(self, data: bytes) -> dict[str, Any]:
         """In turns of the loop, if it is long: all else that becomes of it is another turn."""
         try:
-            if len(data) < wire.LONG:
-                return wire.decode_object(data, wire.FROM_UPSTREAM)
-            return await in_turns(wire.decoding_object(data, wire.FROM_UPSTREAM))
+            if wire.is_long(data):
+                return await in_turns(wire.decoding_object(data, wire.FROM_UPSTREAM))
+            return wire.decode_object(data, wire.FROM_UPSTREAM)
         except wire.Malformed as error:
             raise MalformedAnswer(self.upstream, str(error)) from None
 
@@ -313,7 +315,7 @@ class HttpLink(Link):
                     async for event in self._client.events(response):
                         if event.retry is not None:
                             wait = min(MAX_STREAM_RETRY, max(STREAM_RETRY, event.retry / 1000))
-                        self._on_announcement(event.data)
+                        await self._on_announcement(event.data)
             except CannotConnect as error:
                 return self.lose(error.why)
             except UpstreamUnavailable as error:
@@ -321,13 +323,13 @@ class HttpLink(Link):
                 wait = MAX_STREAM_RETRY
             await anyio.sleep(wait)
 
-    def _on_announcement(self, data: bytes) -> None:
+    async def _on_announcement(self, data: bytes) -> None:
         if not data:
             return
         try:
-            message = wire.decode_object(data, wire.FROM_UPSTREAM)
-        except wire.Malformed as error:
-            log.debug("%s: dropped an event: %s", self.upstream, error)
+            message = await self._decode(data)
+        except MalformedAnswer as error:
+            log.debug("%s: dropped an event: %s", self.upstream, error.message)
             return
         method, params = message.get("method"), message.get("params")
         if not isinstance(method, str):
@@ -338,18 +340,8 @@ class HttpLink(Link):
             self._on_question(message, None)
         elif method == "notifications/cancelled":
             self._take_back(params)
-        else:
+        elif not self._is_too_long(method, params):
             self._unsolicited(method, params)
-
-
-async def in_turns(steps: wire.Steps[dict[str, Any]]) -> dict[str, Any]:
-    """Where they lead to; others have their turn between them."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        await anyio.lowlevel.checkpoint()
 
 
 @dataclass(slots=True)

@@ -270,6 +270,16 @@ class Link(ABC):
         if isinstance(request_id, str | int) and request_id in self._questions:
             self._questions[request_id].cancel()
 
+    def _is_too_long(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Whether a notification is dropped: to write it for its caller would hold the event loop. Of a log message no
+        more goes on than that it was long (`scrubbed_report`).
+        """
+        if params.__class__ is not wire.Long or method == "notifications/message":
+            return False
+        log.debug("%s: dropped a %s of megabytes", self.upstream, printable(method))
+        self.strays["notification"] += 1
+        return True
+
     def _unsolicited(self, method: str, params: dict[str, Any]) -> None:
         """A notification that no request owns."""
         if belongs_to_link(method) or is_foreign(method) or related_task(params) is not None:

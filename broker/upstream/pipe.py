@@ -131,14 +131,27 @@ class PipeLink(Link):
         if self.lost is None and method not in NEVER_CANCELLED:
             self._duplex.post(notification_bytes("notifications/cancelled", {"requestId": waiting.id}))
 
-    def _on_bytes(self, data: bytes) -> None:
+    def _on_bytes(self, data: bytes) -> wire.Steps[None] | None:
         if self.lost is not None or not data.strip():
-            return
+            return None
+        if wire.is_long(data):
+            return self._on_long(data)
         try:
             message = wire.decode_object(data, wire.FROM_UPSTREAM)
         except wire.Malformed as error:
-            self._on_garbage(data, str(error))
-            return
+            return self._on_garbage(data, str(error))
+        return self._on_message(message)
+
+    def _on_long(self, data: bytes) -> wire.Steps[None]:
+        try:
+            message = yield from wire.decoding_object(data, wire.FROM_UPSTREAM)
+        except wire.Malformed as error:
+            return self._on_garbage(data, str(error))
+        yield
+        if self.lost is None:
+            self._on_message(message)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
         self._garbage = 0
         method = message.get("method")
         if isinstance(method, str):
@@ -174,6 +187,8 @@ class PipeLink(Link):
         return self._in_flight.requests.get(request_id) if type(request_id) is int else None
 
     def _on_notification(self, method: str, params: dict[str, Any]) -> None:
+        if self._is_too_long(method, params):
+            return
         match method:
             case "notifications/progress":
                 waiting = self._waiting(params.get("progressToken"))

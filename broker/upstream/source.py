@@ -10,9 +10,13 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from broker.core.framing import LEAST, TURN, LineSplitter, LineTooLong
+from broker.core.wire import Steps
 
-Take = Callable[[bytes], None]
-"""Takes what has come. Called from the event loop, so it must neither block nor raise."""
+Take = Callable[[bytes], Steps[None] | None]
+"""Takes one message that has come. Called from the event loop, so it must neither block nor raise. What would take long
+is returned: steps, each for a turn of its own, before which nothing more is handed on."""
+TakePiece = Callable[[bytes], None]
+"""Takes what has come of a stream, likewise."""
 
 
 FEW: Final = 16
@@ -28,11 +32,11 @@ class Source(asyncio.Protocol):
         """Set when nothing more will be handed on: the pipe has ended, or whoever took what came has found that it must
         not go on (`Lines`)."""
         self._transport: asyncio.ReadTransport | None = None
-        self._take: Take | None = None
+        self._take: TakePiece | None = None
         self._held: list[bytes] = []
         """What came before anybody took it: a piece or two, since nothing is read after it but what is on its way."""
 
-    def read(self, take: Take) -> None:
+    def read(self, take: TakePiece) -> None:
         """Whatever comes goes to `take` from the next turn of the event loop on, what came already first."""
         self._take = take
         if self._held:
@@ -92,6 +96,8 @@ class Lines:
         """Whole lines that are too many for one turn."""
         self._handed_on = 0
         """What was handed on in this turn of the loop, of pieces of more than a few lines."""
+        self._steps: Steps[None] | None = None
+        """What is left to do of the line that was handed on last."""
         self._is_behind = False
         """Whether lines are handed on in turns. Nothing is read meanwhile."""
         self._is_over = False
@@ -107,6 +113,7 @@ class Lines:
     def stop(self) -> None:
         """Nobody takes them any more."""
         self._is_over = True
+        self._steps = None
         self._waiting.clear()
         self._source.stop()
 
@@ -119,11 +126,17 @@ class Lines:
             self._waiting.extend(lines)
         elif self._is_within(len(chunk) + LEAST * len(lines), len(lines)):
             self._hand_on(lines)
+            if self._steps is not None:
+                self._fall_behind()
+                self._loop.call_soon(self._go_on)
         else:
-            self._is_behind = True
-            self._source.pause()
+            self._fall_behind()
             self._waiting.extend(lines)
             self._go_on()
+
+    def _fall_behind(self) -> None:
+        self._is_behind = True
+        self._source.pause()
 
     def _is_within(self, weight: int, count: int) -> bool:
         """Whether so much more can be handed on in this turn of the loop: uvloop reads a pipe many times in one."""
@@ -141,27 +154,44 @@ class Lines:
         """The next of many lines; once all are handed on, the source is read again, in a turn of its own."""
         if self._is_over:
             return
-        if not self._waiting:
+        if self._steps is not None:
+            self._step(self._steps)
+        elif not self._waiting:
             self._is_behind = False
             return self._source.resume()
-        lines: list[bytes] = []
-        size = 0
-        while self._waiting and size < TURN:
-            lines.append(self._waiting.popleft())
-            size += len(lines[-1]) + LEAST
-        self._hand_on(lines)
+        else:
+            lines: list[bytes] = []
+            size = 0
+            while self._waiting and size < TURN:
+                lines.append(self._waiting.popleft())
+                size += len(lines[-1]) + LEAST
+            self._hand_on(lines)
         self._loop.call_soon(self._go_on)
 
     def _hand_on(self, lines: list[bytes]) -> None:
         is_done = False
         try:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 if self._is_over:
                     break
-                self._take(line)
+                steps = self._take(line)
+                if steps is not None:
+                    self._steps = steps
+                    self._waiting.extendleft(reversed(lines[number:]))
+                    break
             is_done = True
         finally:
             if not is_done:  # the event loop logs what it was; a stream with a hole in it must not go on
+                self._break("a fault in the broker")
+
+    def _step(self, steps: Steps[None]) -> None:
+        is_done = False
+        try:
+            if next(steps, steps) is steps:
+                self._steps = None
+            is_done = True
+        finally:
+            if not is_done:
                 self._break("a fault in the broker")
 
     def _break(self, why: str) -> None:

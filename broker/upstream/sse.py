@@ -13,6 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from broker.core.eventstream import Event
 from broker.errors import UpstreamUnavailable
+from broker.turns import in_turns
 from broker.upstream.httpwire import RequestHead
 from broker.upstream.pipe import Gone
 from broker.upstream.source import Take
@@ -92,7 +93,9 @@ class SseDuplex:
         try:
             async for event in self._events:
                 if event.event == "message" and event.data:
-                    take(event.data)
+                    steps = take(event.data)
+                    if steps is not None:
+                        await in_turns(steps)
         except UpstreamUnavailable as error:
             return error.why
         return "the event stream ended"

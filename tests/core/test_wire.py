@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.core import wire
+from broker.core.strict import _STRINGS
 from broker.core.wire import (
-    _STRINGS,
     FROM_CALLER,
     FROM_UPSTREAM,
     Limits,
@@ -451,28 +450,3 @@ def test_what_is_refused_in_steps_is_what_is_refused_at_once(text: str) -> None:
             decoded(text.encode(), FROM_UPSTREAM)
         reasons.append(str(refused.value))
     assert reasons[0] == reasons[1]
-
-
-@given(st.text(st.sampled_from('\\\\\\"a'), max_size=40), st.integers(1, 9))
-def test_escapes_are_blanked_in_slices_as_in_one(text: str, size: int) -> None:
-    data = text.encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_SLICE", size)
-        sliced = _between(data)
-    assert sliced == _between(data)
-
-
-def test_escapes_of_a_text_that_is_cut_within_them_are_blanked(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode({"a": '\\"' * 9 + "b"})
-    monkeypatch.setattr(wire, "_SLICE", 2)
-    assert _between(data) == [b"{", b":", b"}"]
-
-
-def _between(data: bytes) -> list[bytes]:
-    """What is outside the strings."""
-    steps = wire._between_strings(data, SMALL)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

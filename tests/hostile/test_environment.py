@@ -85,22 +85,6 @@ async def test_F39_a_result_just_below_the_limit_arrives_and_one_above_it_is_an_
         await run.innocent("bad")
 
 
-@pytest.mark.costs("each pass over 15 MiB takes up to 50 ms", callback=0.1, memory=160 * MIB)
-async def test_F39_a_large_text_of_nothing_but_escapes_is_read_in_turns(broker_of: BrokerOf) -> None:
-    text = '"' * (15 * MIB // 2)
-
-    async def quotes(out: Out, request: Request, ident: Any) -> None:
-        item = {"type": "text", "text": text}
-        await says("200 OK", JSON, json.dumps({"jsonrpc": "2.0", "id": ident, "result": {"content": [item]}}).encode())(
-            out, request, ident
-        )
-
-    async with web(boom=quotes) as bad, broker_of({"bad": {"url": bad.url}}) as run:
-        await run.ready("bad")
-        assert await run.text("bad__boom") == text
-        await run.innocent("bad")
-
-
 def patience(connection: socket.socket) -> float:
     """Seconds until the kernel gives up a peer that is silent."""
     ip = socket.IPPROTO_TCP

@@ -1,6 +1,7 @@
 """Lines of a child's pipe, as they are pushed: all of them, in order, bounded, and nobody else waits for them."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -9,8 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.core.framing import LEAST, TURN
+from broker.core.wire import Steps
 from broker.upstream.child import Child, LoopChild, PipeChild
 from broker.upstream.process import Process
 from broker.upstream.source import Lines, Source
@@ -253,3 +257,81 @@ def test_a_fault_in_whoever_takes_a_line_ends_the_lines_and_is_told(kind: str, u
         assert [str(one["exception"]) for one in told] == ["canary"]
 
     run(scenario, uvloop)
+
+
+class InSteps:
+    """Takes messages: one that begins with a digit in so many steps."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.turns = 0
+
+    def __call__(self, line: bytes) -> Steps[None] | None:
+        if not line[:1].isdigit():
+            self.taken.append(line)
+            return None
+        return self._steps(line)
+
+    def _steps(self, line: bytes) -> Steps[None]:
+        for _ in range(int(line[:1])):
+            self.turns += 1
+            yield
+        self.taken.append(line)
+
+
+async def settled(source: FakePipe) -> None:
+    """Wait until it is read again."""
+    with anyio.fail_after(PATIENCE):
+        while not source.is_read:  # noqa: ASYNC110 - what is waited for are the turns of this loop themselves
+            await asyncio.sleep(0)
+
+
+@given(st.lists(st.sampled_from([b"a", b"b" * 300, b"0", b"1x", b"5y", b"x" * TURN]), max_size=40), st.data())
+def test_no_message_overtakes_one_that_is_read_in_steps(messages: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(line + b"\n" for line in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+
+    async def scenario() -> None:
+        source, pipe, take = Source(), FakePipe(), InSteps()
+        source.connection_made(pipe)
+        lines = Lines(source, take, LIMIT)
+        lines.begin()
+        for begin, end in itertools.pairwise([0, *cuts, len(stream)]):
+            source.data_received(stream[begin:end])
+            if data.draw(st.booleans()):  # else it was on its way when the reading was paused
+                await settled(pipe)
+        await settled(pipe)
+        assert take.taken == messages and not lines.fault
+        assert take.turns == sum(int(line[:1]) for line in messages if line[:1].isdigit())
+
+    anyio.run(scenario)
+
+
+async def test_nothing_is_read_while_a_message_is_read_in_steps_and_its_end_is_the_end_of_it() -> None:
+    source, pipe, take = Source(), FakePipe(), InSteps()
+    source.connection_made(pipe)
+    lines = Lines(source, take, LIMIT)
+    lines.begin()
+    source.data_received(b"9z\nafter\n")
+    assert not pipe.is_read and take.taken == []
+    await asyncio.sleep(0)
+    lines.stop()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert take.taken == [] and take.turns <= 2 and not pipe.is_read
+
+
+async def test_a_fault_in_a_step_ends_the_stream() -> None:
+    def broken() -> Steps[None]:
+        yield
+        raise KeyError
+
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    source, pipe, taken = Source(), FakePipe(), list[bytes]()
+    source.connection_made(pipe)
+    lines = Lines(source, lambda line: taken.append(line) if taken else (taken.append(line), broken())[1], LIMIT)
+    lines.begin()
+    source.data_received(b"one\ntwo\n")
+    await asyncio.wait_for(lines.ended.wait(), PATIENCE)
+    assert lines.fault == "a fault in the broker" and taken == [b"one"] and isinstance(faults[0], KeyError)

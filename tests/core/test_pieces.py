@@ -1,0 +1,111 @@
+"""A long text in pieces is read, refused and written as in one go, wherever it is cut."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broker.core.pieces import Sizes, reading, writing
+from broker.core.strict import Limits, Malformed, judged
+from broker.core.wire import all_at_once, encode
+from tests.core.test_wire import TOKENS, same
+
+LIMITS = Limits(size=2**20, depth=8, nodes=300, digits=30)
+SIZES = st.sampled_from([Sizes(64, 64, 10), Sizes(128, 64, 4), Sizes(256, 64, 8)])
+CHARACTERS = st.sampled_from([*'a"\\\n\x01\u00e9\u6f22\U0001f600,:{]\x7f'])
+TEXTS = st.builds(lambda text, times: text * times, st.text(CHARACTERS, max_size=9), st.integers(1, 50))
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    TEXTS | st.none() | st.integers(-(10**25), 10**25),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(CHARACTERS, max_size=2), inner, max_size=6),
+    max_leaves=25,
+)
+BYTES = st.sampled_from([b"", b"1", b"\0", b'"', b"\\", b"}", b",", b":", b"\xff"])
+TOO_LONG = b'"' + b"x" * 300 + b'"'
+
+
+def outcome(data: bytes, sizes: Sizes | None) -> str:
+    """The value, or that there is none."""
+    try:
+        return repr(judged(data, LIMITS) if sizes is None else all_at_once(reading(data, LIMITS, sizes)))
+    except Malformed:
+        return "refused"
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(Malformed) as refused:
+        all_at_once(reading(data, LIMITS, Sizes(64, 64, 10)))
+    return str(refused.value)
+
+
+@given(VALUES, SIZES, st.booleans(), st.sampled_from([None, 0, 3]))
+def test_any_spelling_of_a_value_is_read_in_pieces_as_in_one_go(
+    value: Any, sizes: Sizes, ascii_only: bool, indent: int | None
+) -> None:
+    data = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
+    assert outcome(data, sizes) == outcome(data, None)
+
+
+@given(VALUES, SIZES, st.integers(0, 2**60), BYTES)
+def test_a_broken_text_is_refused_in_pieces_as_in_one_go(value: Any, sizes: Sizes, place: int, byte: bytes) -> None:
+    data = encode({"jsonrpc": "2.0", "id": 1, "result": value})
+    place %= len(data)
+    broken = data[:place] + byte + data[place + 1 :]
+    found, expected = outcome(broken, sizes), outcome(broken, None)
+    assert found == expected or (found == "refused" and "a key is too long" in refusal(broken))
+
+
+@given(st.lists(TOKENS | st.just(TOO_LONG) | st.just(b" " * 100), max_size=8).map(b"".join), SIZES)
+@example(TOO_LONG, Sizes(64, 64, 10))
+@example(b"[" + TOO_LONG + b".5]", Sizes(64, 64, 10))
+@example(b"[" + TOO_LONG + TOO_LONG + b"]", Sizes(64, 64, 10))
+@example(TOO_LONG + b",1", Sizes(64, 64, 10))
+@example(b"[" + TOO_LONG + b"}", Sizes(64, 64, 10))
+@example(b"[[" + TOO_LONG + b"]", Sizes(64, 64, 10))
+@example(b"[1" + b" " * 500 + b"2]", Sizes(64, 64, 10))
+@example(b"1" + b" " * 500, Sizes(64, 64, 10))
+def test_what_is_no_json_is_refused_in_pieces_too(data: bytes, sizes: Sizes) -> None:
+    found, expected = outcome(data, sizes), outcome(data, None)
+    assert found == expected or (found == "refused" and "a key is too long" in refusal(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b'{"a":%b,"b":1,"c":%b,"a":2}' % (TOO_LONG, TOO_LONG), "twice"),
+        (b'{"a":[%b,{"b":1,"c":%b,"\\u0062":2}]}' % (TOO_LONG, TOO_LONG), "twice"),
+        (b'{"a":%b,"\\u0000":2}' % TOO_LONG, "twice"),
+        (b'{"a":1,%b:2}' % TOO_LONG, "key is too long"),
+        (b"[%b,%b]" % (TOO_LONG, b"1" * 31), "more than 30 digits"),
+        (b"[%b,%b]" % (TOO_LONG, b"1" * 500), "more than 30 digits"),
+        (b"[%b1]" % (b"1," * 301), "more than 300 values"),
+        (b"[%b%b%b]" % (b"1," * 40, b"[" * 8, b"]" * 8), "deeper than 8"),
+        (b"[%b%b" % (b"1," * 40, b"[" * 300), "deeper than 8|not JSON"),
+        (b"[" + b'"' * 500, "not JSON"),
+        (b"", "not JSON"),
+        (b'"' + b"x" * 300, "not JSON"),
+        (b'{"a" ' + b'  "b"   :   ' * 100, "."),
+    ],
+    ids=lambda value: ascii(value[:20]),
+)
+def test_a_refusal_says_why(data: bytes, why: str) -> None:
+    found = refusal(data)
+    assert any(one in found for one in why.split("|")) or why == ".", found
+
+
+@given(VALUES, st.sampled_from([32, 64, 1000]))
+def test_what_is_written_in_pieces_is_what_is_written_in_one_go(value: Any, most: int) -> None:
+    assert all_at_once(writing(value, encode, most)) == encode(value)
+
+
+def test_many_members_are_written_in_pieces() -> None:
+    for value in ([{"a": n} for n in range(2000)], {f"k{n}": [n] * 9 for n in range(2000)}, ["x" * 99] * 700 + [2**70]):
+        steps = writing(value, encode, 4096)
+        assert sum(1 for _ in steps) > 5
+        assert all_at_once(writing(value, encode, 4096)) == encode(value)
+
+
+def test_a_number_beyond_64_bits_is_kept_in_any_piece() -> None:
+    value = ["x" * 300, 2**64, "y" * 300, -(2**70), {"z": 2**99}]
+    assert same(all_at_once(reading(encode(value), Limits(2**20), Sizes(64, 64, 10))), value)
