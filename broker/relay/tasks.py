@@ -178,8 +178,9 @@ class Tasks:
             self._forget_expired(self._to_look_at.pop(), now)
 
     def _forget_expired(self, principal: str, now: float) -> None:
+        """But for those that somebody waits for: a server may take longer, and what it says goes there."""
         for public, task in tuple(self._tasks.get(principal, {}).items()):
-            if task.expires <= now:
+            if task.expires <= now and not task.waiting:
                 self._forget(principal, public)
 
     def _make_room(self, principal: str, now: float) -> None:

@@ -367,6 +367,40 @@ async def test_tasks_whose_time_is_over_are_forgotten_as_others_are_made_also_th
         assert tasks.own_id(BOB.principal, "one", "one.a") is None
 
 
+async def test_a_task_that_somebody_waits_for_is_not_forgotten_however_many_others_are_made(tmp_path: Path) -> None:
+    one = legacy_server()
+    waits, ends = anyio.Event(), anyio.Event()
+
+    async def result(asked: Asked) -> Json:
+        waits.set()
+        await ends.wait()
+        return {"content": []}
+
+    one.answers["tasks/result"] = result
+    async with house(tmp_path, {"one": one}) as place:
+        place.guest("bob")
+        await create(place, "t")
+        heard: list[Any] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                lambda: place.ask("tasks/result", {"taskId": "one.t"}, emit=lambda *said: heard.append(said[0]))
+            )
+            with anyio.fail_after(TIMEOUT):
+                await waits.wait()
+            place.clock.advance(61.0)
+            for ident in ("a", "b", "c"):
+                await create(place, ident)
+                await create(place, ident, caller=BOB)
+            assert one.link is not None
+            one.link.on_event("notifications/tasks/status", {"taskId": "t", "status": "working"})
+            ends.set()
+        assert heard == ["notifications/tasks/status"]
+        place.clock.advance(61.0)
+        for ident in ("d", "e", "f"):
+            await create(place, ident)
+        assert place.broker.engine.hub.tasks.own_id(LOCAL.principal, "one", "one.t") is None
+
+
 async def test_what_is_known_of_a_task_keeps_no_definition_of_its_tool(tmp_path: Path) -> None:
     """A server may have new ones all the time, as large as they may be, and a task lives for a day."""
     async with house(tmp_path, {"one": legacy_server()}) as place:
