@@ -1,14 +1,17 @@
 """What a broker that serves asks of the collector, the allocator and the interpreter: to look less often, to keep what
 it has for a while, and not to leave a thread that computes alone for long."""
 
+import ctypes
 import gc
-import importlib
+import logging
 import sys
 from typing import Any, Final
 
 import anyio.to_thread
 
 from broker.clock import Clock
+
+log = logging.getLogger(__name__)
 
 YOUNG: Final = 20_000
 """Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
@@ -49,8 +52,9 @@ def keep_pages() -> bool:
 
 
 def give_back() -> None:
-    """All freed memory to the system, where the C library can: a tenth of a millisecond for each MB, in which nobody
-    else may have memory of it.
+    """All freed memory to the system, where the C library can: a few tenths of a millisecond for each MB, most where it
+    is in small pieces, and a seventh of that to find nothing. Whoever needs memory of it meanwhile waits, in whatever
+    thread.
     """
     trim = _of_glibc("malloc_trim")
     if trim is not None:
@@ -58,15 +62,24 @@ def give_back() -> None:
 
 
 async def give_back_at_times(clock: Clock) -> None:
-    """Until it is cancelled."""
+    """Until it is cancelled. What hinders it is said once, and ends nothing else."""
+    was_said = False
     while True:
         await clock.sleep(GIVE_BACK)
-        await anyio.to_thread.run_sync(give_back)
+        try:
+            await anyio.to_thread.run_sync(give_back)
+            was_said = False
+        except Exception as error:  # the system gives no thread
+            if not was_said:
+                log.warning("what was freed is not given back: %s", error)
+            was_said = True
 
 
 def _of_glibc(name: str) -> Any:
-    """A function of the C library; None where that is another one."""
+    """A function of the C library; None where that is another one, or cannot be spoken to."""
     if not sys.platform.startswith("linux"):
         return None
-    ctypes: Any = importlib.import_module("ctypes")  # takes 8 ms to load, which a start need not wait for
-    return getattr(ctypes.CDLL(None), name, None)
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:  # a Python that is linked statically, and loads nothing
+        return None

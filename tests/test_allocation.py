@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from broker import allocation
@@ -21,6 +23,7 @@ from broker.cli.begin import begin
 from broker.clock import FakeClock
 from broker.config import load
 from tests.peers import ROOT
+from tests.relay.fake import TIMEOUT
 
 MESSAGES = """
 import resource, sys
@@ -75,22 +78,55 @@ def test_what_was_freed_between_what_is_in_use_goes_back_to_the_system_where_the
         assert given > 50_000_000, "of 76 MB in holes"
 
 
+async def serve_until(tmp_path: Path, clock: FakeClock, times: list[float]) -> None:
+    """A broker that serves until it has given back three times."""
+
+    async def front(broker: Broker) -> None:
+        with anyio.fail_after(TIMEOUT):
+            while len(times) < 3:
+                clock.advance(1)
+                await anyio.lowlevel.checkpoint()
+
+    path = tmp_path / "servers.yaml"
+    path.write_text(json.dumps({"broker": {"state_dir": str(tmp_path)}, "servers": {}}), encoding="utf-8")
+    await run(Broker(load(path, {}), clock=clock), front)
+
+
 async def test_a_broker_that_serves_gives_back_what_it_has_freed_from_time_to_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     times = list[float]()
     clock = FakeClock()
     monkeypatch.setattr(allocation, "give_back", lambda: times.append(clock.now()))
+    await serve_until(tmp_path, clock, times)
+    assert all(later - earlier >= allocation.GIVE_BACK for earlier, later in pairwise([0, *times]))
 
-    async def front(broker: Broker) -> None:
-        while len(times) < 3:
-            clock.advance(1)
-            await anyio.lowlevel.checkpoint()
-        assert all(later - earlier >= allocation.GIVE_BACK for earlier, later in pairwise([0, *times]))
 
-    path = tmp_path / "servers.yaml"
-    path.write_text(json.dumps({"broker": {"state_dir": str(tmp_path)}, "servers": {}}), encoding="utf-8")
-    await run(Broker(load(path, {}), clock=clock), front)
+async def test_a_system_that_gives_no_thread_for_it_ends_no_broker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = list[float]()
+    clock = FakeClock()
+    run_sync: Any = anyio.to_thread.run_sync
+
+    async def none_for_it(work: object, *more: Any) -> Any:
+        if work is not allocation.give_back:
+            return await run_sync(work, *more)
+        times.append(clock.now())
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", none_for_it)
+    await serve_until(tmp_path, clock, times)
+    assert caplog.messages.count("what was freed is not given back: can't start new thread") == 1, "said once"
+
+
+def test_a_Python_that_loads_no_library_asks_nothing_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_name: str | None) -> None:
+        raise OSError("Dynamic loading not supported")
+
+    monkeypatch.setattr("ctypes.CDLL", none)
+    assert not allocation.keep_pages()
+    allocation.give_back()
 
 
 def test_the_loop_waits_half_a_millisecond_for_a_thread_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
