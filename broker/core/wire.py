@@ -50,7 +50,7 @@ def decode(data: bytes, limits: Limits) -> Any:
     """
     if len(data) > limits.size:
         raise Malformed(f"more than {limits.size} bytes")
-    if len(data) > SIZES.least and is_long(data):
+    if len(data) > SIZES.most:
         return all_at_once(reading(data, limits))
     if len(data) <= limits.nodes or _has_few(_SEPARATORS, data, limits.nodes):
         try:

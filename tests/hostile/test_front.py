@@ -19,7 +19,7 @@ from broker.downstream.room import Bounds, Room
 from tests.downstream.conftest import Front, serving
 from tests.downstream.desk import bearer, desk
 from tests.downstream.raw_http import TIMEOUT, Connection, Reply, modern, modern_headers
-from tests.hostile.cost import MIB, memory_below
+from tests.hostile.cost import MIB, apart, memory_below
 from tests.relay.fake import Fake, tool
 
 LIST = modern("tools/list")
@@ -129,6 +129,15 @@ async def test_a_body_in_pieces_of_two_bytes_takes_no_more_than_what_is_in_it(tm
             await anyio.to_thread.run_sync(send)
         async with front.client.connection() as connection:
             assert (await ask(front, connection)).status == 200
+
+
+async def test_F39_a_large_body_of_nothing_but_escapes_is_read_in_turns(tmp_path: Path) -> None:
+    with apart():
+        call = modern("tools/list", {"x": 0})
+        body = json.dumps(call).replace('"x": 0', '"x": "' + '\\"' * (15 * MIB // 8) + '"')
+    async with front_of(tmp_path) as front, front.client.connection() as connection:
+        await connection.send(front.client.request("POST", "/mcp", body.encode(), modern_headers(call)))
+        assert (await connection.reply()).status == 200
 
 
 async def test_F78_a_flood_beyond_those_who_are_told_kindly_is_closed_at_once_and_leaves_nothing(
