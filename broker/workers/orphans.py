@@ -21,17 +21,33 @@ def become_subreaper() -> None:
 
 
 def children() -> set[int]:
-    """Process ids of the children of this process, zombies included. Linux only; elsewhere none are found."""
+    """Process ids of the children of this process, zombies included. Linux only; elsewhere none are found.
+
+    Raises: OSError, where the system lets nobody look now: no descriptor is left.
+    """
     found: set[int] = set()
     for task in Path("/proc/self/task").glob("*/children") if _IS_LINUX else ():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
             found.update(int(word) for word in task.read_text(encoding="ascii").split())
     return found
 
 
+def has_others(own: Collection[int]) -> bool:
+    """Whether there are children that are not `own`, or may be."""
+    try:
+        return bool(children() - set(own))
+    except OSError:
+        return True
+
+
 def end_others(own: Collection[int]) -> bool:
-    """Kill and reap the children that are not `own`; whether there were any. What those leave comes to us next."""
-    left = children() - set(own)
+    """Kill and reap the children that are not `own`; whether there were any, or may be. What those leave comes to us
+    next.
+    """
+    try:
+        left = children() - set(own)
+    except OSError:
+        return True
     for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

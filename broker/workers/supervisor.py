@@ -26,7 +26,7 @@ from broker.workers.assignment import Assignment, Worker, socket_of
 from broker.workers.board import Board, BoardStuck, make_board
 from broker.workers.launch import command
 from broker.workers.lines import Log
-from broker.workers.orphans import become_subreaper, children, end_others
+from broker.workers.orphans import become_subreaper, end_others, has_others
 
 FAILED: Final = 1
 """Exit code where a worker was killed by a signal."""
@@ -221,6 +221,9 @@ class Supervisor:
             if member.leash is not None:
                 self._hear(member)  # it may have been ready before
             self._bury(member, code)
+            if has_others(self._own()):
+                self._orphans_end = self._now() + ORPHANS_LIVE
+                self._orphans_stay = self._orphans_end + ORPHANS_DIE
         elif member.process is None and self._was_ready and not self._is_ending and member.due <= self._now():
             self._start(member)
         elif member.process is not None and self._is_ending and self._killed_at <= self._now():
@@ -239,9 +242,6 @@ class Supervisor:
         with contextlib.suppress(BoardStuck):  # then it clears its columns itself, when it starts again
             self._board.clear(member.number)
         self._ring()
-        if children() - self._own():
-            self._orphans_end = self._now() + ORPHANS_LIVE
-            self._orphans_stay = self._orphans_end + ORPHANS_DIE
         if self._is_ending or not self._was_ready:
             self._code = self._code or (FAILED if code < 0 else code)
             if not self._is_ending:  # it could not start at all, and has said why
