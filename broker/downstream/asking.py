@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from broker.core.questions import Question
 from broker.core.shape import is_object
-from broker.downstream.message import Incoming, notification_bytes, request_bytes
+from broker.core.wire import Long
+from broker.downstream.message import Incoming, notification_bytes, request_bytes, writing_request
 from broker.errors import INTERNAL_ERROR, BrokerError, CannotAsk
+from broker.turns import in_turns
 
 MAX_OPEN: Final = 64
 """Questions that wait for one session at a time."""
@@ -45,8 +47,8 @@ class Asking:
         request_id = next(self._ids)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._open[request_id] = future
-        put(request_bytes(request_id, question.method, question.params))
         try:
+            put(await _request(request_id, question))
             return await future
         except asyncio.CancelledError:
             put(notification_bytes("notifications/cancelled", {"requestId": request_id}))
@@ -78,3 +80,9 @@ class LegacyChannel:
     async def ask(self, question: Question) -> dict[str, Any]:
         """See `BackChannel`."""
         return await self._asking.ask(question, self._put)
+
+
+async def _request(request_id: int, question: Question) -> bytes:
+    if question.params.__class__ is Long:
+        return await in_turns(writing_request(request_id, question.method, question.params))
+    return request_bytes(request_id, question.method, question.params)

@@ -202,6 +202,11 @@ def request_bytes(request_id: int, method: str, params: Mapping[str, Any]) -> by
     return wire.encode(message)
 
 
+def writing_request(request_id: int, method: str, params: Mapping[str, Any]) -> wire.Steps[bytes]:
+    """The same in steps."""
+    return wire.encoding({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+
+
 def notification_bytes(method: str, params: Mapping[str, Any] | None = None) -> bytes:
     """A JSON-RPC notification."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}

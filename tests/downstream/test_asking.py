@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from broker.core.questions import Question
+from broker.core.wire import LONG, Long
 from broker.downstream import asking as module
 from broker.downstream.asking import MAX_OPEN, Asking
 from broker.downstream.message import parse
@@ -52,6 +53,19 @@ async def test_a_question_is_a_request_and_its_result_comes_back_as_it_is() -> N
     post(asking, 1, result={**ADA, "x": [10**30]})
     assert await task == {**ADA, "x": [10**30]}
     assert len(asking) == 0
+
+
+async def test_a_long_question_is_written_in_turns() -> None:
+    asking, stream = Asking(), Stream()
+    params = Long(message="x" * (2 * LONG))
+    task = asyncio.create_task(asking.channel(stream.put).ask(Question("elicitation/create", params)))
+    for _ in range(3):
+        await anyio.lowlevel.checkpoint()
+    assert not stream, "others had their turn, and it is not written yet"
+    await asked(stream)
+    assert stream == [{"jsonrpc": "2.0", "id": 1, "method": "elicitation/create", "params": params}]
+    post(asking, 1, result=ADA)
+    assert await task == ADA and len(asking) == 0
 
 
 async def test_a_question_without_parameters_has_none() -> None:
