@@ -124,26 +124,27 @@ class Silence:
     each would be set and cancelled in every call, and go off in hardly any.
     """
 
-    __slots__ = ("_began", "_loop", "_timer")
+    __slots__ = ("_loop", "_timer", "began")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         """Asked for once: each time it costs a system call."""
-        self._began: dict[Response, float] = {}
+        self.began: dict[Response, float] = {}
+        """When each began, by the loop's time."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._began)
+        return len(self.began)
 
     def begin(self, response: "Response") -> None:
         """It begins, and is attended to when nothing has been sent for `PATIENCE` seconds."""
-        self._began[response] = self._loop.time()
+        self.began[response] = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(PATIENCE, self._on_timer)
 
     def end(self, response: "Response") -> None:
         """It is over, or attended to. Safe to say twice."""
-        self._began.pop(response, None)
+        self.began.pop(response, None)
 
     def close(self) -> None:
         """No response is waited for any more."""
@@ -153,11 +154,11 @@ class Silence:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        due = [response for response, began in islice(self._began.items(), AT_ONCE) if now >= began + PATIENCE]
+        due = [response for response, began in islice(self.began.items(), AT_ONCE) if now >= began + PATIENCE]
         for response in due:
-            del self._began[response]
-        if self._began:  # those of a storm are all silent together
-            self._timer = self._loop.call_at(next(iter(self._began.values())) + PATIENCE, self._on_timer)
+            del self.began[response]
+        if self.began:  # those of a storm are all silent together
+            self._timer = self._loop.call_at(next(iter(self.began.values())) + PATIENCE, self._on_timer)
         for response in due:
             response.attend()
 
@@ -220,18 +221,20 @@ class Response:
         """Wait for `work`, and send the notifications that it emits and its answer, or end without one."""
         stage = self._stage
         stage.silence.begin(self)
-        stage.vigil.hold(self)
+        stage.vigil.held[self] = None
         try:
             answer = await work
             if self._attendant is None and answer is not None:
-                return self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+                status = 200 if answer.code is None else self._status_of(answer)
+                return self._http.respond(status, answer.body, JSON_HEADERS)
             # No answer at all is a stream that ends without one.
             self._attended().outbox.finish(answer)
             await self._attended().ended.wait()
         finally:
-            stage.vigil.release(self)
-            stage.silence.end(self)
-            if self._attendant is not None:
+            stage.vigil.held.pop(self, None)
+            if self._attendant is None:
+                stage.silence.began.pop(self, None)
+            else:
                 self._attendant.scope.cancel()
                 self._attendant.outbox.close()
 

@@ -73,29 +73,22 @@ class Vigil:
     """See the module."""
 
     def __init__(self) -> None:
-        self._held: dict[Held, None] = {}
-        """In the order in which they were opened."""
+        self.held: dict[Held, None] = {}
+        """What is open, in the order in which it was opened. Who opens something puts it in and takes it out, which
+        every call does: from now on it ends as soon as the credential is not in force any more; and where it
+        `only_waits`, when there is no room for that either.
+        """
 
     def __len__(self) -> int:
-        return len(self._held)
-
-    def hold(self, held: Held) -> None:
-        """From now on it ends as soon as the credential is not in force any more; and where it `only_waits`, when there
-        is no room for that either.
-        """
-        self._held[held] = None
-
-    def release(self, held: Held) -> None:
-        """It has ended. Safe to say twice."""
-        self._held.pop(held, None)
+        return len(self.held)
 
     def over(self, admission: Admission, end: Callable[[], None], *, only_waits: bool = False) -> _Stream:
         """While this is entered, `end` stands for something that is held."""
-        return _Stream(self._held, admission, end, only_waits=only_waits)
+        return _Stream(self.held, admission, end, only_waits=only_waits)
 
     def look(self) -> int:
         """Look at everybody once; how many have been ended."""
-        over = [held for held in self._held if not is_in_force(held.admission)]
+        over = [held for held in self.held if not is_in_force(held.admission)]
         for held in over:
             log.info("%s is not admitted any more: what it had open ends", held.admission.caller.principal)
             self._end(held)
@@ -103,11 +96,11 @@ class Vigil:
 
     def make_room(self) -> int:
         """End the older half of what only waits; how many that were. Their callers may come again (F-98)."""
-        waiting = [held for held in self._held if held.only_waits]
+        waiting = [held for held in self.held if held.only_waits]
         for held in waiting[: (len(waiting) + 1) // 2]:
             self._end(held)
         return (len(waiting) + 1) // 2
 
     def _end(self, held: Held) -> None:
-        del self._held[held]
+        del self.held[held]
         held.end()

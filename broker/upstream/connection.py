@@ -8,7 +8,7 @@ parser's: it is the only one who decides what HTTP is.
 import asyncio
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
         self._is_open = True
         opened: socket.socket = transport.get_extra_info("socket")
         notice_half_open(opened)
-        self._arrived = _Arrived(opened.fileno())
+        self._arrived = arrivals(opened.fileno())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_good(self) -> bool:
         """Whether a request may be written: the peer has neither closed, nor said anything."""
-        return self._is_open and not self._transport.is_closing() and not self._arrived()
+        return self._is_open and not self._transport.is_closing() and not self._arrived(0)
 
     @property
     def may_be_kept(self) -> bool:
@@ -375,16 +375,12 @@ class Connection(asyncio.Protocol):
             self.response.complete()
 
 
-class _Arrived:
-    """Whether anything has arrived at a socket that the event loop has not told yet, the end included."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._poll = select.poll() if hasattr(select, "poll") else None
-        if self._poll is not None:
-            self._poll.register(number, select.POLLIN)
-
-    def __call__(self) -> bool:
-        if self._poll is not None:
-            return bool(self._poll.poll(0))
-        return bool(select.select([self._number], (), (), 0)[0])  # Windows has no poll, and no limit on the number
+def arrivals(number: int) -> Callable[[int], object]:
+    """What tells, in no milliseconds, what has arrived at a socket that the event loop has not told yet, the end
+    included; nothing, or something.
+    """
+    if not hasattr(select, "poll"):
+        return lambda _: select.select([number], (), (), 0)[0]  # Windows, which has no limit on the number
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return poll.poll

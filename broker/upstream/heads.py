@@ -61,7 +61,9 @@ class Heads:
         name = params.get(_NAMED_BY.get(method, ""))
         name = name if isinstance(name, str) else ""
         meta = params.get("_meta")
-        mirrors = is_modern(version) and method == "tools/call" and self._mirrored_of(name)
+        mirrors = None
+        if method == "tools/call" and is_modern(version) and (mirrors := self._mirrored.get(name)) is None:
+            mirrors = self._mirrored_of(name)
         if mirrors or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
             return RequestHead("POST", self._client.url, self._headers(version, session, method, params))
         made_of = (self._client.url, version, session or "", method, name)

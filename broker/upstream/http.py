@@ -137,13 +137,16 @@ class HttpLink(Link):
         """The response message. Raises: UpstreamUnavailable, MalformedAnswer."""
         if response.status != 200:
             return await self._unusual(request_id, response)
-        media = content_type(response)
+        media = response.headers.get("content-type", "")
+        if media != JSON:
+            media = content_type(response)
         if media == JSON:
             whole = response.whole
             if whole is None or len(whole) > wire.FROM_UPSTREAM.size:
                 whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
             message = await self._decode(whole)
-            if not _is_answer_to(message, request_id):
+            given = message.get("id")
+            if (given.__class__ is not int or given != request_id) and not _is_answer_to(message, request_id):
                 raise MalformedAnswer(self.upstream, "an answer to something else")
             return message
         if media == STREAM:

@@ -113,7 +113,10 @@ class HttpWire:
             connection.abort()
         while self._idle and self._idle[0].idle_since < now - KEEP:
             self._idle.pop(0).abort()
-        self._end_turn()
+        if self._queue:
+            self._end_turn()
+        else:
+            self._free += 1
 
     async def aclose(self) -> None:
         """Close all connections; what is in flight fails."""

@@ -12,7 +12,8 @@ from broker.core.caller import Caller
 from broker.core.catalog import Entry
 from broker.core.grants import full_name
 from broker.core.policy import Decision, Denied, Policy
-from broker.core.tracecontext import context_in
+from broker.core.shape import is_object
+from broker.core.tracecontext import PARENT, context_in
 from broker.errors import Blocked, BrokerError, InternalError, LimitReached, Refused, Unrecorded, UpstreamTimedOut
 from broker.guardrails.chain import GuardrailRecord
 from broker.usage.excerpt import Excerpts
@@ -93,7 +94,8 @@ class LineTrail:
         self._book = book
         self._params = params
         self._began = book.clock.now()
-        parent = context_in(params) if "_meta" in params else None
+        meta = params.get("_meta")
+        parent = context_in(params) if is_object(meta) and PARENT in meta else None
         trace = "" if parent is None else parent.trace
         if book.traces.is_on:
             self.span = book.traces.begin(method, parent)

@@ -6,7 +6,6 @@ no field is longer than 1 KiB (F-81, I-45); what a URI holds as user name and pa
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -121,15 +120,17 @@ class CallRecord(Record):
     def prepare(self) -> None:
         """See `Record`. Not if it has anything that is rare or long, or a policy whose hash is not made yet."""
         if self.policy.is_known and _RARE.isdisjoint(vars(self)) and self._is_short():
-            with suppress(wire.Malformed):  # the thread says so
+            try:
                 self.made = self.line()
+            except wire.Malformed:
+                self.made = b""  # the thread says so
 
     def _is_short(self) -> bool:
-        """Whether the parts that it shares with others are kept."""
-        return self._size() <= MAX_FIELD and len(self.caller.principal) <= MAX_FIELD
-
-    def _size(self) -> int:
-        return len(self.method) + len(self.public) + len(self.own) + len(self.rule)
+        """Whether the parts that it shares with others are kept. Names and methods may be anybody's: what is long is
+        not.
+        """
+        size = len(self.method) + len(self.public) + len(self.own) + len(self.rule)
+        return size <= MAX_FIELD and len(self.caller.principal) <= MAX_FIELD
 
     def line(self) -> bytes:
         """See `Record`."""
@@ -143,19 +144,14 @@ class CallRecord(Record):
         if self.trace:  # hexadecimal digits
             line += f',"trace":"{self.trace}"'
         rare = b"" if _RARE.isdisjoint(vars(self)) else _part(self._rare())
-        return b"".join((line.encode(), rare, self._who(), self._what(), b"}\n"))
-
-    def _who(self) -> bytes:
+        who_part, what_part = (_who, _what) if self._is_short() else (_who.__wrapped__, _what.__wrapped__)
         who = self.caller
-        part = _who if len(who.principal) <= MAX_FIELD else _who.__wrapped__
-        return part(who.principal, who.organization, who.team, who.key)
-
-    def _what(self) -> bytes:
-        # Names and methods may be anybody's: what is long is not kept.
-        part = _what if self._size() <= MAX_FIELD else _what.__wrapped__
-        return part(
+        what = what_part(
             *(self.front, self.era, self.method, self.view, self.public, self.own, self.kind, self.server),
             *(self.rule, self.guardrails, "" if self.policy is NO_REVISION else self.policy.text),
+        )
+        return b"".join(
+            (line.encode(), rare, who_part(who.principal, who.organization, who.team, who.key), what, b"}\n")
         )
 
     def _rare(self) -> dict[str, Any]:
