@@ -17,8 +17,9 @@ YOUNG: Final = 20_000
 """Objects that are made, and not freed at once, before the garbage collector looks for circles among them. A call
 makes hundreds, nearly all of which go without it: at the usual 700 it took an eighth of a busy broker's time."""
 KEPT: Final = 32 * 1024 * 1024
-"""Bytes of freed memory that the C library keeps for what comes next. At its usual 128 KiB the pages of each message of
-that size go back to the system and are asked for again: up to a quarter of the CPU of a call with 100 kB."""
+"""Bytes of freed memory that the C library keeps for what comes next, until all is given back. At its usual 128 KiB the
+pages of each message of that size go back to the system and are asked for again: up to a quarter of the CPU of a call
+with 100 kB."""
 LARGE: Final = 1024 * 1024
 """Bytes from which on a single piece of memory goes back to the system at once all the same."""
 SWITCH: Final = 0.0005

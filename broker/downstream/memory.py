@@ -62,9 +62,11 @@ class Memory:
         return self._is_over(CRITICAL)
 
     def look(self) -> None:
-        """Read it once: a few microseconds. What is only kept after it was freed is no reason to refuse anybody."""
+        """Read it once: a few microseconds. What is only kept after it was freed is no reason to begin to refuse; to
+        give it back takes milliseconds, so that later on it is left to the one who does it every few seconds.
+        """
         self.used = self._read()
-        if self._is_over(HIGH):
+        if self._is_over(HIGH) and not self.is_high:
             self._give_back()
             self.used = self._read()
         self.is_high = self._is_over(HIGH)

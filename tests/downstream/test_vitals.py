@@ -92,17 +92,20 @@ async def test_F98_when_memory_is_all_but_gone_the_oldest_that_only_wait_go_firs
 
 
 def test_F98_memory_that_is_kept_after_it_was_freed_is_given_back_and_sends_nobody_away() -> None:
-    held = {"in use": 700, "freed": 0}
-    memory = Memory(LIMIT, lambda: sum(held.values()), lambda: held.update(freed=0))
-    held["freed"] = 120
-    memory.look()
-    assert (memory.used, memory.is_high) == (820, False), "it is kept while there is room"
-    held["freed"] = 280
-    memory.look()
-    assert (memory.used, memory.is_high) == (700, False)
-    held["in use"] = 900
-    memory.look()
-    assert (memory.used, memory.is_high) == (900, True)
+    held, given = {"in use": 700, "freed": 0}, list[int]()
+
+    def give_back() -> None:
+        given.append(held["freed"])
+        held["freed"] = 0
+
+    memory = Memory(LIMIT, lambda: sum(held.values()), give_back)
+    seen = list[tuple[int, bool]]()
+    for in_use, freed in ((700, 120), (700, 280), (900, 10), (870, 20), (700, 0), (700, 200)):
+        held.update({"in use": in_use, "freed": freed})
+        memory.look()
+        seen.append((memory.used, memory.is_high))
+    assert seen == [(820, False), (700, False), (900, True), (890, True), (700, False), (700, False)]
+    assert given == [280, 10, 200], "not while there is room, and not again and again while there is none"
 
 
 def test_F98_a_broker_without_a_limit_never_refuses_and_a_real_one_is_read_from_the_system() -> None:
