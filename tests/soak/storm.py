@@ -432,6 +432,8 @@ def _error(resident: Resident, server: str, arguments: Json, error: Json) -> str
         return "error: timeout" if data.get("reason") == "timeout" else "error: server"
     if error["code"] == 4290:
         return "refused: limited"
+    if error["code"] == 4030:
+        return _refusal(server, error["message"])
     if (
         error["code"] == -32602
         and "Unknown tool" in error["message"]

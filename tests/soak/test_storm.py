@@ -38,6 +38,7 @@ def test_what_is_left_behind_is_found_also_if_it_grows_from_round_to_round() -> 
 
 ADA = Resident(1, "http", "modern", "initech", "key")
 UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
+BLOCKED = {"error": {"code": 4030, "message": "blocked by guardrail no-bad", "data": {"guardrail": "no-bad"}}}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,8 @@ UNKNOWN = {"error": {"code": -32602, "message": "Unknown tool: x"}}
         ("old-pipe", {"error": {"code": -32603, "message": "down", "data": {"upstream": "new-pipe"}}}, ""),
         ("old-pipe", UNKNOWN, ""),
         ("new-web", UNKNOWN, "refused: unknown"),
+        ("new-pipe", BLOCKED, "refused: blocked"),
+        ("old-pipe", BLOCKED, ""),
     ],
 )
 def test_only_what_must_be_is_a_good_answer(server: str, answer: dict[str, object], expected: str) -> None:
