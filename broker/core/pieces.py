@@ -37,10 +37,9 @@ class Sizes:
 
 
 SIZES: Final = Sizes()
-_GOES_ON: Final = "\0"
-"""The key of the member that stands for what came before. An object that has such a key itself, and is cut, is refused
-as one that has the same key twice."""
-_FRONT: Final = {ord("["): b"[", ord("{"): b'{"\\u0000":'}
+_GOES_ON: Final = [("\0" * n, b'"%b"' % (b"\\u0000" * n)) for n in range(1, 9)]
+"""Keys of the member that stands for what came before, each with the one spelling that it can have: of a piece that has
+such a string itself, the next is taken."""
 _CLOSERS: Final = bytes.maketrans(b"[{", b"]}")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _AT_ONCE: Final = 512
@@ -93,8 +92,7 @@ class _Reading:
         """Read the next piece, or find out that it must be longer, or shorter."""
         text = self._before + self._data[self._at : self._at + self._size]
         is_last = self._at + self._size >= len(self._data)
-        # Of as many strings as `least` bytes may have, no more are made, before they are found to be too many.
-        parts = blanked(text).split(b'"', self._sizes.least + len(self._before))
+        parts = blanked(text).split(b'"', self._most_quotes())
         outside = b"".join(parts[::2])
         in_string = len(parts) % 2 == 0
         if self._size > self._sizes.least and not self._is_longer and self._is_dense(parts, outside):
@@ -107,12 +105,20 @@ class _Reading:
         elif (comma := self._last_comma(parts)) is not None:
             index, at = comma
             cut = sum(map(len, parts[:index])) + index + at
+            if text[:cut].rstrip(_BLANK).endswith((b"[", b"{")):  # as a piece it would be an empty one, and valid
+                raise Malformed("not JSON")
             self._take(text[:cut], b"".join([*parts[:index:2], parts[index][:at]]))
             self._pass(cut)
             self._size = min(self._sizes.most, self._size * 2)
         else:
             self._refuse_endless(len(parts), outside)
             self._pass_blanks(text, is_last=is_last, in_string=in_string)
+
+    def _most_quotes(self) -> int:
+        """No more are split at, before they are found to be too many: all that a piece can have which is not dense,
+        or was not and is longer by `least` bytes now.
+        """
+        return 2 * self._sizes.least + len(self._before) + 2 * self._limits.depth + 8
 
     def _pass(self, count: int) -> None:
         """So much of the text that was looked at is read."""
@@ -147,7 +153,8 @@ class _Reading:
             raise Malformed("not JSON" if is_last else "too many blanks")
         passed = text.rstrip(_BLANK)
         if in_string or len(text) - len(passed) < self._size // 4:
-            self._size, self._is_longer = self._size * 2, True
+            # By no more than may be dense.
+            self._size, self._is_longer = self._size + self._sizes.least, True
         else:
             self._at += len(text) - len(self._before)
             self._before = passed + b" "
@@ -158,7 +165,10 @@ class _Reading:
         string, end = yield from self._string(begin)
         yield
         if _KEY_ENDS.match(self._data, end):
-            raise Malformed("a key is too long")
+            if end - begin > self._sizes.most:
+                raise Malformed("a key is too long")
+            self._size, self._is_longer = end - self._at + self._sizes.least, True
+            return
         self._take(head + b'""', outside)
         self._put(string)
         self._at, self._before, self._is_longer = end, b"", False
@@ -195,13 +205,21 @@ class _Reading:
         still_open = self._open[:kept] + opened
         if len(still_open) > self._limits.depth:
             raise Malformed(f"nested deeper than {self._limits.depth}")
-        front = b"".join([_FRONT[bracket] for bracket in self._open]) + b'""' if self._root else b""
+        key, spelled = self._goes_on(text)
+        front = self._open.replace(b"{", b"{%b:" % spelled) + b'""' if self._root else b""
         keys = shape.count(b":") + self._open.count(b"{")
-        self._add(read(front + text + still_open[::-1].translate(_CLOSERS), shape, self._limits, keys))
+        self._add(read(front + text + still_open[::-1].translate(_CLOSERS), shape, self._limits, keys), key)
         del self._path[kept:]
         for _ in opened:
             self._path.append(self._last())
         self._open = still_open
+
+    def _goes_on(self, text: bytes) -> tuple[str, bytes]:
+        """A key that no object of a piece has, and how it is spelled there."""
+        for key, spelled in _GOES_ON:
+            if spelled not in text:
+                return key, spelled
+        raise Malformed("too many keys of NULs")
 
     def _balance(self, outside: bytes) -> tuple[int, bytes]:
         """How many of the open brackets a piece closes, and which it leaves open itself."""
@@ -219,7 +237,7 @@ class _Reading:
             raise Malformed("not JSON")
         return len(closers), opened
 
-    def _add(self, value: Any) -> None:
+    def _add(self, value: Any, goes_on: str) -> None:
         """What was read of a piece goes where it belongs."""
         if not self._root:
             self._root.append(value)
@@ -229,7 +247,7 @@ class _Reading:
                 container.extend(value[1:])
                 value = value[0]
             else:
-                inner = value.pop(_GOES_ON)
+                inner = value.pop(goes_on)
                 keys = len(container) + len(value)
                 container.update(value)
                 if len(container) != keys:

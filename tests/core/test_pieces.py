@@ -75,7 +75,8 @@ def test_what_is_no_json_is_refused_in_pieces_too(data: bytes, sizes: Sizes) -> 
     [
         (b'{"a":%b,"b":1,"c":%b,"a":2}' % (TOO_LONG, TOO_LONG), "twice"),
         (b'{"a":[%b,{"b":1,"c":%b,"\\u0062":2}]}' % (TOO_LONG, TOO_LONG), "twice"),
-        (b'{"a":%b,"\\u0000":2}' % TOO_LONG, "twice"),
+        (b'{"\\u0000":1,"a":%b,"\\u0000":2}' % TOO_LONG, "twice"),
+        (b'{"a":%b,"\\u0000":2,"\\u0000":2}' % TOO_LONG, "twice"),
         (b'{"a":1,%b:2}' % TOO_LONG, "key is too long"),
         (b"[%b,%b]" % (TOO_LONG, b"1" * 31), "more than 30 digits"),
         (b"[%b,%b]" % (TOO_LONG, b"1" * 500), "more than 30 digits"),
@@ -104,6 +105,29 @@ def test_many_members_are_written_in_pieces() -> None:
         steps = writing(value, encode, 4096)
         assert sum(1 for _ in steps) > 5
         assert all_at_once(writing(value, encode, 4096)) == encode(value)
+
+
+def test_any_key_of_what_is_cut_is_read() -> None:
+    for name in ("\0", "\0\0", "", "k" * 40, "k" * 60, "\U0001f600" * 10):
+        for before in range(60, 70):
+            value = {"a": "x" * before, name: {name: [0] * 50, "z": ["y" * 300]}, "b": "z" * 300, "0" + name: 1}
+            data = encode(value)
+            assert all_at_once(reading(data, Limits(2**20), Sizes(64, 64, 10))) == value
+
+
+def test_what_has_every_key_that_could_stand_for_what_came_before_is_refused() -> None:
+    keys = b",".join(b'"%b":1' % (b"\\u0000" * n) for n in range(1, 9))
+    with pytest.raises(Malformed, match="NULs"):
+        all_at_once(reading(b'{"a":"%b",%b}' % (b"x" * 600, keys), LIMITS, Sizes(512, 512, 10)))
+
+
+@pytest.mark.parametrize(
+    "text", [b'["%b",[,"%b"]]', b'{"a":"%b","b":{ ,"c":"%b"}}', b'[{"a":"%b"},[[\n],[\n\t,"%b"]]]', b'[%b{,"a":"%b"}]']
+)
+def test_nothing_may_be_left_out_before_a_comma_wherever_the_cut_is(text: bytes) -> None:
+    for before in range(80):
+        broken = text % (b" " * before, b"x" * 90)
+        assert outcome(broken, Sizes(64, 64, 10)) == "refused"
 
 
 def test_a_number_beyond_64_bits_is_kept_in_any_piece() -> None:
