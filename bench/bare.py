@@ -7,6 +7,7 @@ does, it reads a head once, and knows it again by its bytes. It knows no callers
 
 import argparse
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
@@ -37,7 +38,7 @@ Known = dict[bytes, Message]
 """By the bytes of their heads."""
 
 
-class Side(asyncio.Protocol):
+class Side(asyncio.Protocol, ABC):
     """A connection to either side, and the message that comes in on it."""
 
     parser: httptools.HttpRequestParser | httptools.HttpResponseParser
@@ -97,13 +98,13 @@ class Side(asyncio.Protocol):
             self._last = Message(head, len(body), self.parser.should_keep_alive())
             self.take(self._last, body)
 
+    @abstractmethod
     def begun(self) -> bytes:
         """How the head of what has come begins on the other side; nothing if it is not for that."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, message: Message, body: bytes) -> None:
         """A message is complete."""
-        raise NotImplementedError
 
 
 class Caller(Side):
