@@ -144,8 +144,9 @@ def count_keys(value: Any, limits: Limits) -> int:
         depth += 1
         if depth > limits.depth:
             raise Malformed(f"nested deeper than {limits.depth}")
-        keys += sum([len(node) for node in containers if node.__class__ is dict])
+        full = [node for node in containers if node]
+        keys += sum([len(node) for node in full if node.__class__ is dict])
         # All children of a level in one go: a comprehension for each container costs more than what is in most of them.
-        children = chain.from_iterable([node.values() if node.__class__ is dict else node for node in containers])
+        children = chain.from_iterable([node.values() if node.__class__ is dict else node for node in full])
         containers = [child for child in children if child.__class__ is dict or child.__class__ is list]
     return keys

@@ -284,3 +284,11 @@ def test_tools_with_a_page_are_found_by_their_own_name_and_those_that_need_a_tas
     assert [entry.needs_task for entry in one.entries[Kind.TOOL]] == [False, True]
     modern = shelve(NAMING, MOUNTS["one"], Listing(LATEST_MODERN, items={Kind.TOOL: tools}))
     assert not any(entry.needs_task for entry in modern.entries[Kind.TOOL])
+
+
+def test_what_is_kept_of_an_entry_is_the_same_to_rules_and_has_no_definition() -> None:
+    tool = Entry(Kind.TOOL, "one__a", "one", "a", {"name": "one__a", "description": "x" * 1000}, needs_task=True)
+    unlisted = Entry(Kind.RESOURCE, "one+x:y", "one", "x:y", template="x:{id}", templates=("x:{id}",))
+    assert (tool.kept(), tool.kept().judged_by, tool.kept().definition) == (tool, tool.judged_by, {"name": "a"})
+    assert tool.kept().listed and tool.kept().needs_task
+    assert unlisted.kept() is unlisted

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from broker.core.pieces import Sizes, reading, writing
 from broker.core.strict import Limits, Malformed, judged
-from broker.core.wire import all_at_once, encode
+from broker.core.wire import all_at_once, encode, encoding, is_longer
 from tests.core.test_wire import TOKENS, same
 
 LIMITS = Limits(size=2**20, depth=8, nodes=300, digits=30)
@@ -133,3 +133,57 @@ def test_nothing_may_be_left_out_before_a_comma_wherever_the_cut_is(text: bytes)
 def test_a_number_beyond_64_bits_is_kept_in_any_piece() -> None:
     value = ["x" * 300, 2**64, "y" * 300, -(2**70), {"z": 2**99}]
     assert same(all_at_once(reading(encode(value), Limits(2**20), Sizes(64, 64, 10))), value)
+
+
+SMALL = Sizes(64, 64, 10)
+WORDS = b'"xxxxxxxxxxxx",' * 12
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1, "k" * 60: [2] * 9, "z": 3},
+        ["a" * 10 + "\U0001f600" * 50, 1],
+        ["a\u00e9\u6f22" * 50, 1],
+        [[["x" * 12] * 8, "y" * 200], {"z": ["w" * 12] * 8}],
+    ],
+    ids=["a long key", "pairs of escapes", "characters of several bytes", "nested"],
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_what_is_cut_anywhere_is_put_together_again(value: Any, ascii_only: bool) -> None:
+    data = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert all_at_once(reading(data, LIMITS, SMALL)) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"[" * 9 + WORDS + b"1" + b"]" * 9, "nested deeper than 8"),
+        (b"[" + WORDS + b"[" * 9 + b"1" + b"]" * 9 + b",1]", "nested deeper than 8"),
+        (b"[" + WORDS + b"1}", "not JSON"),
+        (b"[" + WORDS + b"[1}, 2]]", "not JSON"),
+    ],
+)
+def test_what_is_too_deep_or_closed_by_another_bracket_is_refused_in_pieces(data: bytes, why: str) -> None:
+    assert refusal(data) == why
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" + b'"",' * 700 + b"1]", b"[" + b'"\\"",' * 700 + b"1]", b"[" + b"[1]," * 700 + b"1]"]
+)
+def test_too_many_values_are_refused_before_any_is_made(data: bytes) -> None:
+    with pytest.raises(Malformed, match="more than 300 values"):
+        judged(data, LIMITS)
+
+
+@pytest.mark.parametrize("value", ["x" * 200, [1] * 2000, {"k": ["x" * 300, *([2] * 1500)]}])
+def test_what_is_written_in_steps_is_what_is_written_in_one_go(value: Any) -> None:
+    steps = writing(value, encode, 9_000 if isinstance(value, list) else 64)
+    assert len(list(steps)) > 1
+    assert all_at_once(writing(value, encode, 64)) == all_at_once(encoding(value)) == encode(value)
+
+
+def test_whether_a_value_is_longer_is_said_of_its_text() -> None:
+    assert [is_longer(value, 100) for value in ("x" * 98, "x" * 99, ["x" * 40] * 2, [1] * 10_000)] == [
+        *(False, True, False, True)
+    ]
