@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker import secrecy
 from broker.core.redaction import KnownSecrets
 from tests import peers as _peers
+
+# How long an example takes says how busy the machine is; what must be cheap is counted, or its CPU is measured.
+settings.register_profile(
+    "any machine",
+    parent=settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
 
 Tell = Callable[[str, str], None]
 """A title, and a text that is shown under it at the end of the run, whether tests passed or not."""
