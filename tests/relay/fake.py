@@ -211,10 +211,11 @@ class Gate:
     """A call that waits until the test lets it go on."""
 
     def __init__(self, result: Json | None = None) -> None:
-        self.opened = anyio.Event()
+        self.reached, self.opened = anyio.Event(), anyio.Event()
         self.result = result or {"content": [{"type": "text", "text": "done"}]}
 
     async def __call__(self, asked: Asked) -> Json:
+        self.reached.set()
         await self.opened.wait()
         return self.result
 

@@ -18,7 +18,21 @@ from broker.errors import BrokerError
 from broker.relay import tasks as tasks_module
 from broker.relay.notify import Subscriber
 from broker.relay.task_requests import MAX_PAGES
-from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Asked, Fake, House, Json, Refuse, answering, house, refusing, tool
+from tests.relay.fake import (
+    LEGACY,
+    MODERN,
+    TIMEOUT,
+    Asked,
+    Fake,
+    Gate,
+    House,
+    Json,
+    Refuse,
+    answering,
+    house,
+    refusing,
+    tool,
+)
 
 ALL: Json = {"tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}}
 EXTENSION: Json = {"extensions": {TASKS: {}}}
@@ -214,14 +228,7 @@ async def test_a_modern_task_brings_its_result_its_questions_and_takes_answers(t
 
 async def test_news_of_a_task_reach_its_session_or_who_waits_for_it_and_nobody_else(tmp_path: Path) -> None:
     one = legacy_server()
-    waits, ends = anyio.Event(), anyio.Event()
-
-    async def result(asked: Asked) -> Json:
-        waits.set()
-        await ends.wait()
-        return {"content": []}
-
-    one.answers["tasks/result"] = result
+    gate = one.answers["tasks/result"] = Gate()
     async with house(tmp_path, {"one": one}) as place:
         place.guest("bob")
         heard: dict[str, list[Any]] = {"mine": [], "bobs": [], "call": []}
@@ -262,22 +269,16 @@ async def test_news_of_a_task_reach_its_session_or_who_waits_for_it_and_nobody_e
                 )
             )
             with anyio.fail_after(TIMEOUT):
-                await waits.wait()
+                await gate.reached.wait()
             say()
-            ends.set()
+            gate.opened.set()
         logged = ("notifications/message", {"level": "info", "data": 1, **related})
         assert heard == {"mine": [], "bobs": [], "call": [*told, logged]}
 
 
 async def test_a_question_of_a_task_reaches_who_waits_for_it_whatever_stream_it_came_on(tmp_path: Path) -> None:
     one = legacy_server()
-    waits, ends = anyio.Event(), anyio.Event()
     answers: list[Json] = []
-
-    async def result(asked: Asked) -> Json:
-        waits.set()
-        await ends.wait()
-        return {"content": []}
 
     async def stranger(asked: Asked) -> Json:
         """On the stream of another caller's call the server asks what belongs to a task."""
@@ -295,7 +296,8 @@ async def test_a_question_of_a_task_reaches_who_waits_for_it_whatever_stream_it_
             return {"action": "decline", "_meta": question.params["_meta"]}
 
     mine, theirs = Host(), Host()
-    one.answers["tasks/result"], one.answers["echo"] = result, stranger
+    gate = one.answers["tasks/result"] = Gate()
+    one.answers["echo"] = stranger
     offers: Json = {"capabilities": {"elicitation": {}}}
     async with house(tmp_path, {"one": one}) as place:
         place.guest("bob")
@@ -303,9 +305,9 @@ async def test_a_question_of_a_task_reaches_who_waits_for_it_whatever_stream_it_
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: place.ask("tasks/result", {"taskId": "one.t"}, channel=mine, **offers))
             with anyio.fail_after(TIMEOUT):
-                await waits.wait()
+                await gate.reached.wait()
             await place.ask("tools/call", {"name": "one__echo"}, caller=BOB, channel=theirs, **offers)
-            ends.set()
+            gate.opened.set()
     assert [asked["_meta"][RELATED_TASK]["taskId"] for asked in mine.asked] == ["one.t"] and not theirs.asked
     assert answers[0]["result"]["_meta"][RELATED_TASK]["taskId"] == "t", "the answer names the task as its server does"
     assert answers[1]["error"]["code"] == -32603
@@ -369,14 +371,7 @@ async def test_tasks_whose_time_is_over_are_forgotten_as_others_are_made_also_th
 
 async def test_a_task_that_somebody_waits_for_is_not_forgotten_however_many_others_are_made(tmp_path: Path) -> None:
     one = legacy_server()
-    waits, ends = anyio.Event(), anyio.Event()
-
-    async def result(asked: Asked) -> Json:
-        waits.set()
-        await ends.wait()
-        return {"content": []}
-
-    one.answers["tasks/result"] = result
+    gate = one.answers["tasks/result"] = Gate()
     async with house(tmp_path, {"one": one}) as place:
         place.guest("bob")
         await create(place, "t")
@@ -386,14 +381,14 @@ async def test_a_task_that_somebody_waits_for_is_not_forgotten_however_many_othe
                 lambda: place.ask("tasks/result", {"taskId": "one.t"}, emit=lambda *said: heard.append(said[0]))
             )
             with anyio.fail_after(TIMEOUT):
-                await waits.wait()
+                await gate.reached.wait()
             place.clock.advance(61.0)
             for ident in ("a", "b", "c"):
                 await create(place, ident)
                 await create(place, ident, caller=BOB)
             assert one.link is not None
             one.link.on_event("notifications/tasks/status", {"taskId": "t", "status": "working"})
-            ends.set()
+            gate.opened.set()
         assert heard == ["notifications/tasks/status"]
         place.clock.advance(61.0)
         for ident in ("d", "e", "f"):
