@@ -173,9 +173,9 @@ def passing_meta(meta: object) -> dict[str, Any]:
 
 def drop_hop(result: dict[str, Any]) -> None:
     """Take what speaks of one hop out of a result, in place; and its `_meta`, if nothing is left in it."""
-    meta = passing_meta(result.pop("_meta", None))
-    if meta:
-        result["_meta"] = meta
+    meta = result.pop("_meta", None)
+    if is_object(meta) and not PER_HOP.issuperset(meta):
+        result["_meta"] = passing_meta(meta)
 
 
 def passing_params(params: Mapping[str, Any]) -> dict[str, Any]:

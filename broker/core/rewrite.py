@@ -19,18 +19,24 @@ def rewrite_result(method: str, result: dict[str, Any], publish: Publish) -> Non
     """The URIs of one result: links and embedded resources, and the contents of a read."""
     match method:
         case "tools/call":
-            _rewrite_content(result.get("content"), publish)
+            blocks = result.get("content")
             if "_meta" in result:
                 result.update(rewrite_app_meta(result, publish))
         case "prompts/get":
-            for message in _objects(result.get("messages")):
-                content = message.get("content")
-                _rewrite_content(content if is_array(content) else [content], publish)
+            blocks = _blocks_of(result.get("messages"))
         case "resources/read":
+            blocks = None
             for contents in _objects(result.get("contents")):
                 _rewrite_uri(contents, publish)
         case _:
-            pass
+            return
+    for block in blocks if is_array(blocks) else ():  # without a list of the objects in it: most results come by here
+        if is_object(block):
+            kind = block.get("type")
+            if kind == "resource_link":
+                _rewrite_uri(block, publish)
+            elif kind == "resource" and is_object(block.get("resource")):
+                _rewrite_uri(block["resource"], publish)
 
 
 def rewrite_foreign(result: dict[str, Any], publish: Publish, names: Mapping[str, str]) -> None:
@@ -38,8 +44,7 @@ def rewrite_foreign(result: dict[str, Any], publish: Publish, names: Mapping[str
 
     `names` are those of the server's tools and prompts, to their public ones.
     """
-    _rewrite_content(result.get("content"), publish)
-    for method in ("prompts/get", "resources/read"):
+    for method in ("tools/call", "prompts/get", "resources/read"):
         rewrite_result(method, result, publish)
     _rewrite_uri(result, publish)
     for item in (*_objects(result.get("tools")), *_objects(result.get("prompts"))):
@@ -49,7 +54,6 @@ def rewrite_foreign(result: dict[str, Any], publish: Publish, names: Mapping[str
         _rewrite_uri(item, publish)
         if isinstance(item.get("uriTemplate"), str):
             item["uriTemplate"] = publish(item["uriTemplate"])
-    result.update(rewrite_app_meta(result, publish))
 
 
 def names_app(tool: Mapping[str, Any]) -> bool:
@@ -80,17 +84,10 @@ def rewrite_error_data(data: Any, publish: Publish) -> Any:
     return data
 
 
-def _rewrite_content(content: object, publish: Publish) -> None:
-    if not is_array(content):
-        return
-    for block in content:  # without a list of the objects in it: every result of a tool comes by here
-        if not is_object(block):
-            continue
-        kind = block.get("type")
-        if kind == "resource_link":
-            _rewrite_uri(block, publish)
-        elif kind == "resource" and is_object(block.get("resource")):
-            _rewrite_uri(block["resource"], publish)
+def _blocks_of(messages: object) -> list[Any]:
+    """The content of the messages of a prompt, each of which has one block or several."""
+    contents = [message.get("content") for message in _objects(messages)]
+    return [block for content in contents for block in (content if is_array(content) else [content])]
 
 
 def _rewrite_uri(holder: dict[str, Any], publish: Publish) -> None:
