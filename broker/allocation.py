@@ -7,9 +7,8 @@ import logging
 import sys
 from typing import Any, Final
 
-import anyio.to_thread
-
 from broker.clock import Clock
+from broker.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +67,9 @@ async def give_back_at_times(clock: Clock) -> None:
     while True:
         await clock.sleep(GIVE_BACK)
         try:
-            await anyio.to_thread.run_sync(give_back)
+            await in_thread(give_back)
             was_said = False
-        except Exception as error:  # the system gives no thread
+        except Exception as error:  # the system gives no thread, for example
             if not was_said:
                 log.warning("what was freed is not given back: %s", error)
             was_said = True

@@ -10,16 +10,18 @@ is in force at the end is what the file said last.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from broker.app import Broker, nothing
 from broker.config import Changes, ConfigError, Loaded, load
 from broker.errors import printable
+from broker.threads import NoThreads, at_any_rate, in_thread
 from broker.usage.gauges import Gauge
+from broker.usage.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,11 @@ class Reloads:
         self.done = 0
         self.failed = 0
         """How many reloads there were since the start."""
+        self._is_put_off = False
+        """Whether the file could not be read for a reason that is none of its own: it is tried again."""
+        self._blindness = Trouble(
+            log, "whether the file has changed is not known: %s", "the file is looked at again for changes"
+        )
 
     def want(self) -> None:
         """Read the file again, soon."""
@@ -93,21 +100,32 @@ class Reloads:
         """Want a reload whenever the files have changed, until cancelled. `broker.watch: false` stops the looking."""
         while True:
             await self._broker.clock.sleep(LOOK)
-            if self._broker.loaded.config.broker.watch and await self._has_changed():
+            if not self._broker.loaded.config.broker.watch:
+                continue
+            if await self._has_changed():
                 log.info("%s, or a file that it names, has changed", printable(str(self._path)))
+                self.want()
+            elif self._is_put_off and not self._blindness.why:
                 self.want()
 
     async def _has_changed(self) -> bool:
-        async with self._looking:
-            return await anyio.to_thread.run_sync(self._changes.look)
+        try:
+            async with self._looking:
+                found = await in_thread(self._changes.look)
+        except NoThreads as error:
+            self._blindness.begin(str(error))
+            return False
+        self._blindness.end()
+        return found
 
     async def reload(self) -> bool:
         """Read the file and put it in force; whether that was done. Everything is said in the log."""
         files = self._broker.loaded.files
-        async with self._looking:
-            await anyio.to_thread.run_sync(self._changes.note)
+        self._is_put_off = False
         try:
-            loaded = await anyio.to_thread.run_sync(load, self._path, self._environ)
+            async with self._looking:
+                await in_thread(self._changes.note)
+            loaded = await in_thread(load, self._path, self._environ)
             files = loaded.files
             await self._put_in_force(loaded)
         except ConfigError as error:
@@ -116,12 +134,15 @@ class Reloads:
             return self._refused([str(problem) for problem in error.problems])
         except NotReloadable as error:
             return self._refused([f"{self._path}: {error}"])
+        except NoThreads as error:
+            self._is_put_off = True
+            return self._refused([f"{self._path} cannot be read now: {error}"])
         except Exception as fault:
             log.error("internal error", exc_info=fault)
             return self._refused([f"{self._path}: an internal error of the broker; its log has the cause"])
         finally:
             async with self._looking:
-                await anyio.to_thread.run_sync(self._changes.follow, files)
+                await at_any_rate(partial(self._changes.follow, files))
         return True
 
     async def _put_in_force(self, loaded: Loaded) -> None:

@@ -117,7 +117,7 @@ async def test_a_system_that_gives_no_thread_for_it_ends_no_broker(
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", none_for_it)
     await serve_until(tmp_path, clock, times)
-    assert caplog.messages.count("what was freed is not given back: can't start new thread") == 1, "said once"
+    assert caplog.messages.count("what was freed is not given back: the system gives no more threads") == 1, "said once"
 
 
 def test_a_Python_that_loads_no_library_asks_nothing_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

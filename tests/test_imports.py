@@ -10,7 +10,7 @@ import pytest
 BROKER = Path(__file__).resolve().parent.parent / "broker"
 
 LAYERS: list[set[str]] = [
-    {"errors", "clock", "half_open", "in_use"},
+    {"errors", "clock", "half_open", "in_use", "threads"},
     {"core"},
     {"secrecy", "turns", "allocation"},
     {"workers"},

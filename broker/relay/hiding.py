@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import anyio.to_thread
-
 from broker.core import wire
 from broker.secrecy import scrubbed_json
+from broker.threads import in_thread
 
 MACHINERY: Final = frozenset({"resultType", "task", "taskId", "inputRequests", "nextCursor", "ttlMs", "cacheScope"})
 """Members of results that are no text for anybody: with a mask in them they would mean something else."""
@@ -19,7 +18,7 @@ async def scrubbed_result(result: dict[str, Any]) -> dict[str, Any]:
     """The result with every secret hidden."""
     if not wire.is_longer(result, AT_ONCE):
         return _scrubbed(result)
-    hidden = await anyio.to_thread.run_sync(_scrubbed, result)
+    hidden = await in_thread(_scrubbed, result)
     return wire.Long(hidden) if isinstance(result, wire.Long) else hidden
 
 

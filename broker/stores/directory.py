@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
-import anyio.to_thread
 from sqlalchemy import CursorResult, Select, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +22,7 @@ from broker.stores.ledger import read_accounts
 from broker.stores.rows import HashRow, KeyRow, MembershipRow, OrganizationRow, TeamRow
 from broker.stores.usage import UsageStore
 from broker.stores.usage_rows import Group, Held, Row, Seen
+from broker.threads import in_thread
 
 _Row = TypeVar("_Row", OrganizationRow, TeamRow, KeyRow, HashRow, MembershipRow)
 _TABLES: dict[type[Any], Table] = {
@@ -194,7 +194,7 @@ class DirectoryStore:
                 found |= await reading.keys(changed)
             # In a thread: with ten thousand keys this is a tenth of a second, in which every call would wait.
             work = partial(assembled, found, before, changed)
-            return Stored(number, await anyio.to_thread.run_sync(work))
+            return Stored(number, await in_thread(work))
 
     async def used(self, by: Group, since: float, until: float, step: int, seen: Seen) -> list[Row]:
         """See `UsageStore.read`. Raises: StoreError."""

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
 import anyio
-import anyio.to_thread
 from sqlalchemy import URL, event, exc, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -23,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from broker.stores.errors import Conflict, StoreError, StoreReadOnly, StoreUnavailable, StoreUnusable
 from broker.stores.location import Location
 from broker.stores.script import Script, run_on_server, run_on_sqlite
+from broker.threads import at_any_rate, in_thread
 
 _T = TypeVar("_T")
 
@@ -131,7 +131,7 @@ class Database:
             async with self.writing() as connection:
                 return await run_on_server(connection, script)
         with self.translated():
-            return await anyio.to_thread.run_sync(self._carried_out, script)
+            return await in_thread(self._carried_out, script)
 
     def _carried_out(self, script: Script[_T]) -> _T:
         with self._turn:  # a connection has one transaction at a time
@@ -160,7 +160,7 @@ class Database:
         """Close every connection, once the script that is at work has ended."""
         with anyio.CancelScope(shield=True):
             if self.is_sqlite:
-                await anyio.to_thread.run_sync(self._forget_plain)
+                await at_any_rate(self._forget_plain)
             await self.engine.dispose()
 
     @contextmanager

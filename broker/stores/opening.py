@@ -4,10 +4,9 @@ import importlib
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio.to_thread
-
 from broker.stores.errors import StoreUnusable
 from broker.stores.location import Location
+from broker.threads import in_thread
 
 if TYPE_CHECKING:
     from broker.stores.audit_index import AuditIndex
@@ -95,4 +94,4 @@ async def _database(location: Location) -> "Database":
 
 
 async def _driver(name: str) -> Any:
-    return await anyio.to_thread.run_sync(importlib.import_module, name)
+    return await in_thread(importlib.import_module, name)

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from broker.clock import Clock
 from broker.core.directory import Directory
 from broker.stores.errors import StoreError, StoreUnavailable, StoreUnusable
 from broker.stores.location import Location
+from broker.threads import NoThreads, in_thread
 
 if TYPE_CHECKING:
     from broker.stores.directory import DirectoryStore
@@ -120,9 +120,12 @@ class Watch:
             self._file = file
         if self._store is None:
             # Opening loads the driver, a second of it: not for a file in which there is nothing.
-            if not await anyio.to_thread.run_sync(self._location.holds_something):
-                return False
-            self._store = await self._open()
+            try:
+                if not await in_thread(self._location.holds_something):
+                    return False
+                self._store = await self._open()
+            except NoThreads as error:
+                raise StoreUnavailable(f"the store cannot be opened: {error}") from None
         return True
 
     async def _close(self) -> None:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, ClassVar, Final, Protocol, cast
 
+from broker.threads import begin
 from broker.upstream.source import Source
 
 if sys.platform == "linux":
@@ -149,7 +150,7 @@ class PipeChild:
                 self._loop.add_reader(descriptor, self._on_exit)
                 self._descriptor = descriptor
                 return
-        threading.Thread(target=self._wait, name=f"child {self.pid}", daemon=True).start()
+        begin(threading.Thread(target=self._wait, name=f"child {self.pid}", daemon=True))
 
     def _on_exit(self) -> None:
         if self._process.poll() is not None:

@@ -4,10 +4,10 @@ import logging
 from typing import Protocol
 
 import anyio
-import anyio.to_thread
 
 from broker.core.catalog import Listing
 from broker.core.request import Kind
+from broker.threads import NoThreads, in_thread
 from broker.upstream.supplies import Supplies
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,10 @@ class Heard:
                 log.warning("%s: not served: %s %r: %s", upstream.key, item.kind, item.own, item.reason)
             for item in listing.cleaned:
                 log.info("%s: cleaned: %s %r: %s", upstream.key, item.kind, item.own, item.what)
-            await anyio.to_thread.run_sync(upstream.supplies.snapshots.save, upstream.fingerprint, listing)
+            try:
+                await in_thread(upstream.supplies.snapshots.save, upstream.fingerprint, listing)
+            except NoThreads as error:
+                log.warning("%s: no catalog snapshot: %s", upstream.key, error)
 
 
 def _differs(before: Listing, after: Listing, kind: Kind) -> bool:

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import anyio.to_thread
-
 from broker.clock import Clock
 from broker.core import wire
 from broker.core.catalog import Listing
 from broker.core.pins import Change, Compared, Mode, Pin, Place, Was, accept, compare, hashes_of, places_of, without
+from broker.threads import in_thread
 from broker.upstream.snapshot import LIMITS, replace_file
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ class Pinning:
             return listing
         try:
             at = self._clock.wall()
-            found = await anyio.to_thread.run_sync(self.files.compare, server, listing, at)
+            found = await in_thread(self.files.compare, server, listing, at)
         except (PinsUnreadable, OSError) as error:
             return self._in_doubt(server, mode, listing, error)
         for change in found.changes:

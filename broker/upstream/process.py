@@ -20,6 +20,7 @@ from typing import ClassVar, Final
 import anyio
 
 from broker.secrecy import foreign
+from broker.threads import in_thread
 from broker.upstream.child import Child, start_child
 from broker.upstream.source import Source
 
@@ -150,7 +151,7 @@ class Process:
         has_looked = False
         for _ in range(50):
             try:
-                left.update(await asyncio.to_thread(descendants, self.pid, self._tag))
+                left.update(await in_thread(descendants, self.pid, self._tag))
             except OSError as error:
                 log.warning("what process %d has left cannot be looked for: %s", self.pid, error.strerror)
                 await asyncio.sleep(0.02)
@@ -217,7 +218,7 @@ async def reap_orphans() -> None:
     while _IS_LINUX:
         await anyio.sleep(REAP_EVERY)
         try:
-            found = await asyncio.to_thread(zombies)
+            found = await in_thread(zombies)
         except OSError as error:  # no descriptor left: the next look will do
             log.warning("ended processes cannot be looked for: %s", error.strerror)
             continue

@@ -9,9 +9,9 @@ import os
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from broker.config import HttpServer, Server, StdioServer, reveal
+from broker.threads import in_thread
 from broker.upstream.link import Link
 from broker.upstream.pipe import PipeLink
 from broker.upstream.stdio import StdioDuplex
@@ -52,4 +52,4 @@ async def _open_url(name: str, server: HttpServer, connect_timeout: float) -> Li
 
 
 async def _driver(name: str) -> Any:
-    return await anyio.to_thread.run_sync(importlib.import_module, f"broker.upstream.{name}")
+    return await in_thread(importlib.import_module, f"broker.upstream.{name}")

@@ -14,12 +14,11 @@ from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import anyio.to_thread
-
 from broker.core.eventstream import Event, EventParser, TooLong
 from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable
 from broker.secrecy import foreign
+from broker.threads import in_thread
 from broker.upstream.connection import Unreachable, WireFault
 from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, RequestHead, can_carry
 
@@ -141,7 +140,7 @@ class WebClient:
         fields = {"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers}
         if proxy is None and can_carry(url):
             return cls(upstream, url, HttpWire(url, fields, connect_timeout, MAX_CONNECTIONS))
-        driver: Any = await anyio.to_thread.run_sync(importlib.import_module, "broker.upstream.tlswire")
+        driver: Any = await in_thread(importlib.import_module, "broker.upstream.tlswire")
         return cls(upstream, url, driver.TlsWire(fields, connect_timeout, proxy))
 
     async def aclose(self) -> None:

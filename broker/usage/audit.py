@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Protocol
 
-import anyio.to_thread
+import anyio
 
 from broker.core.caller import Caller
 from broker.errors import Unrecorded
 from broker.guardrails.chain import GuardrailRecord, Phase
+from broker.threads import at_any_rate
 from broker.usage.indexing import NO_INDEXER, Indexer, NoIndexer
 from broker.usage.line_trail import Book, LineTrail
 from broker.usage.records import AdminRecord, AuthRecord, JudgementRecord
@@ -97,7 +98,7 @@ class LineAudit:
                 yield
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self.book.writer.close)
+                await at_any_rate(self.book.writer.close)
                 await self.book.traces.aclose()
 
     def admitted_not(self, peer: str, status: int, reason: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from broker.clock import Clock
 from broker.stores.errors import StoreError
+from broker.threads import in_thread
 from broker.usage.files import DAY, paths
 from broker.usage.index_rows import batch_of
 from broker.usage.origin import make_origin
@@ -110,7 +110,7 @@ class Indexer:
             await self._close()
 
     async def _look(self, pace: float) -> int:
-        sizes = await anyio.to_thread.run_sync(self._sizes)
+        sizes = await in_thread(self._sizes)
         if sizes == self._seen:
             return 0
         index = await self._opened()
@@ -126,7 +126,7 @@ class Indexer:
         if self._index is None:
             self._index = await self._open()
             token = self._clock.random_bytes(16).hex()
-            self._origin = await anyio.to_thread.run_sync(make_origin, self._directory, token)
+            self._origin = await in_thread(make_origin, self._directory, token)
         return self._index
 
     async def _close(self) -> None:
@@ -161,7 +161,7 @@ class Indexer:
         count = 0
         while True:
             try:
-                batch = await anyio.to_thread.run_sync(batch_of, self._directory / name, begin, pace)
+                batch = await in_thread(batch_of, self._directory / name, begin, pace)
             except FileNotFoundError:
                 return count
             began = self._clock.now()

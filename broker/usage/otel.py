@@ -7,9 +7,10 @@ OpenTelemetry (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRI
 
 import os
 import threading
+from contextlib import suppress
 from typing import Any, Final
 
-import anyio.to_thread
+import anyio
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -22,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from broker.core.tracecontext import PARENT, STATE, TraceContext
 from broker.errors import BrokerError
+from broker.threads import NoThreads, begin, in_thread
 from broker.usage.records import CallRecord
 from broker.usage.traces import FAULTS, CallSpan, Span, attributes_of, span_name
 
@@ -60,9 +62,9 @@ class OtelTraces:
     async def aclose(self) -> None:
         """See `Traces`. The SDK gives no bound for this, so a thread that may be left alone does it."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
-        closing.start()
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(closing.join, CLOSE_TIMEOUT)
+        with anyio.CancelScope(shield=True), suppress(NoThreads):  # then the last spans are lost
+            begin(closing)
+            await in_thread(closing.join, CLOSE_TIMEOUT)
 
 
 class _Request:

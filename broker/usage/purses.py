@@ -12,7 +12,6 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from broker.clock import Clock
 from broker.core.amount import amount_text
@@ -20,6 +19,7 @@ from broker.core.budget import Account, Limit
 from broker.core.period import moment_of
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
+from broker.threads import NoThreads, in_thread
 from broker.usage.journal import NO_SLOT, Journal
 from broker.usage.pocket import IDLE, TICK, Pocket, Wallet
 from broker.usage.trouble import Trouble
@@ -220,7 +220,7 @@ class Purses:
             if self._ledger is None:
                 self._ledger = await self._open()
                 self._was_open, self._is_wanted = True, False
-                await anyio.to_thread.run_sync(self._open_journal)
+                await in_thread(self._open_journal)
             await self._bury(self._ledger, now)
             await self._forget(self._ledger, now)
             standings = await self._ledger.tell(list(tellings.values()), self._clock.wall())
@@ -233,6 +233,8 @@ class Purses:
             self._trouble.end()
         except StoreError as error:
             return await self._lost(str(error))
+        except NoThreads as error:
+            return await self._lost(f"the budgets cannot be kept: {error}")
         except Exception as fault:  # whoever needs a budget is refused meanwhile; nobody else notices
             log.error("internal error", exc_info=fault)
             return await self._lost("the budgets cannot be kept: a fault of the broker")
@@ -261,9 +263,9 @@ class Purses:
             return
         self._buried = now
         try:
-            for one in await anyio.to_thread.run_sync(lambda: list(self._journal.left_behind())):
+            for one in await in_thread(lambda: list(self._journal.left_behind())):
                 await ledger.bury(one.holder, one.spent)
-                await anyio.to_thread.run_sync(one.remove)
+                await in_thread(one.remove)
         except OSError as error:  # told again at the next look: telling twice changes nothing
             log.warning("what dead brokers have spent cannot be read or removed: %s", error.strerror)
 

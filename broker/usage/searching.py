@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio.to_thread
-
 from broker.core.request import Kind
 from broker.stores.audit_rows import Found, Indexed, Narrowing, Row
 from broker.stores.errors import StoreError
+from broker.threads import in_thread
 from broker.usage import lookup
 from broker.usage.lookup import MAX_LINE, Hit, hits, newest, sight, worth
 from broker.usage.origin import origin_of
@@ -63,7 +62,7 @@ class Archive:
                     await index.aclose()
         except StoreError as error:
             self.trouble = str(error)
-        return await anyio.to_thread.run_sync(read)
+        return await in_thread(read)
 
 
 class Search:
@@ -82,12 +81,12 @@ class Search:
         """Raises: StoreError, here and in every question; OSError, if the directory cannot be read."""
         async with index.reading() as reading:
             files = await reading.files()
-            origin = await anyio.to_thread.run_sync(origin_of, directory)
+            origin = await in_thread(origin_of, directory)
             yield cls(directory, reading, files, origin)
 
     async def find(self, question: Question, limit: int) -> list[Line]:
         """See `lookup.find`."""
-        found = await anyio.to_thread.run_sync(self._tails, question)
+        found = await in_thread(self._tails, question)
         found += await self._indexed(question, limit)
         return newest(found, limit)
 
@@ -100,13 +99,13 @@ class Search:
             who = {key: value for key, value in one.row.items() if value}
             if whenever.fits({**who, "event": "discovery"}):
                 sightings.add(who, one.first, one.last, one.times)
-        for path in await anyio.to_thread.run_sync(lambda: list(worth(self._directory, question))):
+        for path in await in_thread(lambda: list(worth(self._directory, question))):
             file = self._mine.get(path.name)
             if file is None:
-                await anyio.to_thread.run_sync(sight, path, name, question, sightings)
+                await in_thread(sight, path, name, question, sightings)
             elif path.stat().st_size > file.size:
                 known = await self._reading.showing(file.id, name)
-                await anyio.to_thread.run_sync(sight, path, name, question, sightings, file.size, known)
+                await in_thread(sight, path, name, question, sightings, file.size, known)
         return sightings.all()
 
     def _tails(self, question: Question) -> list[Hit]:
@@ -121,7 +120,7 @@ class Search:
         narrowing, found, last = narrowing_of(question), list[Hit](), None
         while len(found) < limit:
             page = await self._reading.newest(narrowing, question.since, question.until, last, PAGE)
-            found += await anyio.to_thread.run_sync(lambda page=page: [*self._read(page, question)])
+            found += await in_thread(lambda page=page: [*self._read(page, question)])
             if len(page) < PAGE:
                 break
             last = page[-1]
