@@ -111,13 +111,13 @@ class Broker:
         self.meter = meter_of(loaded.config)
         """What is counted of calls."""
         self.audit = audit_of(
-            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation.guards.hashes, self.meter
+            loaded.config, state_directory(loaded.config), self.clock, self.generation.guards.hashes, self.meter
         )
         self.budgets = budgets_of(
-            loaded.config, state_directory(loaded.config), self.clock, lambda: self.generation, self._warned
+            loaded.config, state_directory(loaded.config), self.clock, self.generation, self._warned
         )
         """What calls cost: it outlives a configuration too."""
-        self.quotas = Quotas(self.clock, lambda: self.generation.limits, self.budgets, counting)
+        self.quotas = Quotas(self.clock, self.generation, self.budgets, counting)
         """What is counted against limits: it outlives a configuration."""
         self.checks = Sampled(self.clock) if self.meter.is_on else NO_CHECKS
         """Who looks at what tools answer, if anybody looks at what is counted."""
@@ -236,6 +236,8 @@ class Broker:
             self._guards_left.set()
         self.loaded, self.generation, self._guards_left = loaded, generation, left
         self.engine.router.adopt(generation)
+        self.quotas.adopt(generation)
+        self.audit.guard(generation.guards.hashes)
         self.meter.serve(loaded.config.servers)
         self.parking.give_up(lambda server: server not in generation.pool.upstreams)
         self.fleet.take(swap, self.drain)

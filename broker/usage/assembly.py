@@ -16,7 +16,7 @@ from broker.identity.key_secret import NoKeySecret, make_key_secret
 from broker.stores.location import Location
 from broker.stores.opening import open_index, open_index_to_read, open_ledger, open_usage
 from broker.usage.audit import NO_AUDIT, Audit, LineAudit
-from broker.usage.budgets import Budgets, Terms
+from broker.usage.budgets import Budgets
 from broker.usage.excerpt import Excerpts
 from broker.usage.files import Bounds, Files
 from broker.usage.indexing import NO_INDEXER, Indexer, NoIndexer
@@ -26,6 +26,7 @@ from broker.usage.meter import NO_METER, Counts, Meter, NoMeter
 from broker.usage.purses import Purses
 from broker.usage.searching import Archive
 from broker.usage.tallies import Tallies
+from broker.usage.terms import Terms
 from broker.usage.traces import NO_TRACES, Traces
 from broker.usage.writer import NO_WRITER, Writer
 
@@ -60,9 +61,7 @@ def traces_of(config: Config) -> Traces:
     return otel.OtelTraces(config.broker.name, __version__, endpoint=settings.endpoint, sample=settings.sample)
 
 
-def audit_of(
-    config: Config, state: Path, clock: Clock, hashes: Callable[[], Mapping[str, str]], meter: Meter = NO_METER
-) -> Audit:
+def audit_of(config: Config, state: Path, clock: Clock, hashes: Mapping[str, str], meter: Meter = NO_METER) -> Audit:
     """`hashes`: of the guardrails in force, by name. Nothing is made on the disk before the first record."""
     traces = traces_of(config)
     if is_audited(config, state):
@@ -81,7 +80,7 @@ def budgets_of(
     config: Config,
     state: Path,
     clock: Clock,
-    terms: Callable[[], Terms],
+    terms: Terms,
     warned: Callable[[Limit, int], Awaitable[None]],
 ) -> Budgets:
     """`warned`: a budget is nearly used up. Nothing is opened before the first call that costs something."""
@@ -96,7 +95,7 @@ def audit_of_administration(config: Config, state: Path, clock: Clock) -> Audit:
     """For who changes who may do what: recorded unless the file says no, since the first key is made by nobody."""
     if config.audit.enabled is False:
         return NO_AUDIT
-    return LineAudit(_book(config, state, clock, dict, NO_METER))
+    return LineAudit(_book(config, state, clock, {}, NO_METER))
 
 
 def indexer_of(config: Config, state: Path, clock: Clock) -> Indexer | NoIndexer:
@@ -121,7 +120,7 @@ def _book(
     config: Config,
     state: Path,
     clock: Clock,
-    hashes: Callable[[], Mapping[str, str]],
+    hashes: Mapping[str, str],
     meter: Meter,
     traces: Traces = NO_TRACES,
 ) -> Book:
@@ -129,16 +128,17 @@ def _book(
     bounds = Bounds(settings.keep_days, settings.max_bytes, settings.sync)
     writer = Writer(Files(state / DIRECTORY, bounds, clock), clock)
     secret = _secret(config, state, clock) if settings.arguments or settings.results else b""
-    return Book(
+    book = Book(
         writer,
         clock,
         meter,
         settings.required,
         Excerpts(settings.arguments, secret) if settings.arguments else None,
         Excerpts(settings.results, secret) if settings.results else None,
-        hashes,
         traces,
     )
+    book.guard(hashes)
+    return book
 
 
 def _secret(config: Config, state: Path, clock: Clock) -> bytes:

@@ -34,6 +34,10 @@ class Audit(Protocol):
         """The trail of a request of so many bytes. `front`: by which it came."""
         ...
 
+    def guard(self, hashes: Mapping[str, str]) -> None:
+        """Other guardrails are in force: their hashes, by name."""
+        ...
+
     def admitted_not(self, peer: str, status: int, reason: str) -> None:
         """A credential was refused, or there was none."""
         ...
@@ -59,6 +63,9 @@ class NoAudit:
     ) -> Trail:
         """See `Audit`."""
         return NO_TRAIL
+
+    def guard(self, hashes: Mapping[str, str]) -> None:
+        """See `Audit`."""
 
     def admitted_not(self, peer: str, status: int, reason: str) -> None:
         """See `Audit`."""
@@ -87,6 +94,10 @@ class LineAudit:
         """See `Audit`."""
         self.indexer = indexer
         self._auth = (0.0, 0, 0)
+
+    def guard(self, hashes: Mapping[str, str]) -> None:
+        """See `Audit`."""
+        self.book.guard(hashes)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:

@@ -7,10 +7,10 @@ its retry only what its result names: together they cost one call.
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from broker.clock import Clock
 from broker.core.caller import Caller
@@ -27,6 +27,7 @@ from broker.usage.pocket import Pocket, Wallet
 from broker.usage.purses import Purses
 from broker.usage.quotas import NO_RESERVATION, Reservation
 from broker.usage.tallies import NO_TALLY, Tallies, Tally
+from broker.usage.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +36,6 @@ MAX_TABS: Final = 10_000
 _NAMED: Final = (Kind.TOOL, Kind.PROMPT)
 MAX_DOUBTS: Final = 1000
 """Tools of which it is said in the log, once each, that their results name no good cost."""
-
-
-class Terms(Protocol):
-    """What is in force."""
-
-    @property
-    def prices(self) -> Mapping[str, Prices]:
-        """By server."""
-        ...
-
-    @property
-    def limits(self) -> LimitRules:
-        """With the budgets of places."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -116,14 +103,14 @@ class Spending:
 class Budgets:
     """See the module, and `quotas.Budgets`.
 
-    `terms`: those in force now. `tallies`: None if usage is not recorded. `counts_local`: also that of the user of this
-    machine, for whom a command would have to open the database.
+    `terms`: those in force, until others are adopted. `tallies`: None if usage is not recorded. `counts_local`: also
+    that of the user of this machine, for whom a command would have to open the database.
     """
 
     def __init__(
         self,
         clock: Clock,
-        terms: Callable[[], Terms],
+        terms: Terms,
         purses: Purses,
         tallies: Tallies | None,
         *,
@@ -145,6 +132,10 @@ class Budgets:
         """Results that were not believed about their cost."""
         self.warnings = 0
         """Budgets that have come to `WARN_AT` per cent."""
+
+    def adopt(self, terms: Terms) -> None:
+        """Others are in force. What was taken under those before is settled as it was taken."""
+        self._terms = terms
 
     def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
         """See `quotas.Budgets`."""
@@ -173,7 +164,7 @@ class Budgets:
     def prepare(self) -> None:
         """Callers are expected: what the first of them needs of the database is made ready now, if anybody has a budget
         to spend."""
-        terms = self._terms()
+        terms = self._terms
         if (has_prices(terms.prices) or self.tallies is not None) and all_budgets(terms.limits.directory):
             self.purses.prepare()
 
@@ -225,9 +216,9 @@ class Budgets:
 
     def _tab(self, permit: Permit, method: str) -> Tab | None:
         """None: nothing of it is counted."""
-        terms = self._terms()
+        terms = self._terms
         if terms.limits is not self._limits or terms.prices is not self._prices:
-            self._adopt(terms)
+            self._begin_anew(terms)
         is_call = method == "tools/call"
         if not self._is_on or (not is_call and is_free(method)):
             return None
@@ -245,8 +236,8 @@ class Budgets:
             found = self._tabs[key] = self._open(terms, caller, entry, method)
         return found
 
-    def _adopt(self, terms: Terms) -> None:
-        """Other terms are in force. What was taken under those before is settled as it was taken."""
+    def _begin_anew(self, terms: Terms) -> None:
+        """Nothing that is kept is good any more."""
         self._limits, self._prices = terms.limits, terms.prices
         self._is_on = self.tallies is not None or has_prices(terms.prices)
         self._wallets.clear()

@@ -1,7 +1,6 @@
 """What is counted of every level that has limits: its windows and its gate, for as long as they are of use."""
 
 from collections import Counter as Tally
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -15,6 +14,7 @@ from broker.errors import LimitReached
 from broker.usage.counting import OWN_COUNTING, AnyWindow, Counting
 from broker.usage.gate import Gate
 from broker.usage.gauges import Gauge
+from broker.usage.terms import Terms
 
 MAX_COUNTERS: Final = 100_000
 """Levels, and callers of servers, that are counted at a time. Without a bound, an issuer with any number of users would
@@ -77,14 +77,14 @@ NOTHING: Final = Applying((), (), ())
 
 
 class Counters:
-    """See the module. `rules`: the limits in force; `counting`: where is counted."""
+    """See the module. `terms`: with the limits in force; `counting`: where is counted."""
 
-    def __init__(self, clock: Clock, rules: Callable[[], LimitRules], counting: Counting = OWN_COUNTING) -> None:
+    def __init__(self, clock: Clock, terms: Terms, counting: Counting = OWN_COUNTING) -> None:
         self._counting = counting
         self.enter = counting.enter
         """Pass all of some gates; or none, if one is full: the first that is. Raises: LimitReached."""
         self._clock = clock
-        self._rules = rules
+        self.terms = terms
         self._known = LimitRules()
         self._kept: dict[tuple[str, str, str, str], Applying] = {}
         self._counters: dict[tuple[str, str], Counter] = {}
@@ -99,7 +99,7 @@ class Counters:
 
     def applying(self, caller: Caller, server: str) -> Applying:
         """What a call of a caller at a server is counted with. Raises: LimitReached, if too many are counted."""
-        rules = self._rules()
+        rules = self.terms.limits
         if rules.is_empty:
             return NOTHING
         if rules is not self._known:

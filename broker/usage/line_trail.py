@@ -1,7 +1,7 @@
 """The trail of a request that becomes a line: what is told of it is kept in its record, and written when it is over."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ SILENT: Final = DISCOVERIES | {"ping", "logging/setLevel"}
 class Book:
     """What all trails of a broker share: where records go, and what of a call they have.
 
-    `is_required`: a call waits for the record of its decision. `hashes`: name -> hash of the guardrails in force.
+    `is_required`: a call waits for the record of its decision.
     """
 
     writer: Writer | NoWriter
@@ -47,14 +47,12 @@ class Book:
     is_required: bool = False
     arguments: Excerpts | None = None
     results: Excerpts | None = None
-    hashes: Callable[[], Mapping[str, str]] = dict
     traces: Traces = NO_TRACES
     policy: Policy | None = field(default=None, init=False)
     """The last one that was recorded, and its mark: the same for the same rules, also in another broker."""
     revision: Revision = field(default=NO_REVISION, init=False)
-    guardrails: Mapping[str, str] = field(default_factory=dict[str, str], init=False)
-    """Likewise; its mark is "" for none."""
-    guardrails_mark: str = field(default="", init=False)
+    guardrails: str = field(default="", init=False)
+    """The mark of those in force; "" for none."""
 
     def adopt(self, policy: Policy) -> None:
         """Another policy is in force."""
@@ -62,10 +60,9 @@ class Book:
         self.revision = Revision(policy) if self.writer.is_on else NO_REVISION
 
     def guard(self, hashes: Mapping[str, str]) -> None:
-        """Other guardrails are in force."""
-        self.guardrails = hashes
+        """Other guardrails are in force: `hashes`, by name."""
         text = "\n".join(f"{name} {one}" for name, one in sorted(hashes.items()))
-        self.guardrails_mark = hashlib.sha256(text.encode()).hexdigest()[:16] if hashes else ""
+        self.guardrails = hashlib.sha256(text.encode()).hexdigest()[:16] if hashes else ""
 
 
 class LineTrail:
@@ -116,10 +113,7 @@ class LineTrail:
             return  # of the same request, on its way
         if policy is not book.policy:
             book.adopt(policy)
-        hashes = book.hashes()
-        if hashes is not book.guardrails:
-            book.guard(hashes)
-        record.policy, record.rule, record.guardrails = book.revision, decision.rule, book.guardrails_mark
+        record.policy, record.rule, record.guardrails = book.revision, decision.rule, book.guardrails
         if isinstance(decision, Denied):
             record.outcome = "denied"
         if entry is None or self._asks_many:

@@ -11,15 +11,15 @@ it ends: result, error, time-out, cancellation, or questions that park it. A cal
 nothing: its retry is admitted again, and counts as one call with the first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from broker.clock import Clock
-from broker.core.limits import LimitRules
 from broker.core.policy import Permit
 from broker.usage.counters import Counters
 from broker.usage.counting import OWN_COUNTING, Counting
 from broker.usage.gate import Gate, leave
+from broker.usage.terms import Terms
 
 TASKS: Final = "tasks/"
 UNCOUNTED: Final = frozenset({"tasks/cancel"})
@@ -47,6 +47,10 @@ class Reservation(Protocol):
 
 class Budgets(Protocol):
     """What calls may cost."""
+
+    def adopt(self, terms: Terms) -> None:
+        """Others are in force."""
+        ...
 
     def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
         """Set aside what the call may cost, of what is at hand; None: that is not enough, and `reserve` asks for more.
@@ -77,6 +81,9 @@ NO_RESERVATION: Final = NoReservation()
 
 class NoBudgets:
     """Nothing has a price."""
+
+    def adopt(self, terms: Terms) -> None:
+        """See `Budgets`."""
 
     def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
         """See `Budgets`."""
@@ -120,19 +127,24 @@ NO_HOLD: Final = Hold()
 class Quotas:
     """The limits of a broker, for as long as it runs: a reload changes them, and keeps what was counted.
 
-    `rules`: those in force. Read at each call. `counting`: where is counted.
+    `terms`: those in force, until others are adopted. `counting`: where is counted.
     """
 
     def __init__(
         self,
         clock: Clock,
-        rules: Callable[[], LimitRules],
+        terms: Terms,
         budgets: Budgets = NO_BUDGETS,
         counting: Counting = OWN_COUNTING,
     ) -> None:
-        self.counters = Counters(clock, rules, counting)
+        self.counters = Counters(clock, terms, counting)
         self.budgets = budgets
         """What calls may cost."""
+
+    def adopt(self, terms: Terms) -> None:
+        """Others are in force, for calls and for what they may cost."""
+        self.counters.terms = terms
+        self.budgets.adopt(terms)
 
     async def admit(self, permit: Permit, method: str, *, is_retry: bool = False) -> Hold:
         """Let a permitted call begin. `is_retry`: it takes up a call that was admitted before, and counts with it.

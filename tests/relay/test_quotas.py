@@ -17,6 +17,7 @@ from broker.errors import BrokerError, LimitReached, UpstreamUnavailable
 from broker.relay.forward import Forwarder
 from broker.relay.notify import Watches
 from broker.upstream.lease import Asker
+from broker.usage.terms import Terms
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
 from tests.relay.test_parking import ADA, ALL, form
 
@@ -47,6 +48,9 @@ class Ledger:
     def __init__(self) -> None:
         self.made: list[Reserved] = []
         self.is_spent = False
+
+    def adopt(self, terms: Terms) -> None:
+        pass
 
     def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved | None:
         return None  # nothing is ever at hand

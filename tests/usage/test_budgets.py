@@ -72,7 +72,7 @@ class World:
 
         purses = Purses(self.clock, open_ledger, Journal(self.directory / "budgets", "me"), warn)
         self.tallies = Tallies(self.clock, open_usage, keep_days=9)
-        self.budgets = Budgets(self.clock, lambda: self, purses, self.tallies)
+        self.budgets = Budgets(self.clock, self, purses, self.tallies)
 
     async def reserve(self, caller: Caller = ANN, entry: Entry = QUERY, method: str = CALL) -> Reservation:
         permit = Permit(caller, entry, "test")

@@ -8,10 +8,11 @@ from broker.core.era import LATEST_LEGACY, LATEST_MODERN
 from broker.core.policy import decide
 from broker.core.questions import Question
 from broker.core.request import Kind
+from broker.reload import Reloads
 from broker.usage import line_trail
 from broker.usage.audit import LineAudit
 from tests.guardrails.test_calls import ALLOW, BLOCK, CRASH, MARK, configured
-from tests.relay.fake import Asked, Fake, Json, answering, house, tool
+from tests.relay.fake import Asked, Fake, Json, answering, house, tool, write_config
 from tests.usage.audited import ANN, ask, audited, call, records
 
 REASON = "because\\x1b[2J"
@@ -101,6 +102,17 @@ async def test_a_definition_that_is_changed_or_left_out_has_a_record_of_its_own(
     assert {one["name"] for one in found} >= {"one__echo"} and all("principal" not in one for one in found)
 
 
+async def test_after_a_reload_a_record_names_the_guardrails_that_are_in_force_then(tmp_path: Path) -> None:
+    rules = configured(tmp_path, **judging(allow=["request"]))
+    async with audited(tmp_path, guardrails=rules) as place:
+        await ask(place, *call("one__echo"))
+        write_config(tmp_path, {"one": {}}, audit={"enabled": True})
+        assert await Reloads(place.broker, {}).reload()
+        await ask(place, *call("one__echo"))
+    before, after = records(tmp_path)
+    assert before["guardrails"] and "guardrails" not in after
+
+
 async def test_that_a_definition_passes_is_no_news(tmp_path: Path) -> None:
     async with audited(tmp_path, guardrails=configured(tmp_path, **judging(allow=["definition"]))) as place:
         await ask(place, "tools/list", caller=ANN, version=LATEST_MODERN)
@@ -124,12 +136,11 @@ async def test_a_record_names_the_guardrails_and_the_rules_of_its_decision_whate
         audit, served = place.broker.audit, place.broker.generation
         assert isinstance(audit, LineAudit)
         entry = served.catalog.lookup(Kind.TOOL, "one__echo")
-        in_force: list[dict[str, str]] = [{"mark": "a"}]
-        audit.book.hashes = lambda: in_force[-1]
+        audit.guard({"mark": "a"})
         for _ in range(2):
             trail = audit.begin(ANN, "http", LATEST_MODERN, "tools/call", "", {}, 1)
             trail.decided(decide(served.policy, ANN, "", entry), entry, served.policy, "one__echo")
-            in_force.append({"mark": "b"})
+            audit.guard({"mark": "b"})
             served.adopt(Directory())
             trail.ended({}, 1)
     first, second = records(tmp_path)

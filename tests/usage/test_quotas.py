@@ -1,6 +1,6 @@
 """Limits of all levels over one call: all or nothing, kept over a reload, bounded in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from broker.clock import FakeClock
 from broker.core.caller import Caller
 from broker.core.catalog import Entry
+from broker.core.cost import Prices
 from broker.core.directory import Directory, Organization, Team
 from broker.core.grants import organization_level, team_level
 from broker.core.limits import LimitRules
@@ -54,9 +55,14 @@ def permit(who: str = "ann", server: str = "sql", team: str = "data") -> Permit:
 class World:
     rules: LimitRules
     clock: FakeClock = field(default_factory=FakeClock)
+    prices: Mapping[str, Prices] = field(default_factory=dict[str, Prices])
+
+    @property
+    def limits(self) -> LimitRules:
+        return self.rules
 
     def __post_init__(self) -> None:
-        self.quotas = Quotas(self.clock, lambda: self.rules, counting=counting(_place, self.clock))
+        self.quotas = Quotas(self.clock, self, counting=counting(_place, self.clock))
 
     async def admit(self, who: str = "ann", server: str = "sql", method: str = CALL, *, is_retry: bool = False) -> Hold:
         return await self.quotas.admit(permit(who, server), method, is_retry=is_retry)
