@@ -30,6 +30,8 @@ _SEPARATORS: Final = (b",", *_BRACKETS)
 _BOM = b"\xef\xbb\xbf"
 
 
+SHORT: Final = SIZES.least
+"""Bytes of a text that is never long."""
 LONG: Final = 2 * 1024 * 1024
 """Bytes of a text that its value is written to in one go: 10 ms at the worst. To read it takes longer."""
 
@@ -40,7 +42,7 @@ class Long(dict[str, Any]):
 
 def is_long(data: bytes) -> bool:
     """Whether a text takes more than a few milliseconds, so that it is to be read in steps (`decoding`)."""
-    return len(data) > SIZES.least and (len(data) > SIZES.most or not _has_few(_SEPARATORS, data, SIZES.many))
+    return len(data) > SHORT and (len(data) > SIZES.most or not _has_few(_SEPARATORS, data, SIZES.many))
 
 
 def decode(data: bytes, limits: Limits) -> Any:
@@ -188,9 +190,13 @@ def readable_id(data: bytes) -> int | None:
     return int(match.group(1)) if match else None
 
 
+ID_TYPES: Final = frozenset({int, str})
+"""Spec: 2026-07-28 basic, "Requests": an id is a string or integer, never null. A bool is no integer here (SP-26)."""
+
+
 def is_request_id(value: object) -> bool:
-    """Spec: 2026-07-28 basic, "Requests": a string or integer, never null. A bool is no integer here (SP-26)."""
-    return type(value) is int or type(value) is str
+    """Whether it may be one."""
+    return type(value) in ID_TYPES
 
 
 def _fragment(value: object) -> Any:

@@ -4,6 +4,7 @@ Nearly every request is as it should be, and that is seen at a glance; what is w
 rung that it fails.
 """
 
+from functools import partial
 from typing import Any, Final
 
 from broker.core import headers as routing
@@ -16,39 +17,56 @@ from broker.core.request import Kind
 from broker.core.shape import is_object
 from broker.core.tasks import MODERN_METHODS
 from broker.core.tracecontext import PARENT, context_of
+from broker.downstream.engine import Who
 from broker.downstream.head import Headers
 from broker.downstream.message import MODERN, Envelope, Incoming, envelope_of
+from broker.downstream.vigil import is_gone
 from broker.errors import HeaderMismatch, InvalidParams
+from broker.identity.admission import Admission
 from broker.relay.served import Served
 
 _ENCODED: Final = "=?"
 """What an encoded header value begins with, and a value that must not be taken for one."""
 
 
-def check_envelope(headers: Headers, incoming: Incoming, caller: Caller, view: str, served: Served) -> Envelope:
-    """The envelope of a modern message. Raises: BrokerError."""
-    envelope = plain(headers, incoming)
-    if envelope is None:
-        repeated = routing.repeated_routing(headers.lines)
-        if repeated is not None:
-            raise HeaderMismatch(f"the {repeated} header appears more than once")
-        if not incoming.is_request and not incoming.has_envelope:
-            requested = headers.get(VERSION_HEADER) or ""
-            return Envelope(Version(requested), {}, None)  # a notification; the header that brought it here is ours
-        _climb(headers, incoming)
-        envelope = envelope_of(incoming)
-    if incoming.method == "tools/call":
-        if served.catalog.has_mirrors:
-            _check_param_headers(headers, incoming, caller, view, served)
-    elif incoming.method in MODERN_METHODS:
-        _check_task_header(headers, incoming.params.get("taskId"))
-    return envelope
+def check_envelope(headers: Headers, incoming: Incoming, admission: Admission, view: str, served: Served) -> Who:
+    """Who sends a modern message, as its envelope says. Raises: BrokerError.
 
-
-def _climb(headers: Headers, incoming: Incoming) -> None:
-    """The rungs before that of the version, which `envelope_of` judges: who disagrees with itself is told so, and not
-    that its version is not served. Raises: BrokerError.
+    Nothing can be wrong with one in which no header came twice, that is whole, asks for no logs, whose version is ours,
+    and of which the headers repeat version, method and name letter by letter. `_climb` looks closer at any other.
     """
+    meta, said, method = incoming.meta, headers.said, incoming.method
+    if not isinstance(said, Said):
+        said = headers.said = Said(headers)
+    version, capabilities, log_level = said.version, meta.get(META_CLIENT_CAPABILITIES), None
+    named_by = NAMED_BY.get(method)
+    if (
+        version is None
+        or version != meta.get(META_VERSION)
+        or said.method != method
+        or (named_by is not None and (said.name is None or said.name != incoming.params.get(named_by)))
+        or not is_object(capabilities)
+        or META_LOG_LEVEL in meta
+    ):
+        version, capabilities, log_level = _climb(headers, incoming)
+    if method == "tools/call":
+        if served.catalog.has_mirrors:
+            _check_param_headers(headers, incoming, admission.caller, view, served)
+    elif method in MODERN_METHODS:
+        _check_task_header(headers, incoming.params.get("taskId"))
+    return Who(admission.caller, version, view, capabilities, log_level, is_gone=partial(is_gone, admission))
+
+
+def _climb(headers: Headers, incoming: Incoming) -> Envelope:
+    """The envelope, rung by rung. That of the version is the last: who disagrees with itself is told so, and not that
+    its version is not served. Raises: BrokerError.
+    """
+    repeated = routing.repeated_routing(headers.lines)
+    if repeated is not None:
+        raise HeaderMismatch(f"the {repeated} header appears more than once")
+    if not incoming.is_request and META_VERSION not in incoming.meta:
+        requested = headers.get(VERSION_HEADER) or ""
+        return Version(requested), {}, None  # a notification; the header that brought it here is ours
     meta = incoming.params.get("_meta")
     missing = [key for key in (META_VERSION, META_CLIENT_CAPABILITIES) if not is_object(meta) or key not in meta]
     if missing or not is_object(meta):
@@ -56,24 +74,7 @@ def _climb(headers: Headers, incoming: Incoming) -> None:
     difference = routing.disagreement(incoming.method, incoming.params, meta[META_VERSION], headers)
     if difference is not None:
         raise HeaderMismatch(difference)
-
-
-def plain(headers: Headers, incoming: Incoming) -> Envelope | None:
-    """The envelope of a message with which nothing can be wrong: no header came twice, it is whole, asks for no logs,
-    its version is ours, and the headers repeat version, method and name letter by letter. None: look closer.
-    """
-    meta, said, method = incoming.meta, headers.said, incoming.method
-    if not isinstance(said, Said):
-        said = headers.said = Said(headers)
-    version, capabilities = said.version, meta.get(META_CLIENT_CAPABILITIES)
-    if version is None or meta.get(META_VERSION) != version or META_LOG_LEVEL in meta:
-        return None
-    if said.method != method or not is_object(capabilities):
-        return None
-    key = NAMED_BY.get(method)
-    if key is not None and (said.name is None or incoming.params.get(key) != said.name):
-        return None
-    return Envelope(version, capabilities, None)
+    return envelope_of(incoming)
 
 
 class Said:

@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final, Protocol
 
 import anyio
@@ -22,7 +21,7 @@ from broker.downstream import metrics
 from broker.downstream.crew import NO_CREW, Crew
 from broker.downstream.door import Door
 from broker.downstream.elsewhere import Elsewhere
-from broker.downstream.engine import Answer, Engine, Who, agreed_version, refused
+from broker.downstream.engine import Answer, Engine, agreed_version, refused
 from broker.downstream.envelope import check_envelope, traced
 from broker.downstream.health import WELL, Health
 from broker.downstream.media import accepts, check_media
@@ -32,7 +31,7 @@ from broker.downstream.room import Room
 from broker.downstream.session import SESSION_HEADER, LegacySession, Sessions, SessionStream
 from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Silence, Stage, pump, resume, while_connected
-from broker.downstream.vigil import RECHECK, Vigil, is_gone
+from broker.downstream.vigil import RECHECK, Vigil
 from broker.downstream.vitals import Vitals
 from broker.downstream.web import (
     JSON_HEADERS,
@@ -222,22 +221,14 @@ class HttpFront:
 
     def _post_modern(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> Awaitable[None] | None:
         """What is left to do; None, if it is answered."""
-        if incoming.is_response:
+        if incoming.answer is not None:
             return _respond(http, 400, refused(None, InvalidRequest("a response is not accepted here")))
         try:
-            envelope = check_envelope(http.headers, incoming, admission.caller, view, self._engine.router.served)
+            who = check_envelope(http.headers, incoming, admission, view, self._engine.router.served)
         except BrokerError as error:
             return _respond(http, HTTP_STATUS.get(error.code, 200), refused(incoming.id, error))
         if incoming.id is None:
             return http.respond(202)
-        who = Who(
-            admission.caller,
-            envelope.version,
-            view,
-            envelope.capabilities,
-            envelope.log_level,
-            is_gone=partial(is_gone, admission),
-        )
         # Spec 2026-07-28: a request whose connection is closed is cancelled.
         assert self._stage is not None and http.task is not None
         http.on_gone = http.task.cancel

@@ -4,7 +4,6 @@ Only what `judge` returns is dispatched, and it is what is sent on: there is no 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.core import wire
@@ -37,7 +36,7 @@ class Incoming:
     no method. `size`: bytes that it came in.
     """
 
-    __slots__ = ("answer", "id", "meta", "method", "params", "size")
+    __slots__ = ("answer", "id", "is_request", "meta", "method", "params", "progress_token", "size")
 
     def __init__(
         self,
@@ -55,27 +54,11 @@ class Incoming:
         meta = self.params.get("_meta")
         self.meta: dict[str, Any] = meta if is_object(meta) else {}
         """What is said beside the parameters; empty if that is no object."""
-
-    @property
-    def is_request(self) -> bool:
+        self.is_request = id is not None and answer is None
         """Whether it must be answered."""
-        return self.id is not None and bool(self.method)
-
-    @property
-    def is_response(self) -> bool:
-        """Whether it answers a question of ours."""
-        return not self.method
-
-    @property
-    def progress_token(self) -> str | int | None:
-        """The token under which its caller wants progress."""
         token = self.meta.get(META_PROGRESS)
-        return token if token is not None and wire.is_request_id(token) else None
-
-    @property
-    def has_envelope(self) -> bool:
-        """Whether it speaks the modern era: each message decides for itself."""
-        return META_VERSION in self.meta
+        self.progress_token: str | int | None = token if type(token) in wire.ID_TYPES else None
+        """The token under which its caller wants progress."""
 
 
 class Rejected(Exception):
@@ -96,7 +79,7 @@ def parse(data: bytes) -> Incoming:
         value = wire.decode(data, wire.FROM_CALLER)
     except wire.Malformed as error:
         raise _unreadable(error) from None
-    return _incoming(value, len(data))
+    return judge(value, len(data))
 
 
 async def parse_in_turns(data: bytes) -> Incoming:
@@ -108,27 +91,23 @@ async def parse_in_turns(data: bytes) -> Incoming:
         value = await in_turns(wire.decoding(data, wire.FROM_CALLER))
     except wire.Malformed as error:
         raise _unreadable(error) from None
-    return _incoming(value, len(data))
+    return judge(value, len(data))
 
 
 def _unreadable(error: wire.Malformed) -> Rejected:
     return Rejected(ParseError(f"Parse error: {error}"))
 
 
-def _incoming(value: Any, size: int) -> Incoming:
-    if not is_object(value):
-        what = "batches are not served" if is_array(value) else "not an object"
-        raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
-    return judge(value, size)
-
-
-def judge(message: Mapping[str, Any], size: int = 0) -> Incoming:
+def judge(message: Any, size: int) -> Incoming:
     """The one reading of a message, which came in `size` bytes.
 
     Raises: Rejected.
     """
+    if not is_object(message):
+        what = "batches are not served" if is_array(message) else "not an object"
+        raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
     request_id = message.get("id")
-    readable = request_id if wire.is_request_id(request_id) else None
+    readable = request_id if type(request_id) in wire.ID_TYPES else None
     if not message.keys() <= _MESSAGE_KEYS:
         _refuse_lookalikes(message, _MESSAGE_KEYS, readable)
     if message.get("jsonrpc") != "2.0":
@@ -150,13 +129,8 @@ def judge(message: Mapping[str, Any], size: int = 0) -> Incoming:
     return Incoming(readable, method, params, None, size)
 
 
-@dataclass(slots=True)
-class Envelope:
-    """What every modern request says of its caller. Never changed."""
-
-    version: Version
-    capabilities: Mapping[str, Any]
-    log_level: str | None
+Envelope = tuple[Version, Mapping[str, Any], str | None]
+"""What every modern request says of its caller: version, capabilities, and the level from which on it reads logs."""
 
 
 def envelope_of(incoming: Incoming) -> Envelope:
@@ -176,7 +150,7 @@ def envelope_of(incoming: Incoming) -> Envelope:
         raise InvalidParams(f"params._meta[{META_CLIENT_CAPABILITIES!r}] must be an object")
     if level is not None and not is_level(level):
         raise InvalidParams(f"params._meta[{META_LOG_LEVEL!r}] is no level")
-    return Envelope(version, capabilities, level)
+    return version, capabilities, level
 
 
 def result_bytes(request_id: str | int, result: Mapping[str, Any]) -> bytes:

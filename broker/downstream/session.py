@@ -109,7 +109,7 @@ class LegacySession:
 
     def note(self, incoming: Incoming) -> None:
         """A message that needs no answer: a response to a question, or a cancellation."""
-        if incoming.is_response:
+        if incoming.answer is not None:
             self.asking.answer(incoming)
         elif incoming.method == "notifications/cancelled":
             self.cancel(incoming.params)

@@ -21,6 +21,7 @@ import anyio.lowlevel
 
 from broker.core import wire
 from broker.core.caller import LOCAL
+from broker.core.era import META_VERSION
 from broker.core.framing import LEAST, TURN, LineSplitter, LineTooLong
 from broker.core.shape import is_object
 from broker.downstream.ending import LAST_WORDS, usual_drain
@@ -129,7 +130,8 @@ class StdioFront:
         return self._on_message(incoming, tasks)
 
     def _on_message(self, incoming: Incoming, tasks: anyio.abc.TaskGroup) -> None:
-        if incoming.id is not None and incoming.is_request:
+        if incoming.is_request:
+            assert incoming.id is not None
             if self._engine.closing.is_set():
                 self._send(refused(incoming.id, BrokerError("The broker is shutting down")))
                 return
@@ -156,18 +158,10 @@ class StdioFront:
     async def _answer(self, incoming: Incoming) -> Answer:
         assert incoming.id is not None
         try:
-            if incoming.has_envelope:
-                envelope = envelope_of(incoming)
-                self._learn(envelope.capabilities)
-                who = Who(
-                    LOCAL,
-                    envelope.version,
-                    "",
-                    envelope.capabilities,
-                    envelope.log_level,
-                    session=self._pipe.id,
-                    front="stdio",
-                )
+            if META_VERSION in incoming.meta:
+                version, capabilities, log_level = envelope_of(incoming)
+                self._learn(capabilities)
+                who = Who(LOCAL, version, "", capabilities, log_level, session=self._pipe.id, front="stdio")
                 return await self._engine.answer(incoming, who, self._emit)
             if incoming.method == "initialize":
                 return await self._initialize(incoming)

@@ -2,22 +2,25 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.inbound import (
     InboundLadderRejection,
-    InboundModernRoute,
     classify_inbound_request,
     find_duplicated_routing_header,
 )
 
 from broker.core.caller import LOCAL
 from broker.core.era import META_CLIENT_CAPABILITIES, META_VERSION, MODERN_VERSIONS
-from broker.downstream.envelope import check_envelope, plain
+from broker.downstream import envelope
+from broker.downstream.envelope import check_envelope
 from broker.downstream.head import Headers
 from broker.downstream.message import Incoming
 from broker.errors import HEADER_MISMATCH, BrokerError
+from broker.identity.admission import Admission, always
 from tests.downstream.raw_http import modern, modern_headers
 
 VERSIONS: st.SearchStrategy[Any] = st.sampled_from([*MODERN_VERSIONS, "2025-11-25", "", None, 1, ["2026-07-28"]])
@@ -51,23 +54,13 @@ def messages(draw: st.DrawFn) -> tuple[Headers, Incoming]:
     return headers_of(kept + draw(FIELDS | st.just([]))), Incoming(1, method, {**params, "_meta": meta})
 
 
-@given(messages())
-def test_what_is_plain_passes_every_rung(message: tuple[Headers, Incoming]) -> None:
-    headers, incoming = message
-    if plain(headers, incoming) is not None:
-        assert find_duplicated_routing_header(headers.lines) is None
-        body = {"method": incoming.method, "params": incoming.params}
-        verdict = classify_inbound_request(body, headers=headers, supported_modern_versions=MODERN_VERSIONS)
-        assert isinstance(verdict, InboundModernRoute)
-
-
 NOTHING: Any = SimpleNamespace(catalog=SimpleNamespace(has_mirrors=False))
 
 
 def judged(headers: Headers, incoming: Incoming) -> int | None:
     """The code of what is wrong with it."""
     try:
-        check_envelope(headers, incoming, LOCAL, "", NOTHING)
+        check_envelope(headers, incoming, Admission(LOCAL, always), "", NOTHING)
     except BrokerError as error:
         return error.code
     return None
@@ -92,10 +85,16 @@ def test_a_name_that_is_encoded_in_no_way_at_all_is_another_name() -> None:
     assert judged(headers, Incoming(1, "tools/call", body["params"])) == HEADER_MISMATCH
 
 
-def test_an_ordinary_message_is_plain() -> None:
+class Closer(Exception):
+    """A closer look is taken."""
+
+
+def test_an_ordinary_message_needs_no_closer_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "_climb", Mock(side_effect=Closer))
     for method, params in [("tools/call", {"name": "a__b"}), ("resources/read", {"uri": "a+b:c"}), ("tools/list", {})]:
         body = modern(method, params)
         incoming = Incoming(1, method, body["params"])
         headers = headers_of([("Host", "x"), *modern_headers(body), ("Accept", "*/*")])
-        assert plain(headers, incoming) is not None
-        assert plain(headers_of([("Accept", "*/*"), ("Accept", "*/*"), *modern_headers(body)]), incoming) is None
+        assert judged(headers, incoming) is None
+        with pytest.raises(Closer):
+            judged(headers_of([("Accept", "*/*"), ("Accept", "*/*"), *modern_headers(body)]), incoming)
