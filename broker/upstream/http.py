@@ -25,7 +25,6 @@ from broker.upstream.link import (
     NEVER_CANCELLED,
     Link,
     belongs_to_link,
-    judge_answer,
     notification_bytes,
     request_bytes,
 )
@@ -174,11 +173,8 @@ class HttpLink(Link):
         async with self._renewal:
             if self._session != ended:
                 return
-            request_id = next(self._ids)
             try:
-                with Waiting(self._in_flight, request_id, COURTESY_TIMEOUT) as waiting:
-                    answer = await self._exchange(request_id, "initialize", self._initialize, waiting)
-                judge_answer(self.upstream, answer)
+                await self.request("initialize", self._initialize, timeout=COURTESY_TIMEOUT)
                 await self._tell(notification_bytes("notifications/initialized", None))
             except BrokerError as error:
                 self.lose(f"it ended the session, and opens no new one: {foreign(error.message)}")

@@ -4,6 +4,7 @@
 tokens are the broker's own on each link, so two callers with the same id can never meet here (I-31).
 """
 
+import asyncio
 import itertools
 import logging
 from abc import ABC, abstractmethod
@@ -55,6 +56,10 @@ def no_words() -> tuple[str, ...]:
     return ()
 
 
+def ignore_loss() -> None:
+    """For a link that nobody keeps."""
+
+
 class Link(ABC):
     """See the module. Subclasses are transports; they call `_receive` for what comes in unasked."""
 
@@ -68,6 +73,8 @@ class Link(ABC):
         """The version spoken: a guess while the era is probed, `peer.version` afterwards."""
         self.on_event: Notice = ignore_notice
         """Told of notifications that belong to no request."""
+        self.on_lost: Callable[[], None] = ignore_loss
+        """Told when the connection is gone, before its requests are."""
         self.home: Home = NO_HOME
         """Where what no call owns goes, if all calls on this link are of one owner."""
         self.strays: Counter[str] = Counter()
@@ -125,16 +132,26 @@ class Link(ABC):
             progress_token=request_id if wants_progress else None,
             log_level=log_level,
         )
+        waiting = Waiting(self._in_flight, request_id, timeout, on_notice, on_question, owner, task)
         try:
-            with Waiting(self._in_flight, request_id, timeout, on_notice, on_question, owner, task) as waiting:
-                message = await self._exchange(request_id, method, outgoing, waiting)
-        except UpstreamTimedOut:
+            message = await self._exchange(request_id, method, outgoing, waiting)
+        except asyncio.CancelledError as cancelled:
+            raise self._fault_of(waiting) or cancelled from None
+        finally:
+            waiting.end()
+        self._hangs = 0
+        if "error" not in message and is_object(result := message.get("result")):
+            return result
+        raise fault_in(self.upstream, message)
+
+    def _fault_of(self, waiting: Waiting) -> BrokerError | None:
+        """Why a request that was cancelled has ended; None if it was cancelled by whoever asks."""
+        fault = waiting.take_fault()
+        if isinstance(fault, UpstreamTimedOut):
             self._hangs += 1
             if self._hangs >= MAX_HANGS:
                 self.lose(f"{self._hangs} requests in a row without an answer")
-            raise
-        self._hangs = 0
-        return judge_answer(self.upstream, message)
+        return fault
 
     @property
     def is_asking(self) -> bool:
@@ -168,6 +185,7 @@ class Link(ABC):
         """The connection is gone: every request in flight fails now, not after its time-out."""
         if self.lost is None:
             self.lost = why
+            self.on_lost()
             self._in_flight.abandon(why)
             self._gone.set()
 
@@ -297,22 +315,16 @@ def belongs_to_link(method: str) -> bool:
     return method.startswith("notifications/") and method.endswith(("/list_changed", "/resources/updated"))
 
 
-def judge_answer(upstream: str, message: dict[str, Any]) -> dict[str, Any]:
-    """The result of a response message.
-
-    Raises: UpstreamAnsweredError for its error, as it is; MalformedAnswer for anything that is neither (F-22).
-    """
-    if "error" in message:
-        error = message["error"]
-        if "result" in message:
-            raise MalformedAnswer(upstream, "both a result and an error")
-        if not is_object(error) or type(error.get("code")) is not int or not isinstance(error.get("message"), str):
-            raise MalformedAnswer(upstream, "an error without code and message")
-        raise UpstreamAnsweredError(error["message"], error.get("data"), code=error["code"])
-    result = message.get("result")
-    if not is_object(result):
-        raise MalformedAnswer(upstream, "no result object")
-    return result
+def fault_in(upstream: str, message: Mapping[str, Any]) -> UpstreamAnsweredError | MalformedAnswer:
+    """What a response message without a result is: its error, as it is; anything else is malformed (F-22)."""
+    if "error" not in message:
+        return MalformedAnswer(upstream, "no result object")
+    error = message["error"]
+    if "result" in message:
+        return MalformedAnswer(upstream, "both a result and an error")
+    if not is_object(error) or type(error.get("code")) is not int or not isinstance(error.get("message"), str):
+        return MalformedAnswer(upstream, "an error without code and message")
+    return UpstreamAnsweredError(error["message"], error.get("data"), code=error["code"])
 
 
 def request_bytes(request_id: int, method: str, params: Mapping[str, Any]) -> bytes:

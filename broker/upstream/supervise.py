@@ -85,7 +85,8 @@ class Upstream:
         self._farewell = GONE
         self.supplies = supplies
         """What it is given, as of now."""
-        self._link: Link | None = None
+        self.live: Link | None = None
+        """The live link that all share, if there is one now."""
         self._acknowledged = anyio.Event()
         """Set once a modern upstream has acknowledged our subscription, or has none to offer."""
         self._fresh = {kind: Freshness() for kind in Kind}
@@ -94,12 +95,6 @@ class Upstream:
 
     def __repr__(self) -> str:
         return f"<Upstream {self.key} {self.state.phase} {self.trouble or ''}>"
-
-    @property
-    def live(self) -> Link | None:
-        """The live link that all share, if there is one now."""
-        link = self._link
-        return link if link is not None and link.lost is None else None
 
     @property
     def is_ready(self) -> bool:
@@ -113,7 +108,7 @@ class Upstream:
 
     def last_words(self) -> tuple[str, ...]:
         """What its process has logged last, a line each."""
-        return () if self._link is None else self._link.last_words()
+        return () if self.live is None else self.live.last_words()
 
     @property
     def is_needed(self) -> bool:
@@ -195,7 +190,7 @@ class Upstream:
         await until_idle(self, self.supplies.clock)
         if link.lost is None:
             log.info("%s: stopped: nobody has used it for %g s", self.key, self.server.idle_stop)
-            self._link, self.trouble, self.demand.is_asleep = None, RESTS, True
+            self.trouble, self.demand.is_asleep = RESTS, True
             self._rest()
             link.lose(RESTS)
 
@@ -208,8 +203,8 @@ class Upstream:
         self.wishes.timeout = server.timeout
         if server.start == "eager" and server.idle_stop is None:
             self.demand.want()
-        if self._link is not None:
-            self._link.home = supplies.home_of(self.key)
+        if self.live is not None:
+            self.live.home = supplies.home_of(self.key)
 
     @property
     def is_retired(self) -> bool:
@@ -218,8 +213,8 @@ class Upstream:
 
     def lose(self, why: str) -> None:
         """What is in flight on its link fails now."""
-        if self._link is not None:
-            self._link.lose(why)
+        if self.live is not None:
+            self.live.lose(why)
 
     def retire(self, why: str = GONE) -> None:
         """Whoever uses it may end; it tells nobody anything any more, and does not come back once its link is lost."""
@@ -265,7 +260,7 @@ class Upstream:
         self.demand.is_asleep = False
         self.history.ended(scrubbed(why), words, self.supplies.clock.wall())
         if self.state.phase in (Phase.CONNECTING, Phase.READY):
-            self._link, self.trouble = None, scrubbed(why)
+            self.live, self.trouble = None, scrubbed(why)
             self._step(Event.LOST if was_ready else Event.FAILED)
         if was_there:
             self.supplies.on_turn(self.key)
@@ -296,21 +291,21 @@ class Upstream:
                 await self._use(link, tasks, started)
                 tasks.cancel_scope.cancel()
         finally:
-            self._link = None
+            self.live = None
             if self._is_retired:
                 link.lose(self._farewell)
             with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                 await link.aclose()
 
     async def _use(self, link: Link, tasks: anyio.abc.TaskGroup, started: float) -> None:
-        link.on_event, link.strays = partial(self._on_event, link), self.strays
+        link.on_event, link.on_lost, link.strays = partial(self._on_event, link), self._on_lost, self.strays
         link.home = self.supplies.home_of(self.key)
         try:
             await shake_hands(link, self.server, self.supplies.declare)
         except BrokerError as error:
             return self._failed(link.lost or reason(error), link.last_words())
         link.home = self.supplies.home_of(self.key)  # a reload may have come meanwhile
-        self._link, self.trouble = link, None
+        self.live, self.trouble = link if link.lost is None else None, None
         self._step(Event.OPENED)
         self._first_outcome.set()
         if not self.demand.is_asleep:
@@ -379,6 +374,10 @@ class Upstream:
                 link.learn_tools(listing.items.get(Kind.TOOL, ()))
                 await self.heard.publish(listing, frozenset({kind}) if announced else frozenset())
             await clock.sleep(REFRESH_SPACING)
+
+    def _on_lost(self) -> None:
+        """No call is begun on it from now on, though it takes a moment until its task finds out."""
+        self.live = None
 
     def _on_event(self, link: Link, method: str, params: dict[str, Any]) -> None:
         if method in STATUS or is_foreign(method) or related_task(params) is not None:

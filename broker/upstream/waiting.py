@@ -85,16 +85,16 @@ class InFlight:
 
 
 class Waiting:
-    """One request in flight, for as long as it is entered: `timeout` seconds of silence, ten times that in all; while
-    its caller answers a question, time stands still.
+    """One request in flight, from when it is made until `end`: `timeout` seconds of silence, ten times that in all;
+    while its caller answers a question, time stands still.
 
-    It is entered by the task that waits, which is cancelled when time is up, or the connection lost: `with` then raises
-    UpstreamTimedOut, or UpstreamUnavailable. A scope of anyio's would cost ten times as much.
+    It is made by the task that waits, which is cancelled when time is up, or the connection lost: `take_fault` then
+    tells why. A scope of anyio's would cost ten times as much.
     """
 
     __slots__ = (
         *("id", "timeout", "on_notice", "on_question", "owner", "task", "answer", "deadline"),
-        *("_asking", "_began", "_fault", "_flight", "_others", "_task"),
+        *("_asking", "_began", "_fault", "_flight", "_others", "_waiter"),
     )
 
     def __init__(
@@ -121,31 +121,31 @@ class Waiting:
         self._fault: BrokerError | None = None
         self._asking: set[anyio.CancelScope] | None = None
         """What ends with it: questions to its caller. Most have none."""
-
-    def __enter__(self) -> "Waiting":
-        flight = self._flight
+        waiter = asyncio.current_task(flight.loop)
+        assert waiter is not None
+        self._waiter = waiter
+        self._others = waiter.cancelling()
+        """Requests to cancel the task that came before: not ours to take back."""
         self._began = flight.loop.time()
-        self.deadline = self._began + self.timeout
-        task = self._task = asyncio.current_task(flight.loop)
-        assert task is not None
-        self._others = task.cancelling()
-        """Requests to cancel the task that came before it entered: not ours to take back."""
-        flight.requests[self.id] = self
+        self.deadline = self._began + timeout
+        flight.requests[request_id] = self
         if self.deadline < flight.due:
             flight.ends_at(self.deadline)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def end(self) -> None:
+        """It is over, in whatever way."""
         del self._flight.requests[self.id]
         if self._asking is not None:
             for asking in self._asking:
                 asking.cancel()
+        if self._fault is not None:
+            self.take_fault()
+
+    def take_fault(self) -> BrokerError | None:
+        """Why its task was cancelled; None if it was not, or if others than this have cancelled it too."""
         # Not kept: the way of a fault leads through the request, and who looks at this would hold all of that.
         fault, self._fault = self._fault, None
-        if fault is not None:
-            assert self._task is not None
-            if self._task.uncancel() <= self._others and kind is asyncio.CancelledError:
-                raise fault from None
+        return fault if fault is not None and self._waiter.uncancel() <= self._others else None
 
     @property
     def is_call(self) -> bool:
@@ -202,6 +202,6 @@ class Waiting:
 
     def _end(self, fault: BrokerError) -> None:
         # A task that finds out itself goes on, and raises what it has found.
-        if self._fault is None and self._task is not None and self._task is not asyncio.current_task():
+        if self._fault is None and self._waiter is not asyncio.current_task():
             self._fault = fault
-            self._task.cancel()
+            self._waiter.cancel()

@@ -627,9 +627,9 @@ async def test_a_state_is_not_spent_on_a_modern_upstream_that_is_gone(tmp_path: 
         person = Person(place)
         state = (await person.call())["requestState"]
         upstream = place.broker.generation.pool.upstreams["one"]
-        alive, upstream._link = upstream._link, None
+        alive, upstream.live = upstream.live, None
         assert (await person.refused(requestState=state))["data"]["upstream"] == "one"
-        upstream._link = alive
+        upstream.live = alive
         assert (await person.call(requestState=state))["vendor"] == "done"
         assert await person.refused(requestState=state) == FROZEN
 
