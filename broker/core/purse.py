@@ -10,8 +10,9 @@ The database keeps two numbers of a lease: `amount` (free, reserved and spent) a
 are, never as a difference: telling twice changes nothing, so an answer that is lost does not matter.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from broker.core.budget import Account
 
@@ -46,13 +47,6 @@ class Purse:
         self.reserved += amount
         return True
 
-    def settle(self, reserved: int, spent: int) -> None:
-        """A reservation has cost `spent` of it; the rest is free again. Exactly one of this ends each."""
-        assert 0 <= spent <= reserved <= self.reserved
-        self.reserved -= reserved
-        self.spent += spent
-        self.free += reserved - spent
-
     def granted(self, amount: int, spent: int) -> None:
         """What the database answers to what it was told of `spent`: the lease is of `amount` now.
 
@@ -65,6 +59,27 @@ class Purse:
         """What is free is nobody's until another grant; how much it was."""
         free, self.free = self.free, 0
         return free
+
+
+class HasPurse(Protocol):
+    """Who keeps more of a purse than its numbers."""
+
+    @property
+    def purse(self) -> Purse:
+        """The numbers."""
+        ...
+
+
+def settle(reservation: Iterable[HasPurse], reserved: int, spent: int) -> None:
+    """What was reserved in each of them has cost `spent` of it; the rest is free again. Exactly one of this ends each
+    reservation.
+    """
+    for one in reservation:
+        purse = one.purse
+        assert 0 <= spent <= reserved <= purse.reserved
+        purse.reserved -= reserved
+        purse.spent += spent
+        purse.free += reserved - spent
 
 
 def block_of(rest: int, need: int, least: int) -> int:

@@ -25,7 +25,7 @@ from broker.logs import escaped
 from broker.usage.gauges import Gauge
 from broker.usage.pocket import Pocket, Wallet
 from broker.usage.purses import Purses
-from broker.usage.quotas import NO_RESERVATION, Reservation
+from broker.usage.quotas import NO_HOLD, Hold
 from broker.usage.tallies import NO_TALLY, Tallies, Tally
 from broker.usage.terms import Terms
 
@@ -52,12 +52,17 @@ class Tab:
     tally: Tally
 
 
-class Spending:
-    """What one call may cost and has reserved. See `Reservation`."""
+class Spending(Hold):
+    """What one call may cost and has reserved, beside its places. `pockets`: None if that is not at hand."""
 
     __slots__ = ("_began", "_budgets", "_cost", "_is_retry", "_pockets", "_tab")
 
-    def __init__(self, budgets: "Budgets", tab: Tab, cost: Cost, pockets: tuple[Pocket, ...], is_retry: bool) -> None:
+    def __init__(
+        self, budgets: "Budgets", tab: Tab, cost: Cost, pockets: tuple[Pocket, ...] | None, is_retry: bool
+    ) -> None:
+        self.gates = ()
+        self.is_settled = False
+        self.is_short = pockets is None
         self._budgets = budgets
         self._tab = tab
         self._cost = cost
@@ -65,39 +70,46 @@ class Spending:
         self._is_retry = is_retry
         self._began = budgets.clock.now()
 
-    def settle(self, result: Mapping[str, Any]) -> None:
-        """See `Reservation`. Questions are no result yet: they cost what does not depend on it."""
-        amount = self._cost.flat
-        if self._cost.path and result.get("resultType") != "input_required":
-            charge = self._cost.of(result)
+    async def fill(self) -> None:
+        """See `Hold`. Raises: BudgetReached, BudgetUnknown."""
+        budgets = self._budgets
+        try:
+            self._pockets = await budgets.purses.reserve(self._tab.wallet, self._cost.reserved)
+        except LimitReached as refusal:
+            budgets.refused(self._tab.use, refusal)
+            raise
+        self._began = budgets.clock.now()
+
+    def settle(self, result: Mapping[str, Any] | None) -> None:
+        """See `Hold`. Questions are no result yet: they cost what does not depend on it."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        budgets, tab, cost = self._budgets, self._tab, self._cost
+        amount = 0 if result is None else cost.flat
+        if cost.path and result is not None and result.get("resultType") != "input_required":
+            charge = cost.of(result)
             amount = charge.amount
             if charge.doubt:
-                self._budgets.doubted(self._tab.use, charge)
-        self._end(amount, is_failed=result.get("isError") is True)
-
-    def release(self) -> None:
-        """See `Reservation`."""
-        self._end(0, is_failed=True)
-
-    def forgo(self) -> None:
-        """See `Reservation`. It is no call, so it has not failed either."""
+                budgets.doubted(tab.use, charge)
         if self._pockets:
-            self._budgets.purses.settle(self._pockets, self._cost.reserved, 0)
-
-    def _end(self, amount: int, *, is_failed: bool) -> None:
-        budgets, tab = self._budgets, self._tab
-        if self._pockets:
-            budgets.purses.settle(self._pockets, self._cost.reserved, amount)
+            budgets.purses.settle(self._pockets, cost.reserved, amount)
         tally = tab.tally
         if not tally.since <= budgets.clock.wall() < tally.until:
             tally = tab.tally = budgets.tally_of(tab.use)
         micros = int((budgets.clock.now() - self._began) * 1_000_000)
         tally.calls += not self._is_retry
-        tally.failed += is_failed
+        tally.failed += result is None or result.get("isError") is True
         tally.cost += amount
         tally.micros += micros
         if micros > tally.slowest:
             tally.slowest = micros
+
+    def forgo(self) -> None:
+        """See `Hold`. It is no call, so it has not failed either."""
+        self.is_settled = True
+        if self._pockets:
+            self._budgets.purses.settle(self._pockets, self._cost.reserved, 0)
 
 
 class Budgets:
@@ -137,28 +149,29 @@ class Budgets:
         """Others are in force. What was taken under those before is settled as it was taken."""
         self._terms = terms
 
-    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Hold:
         """See `quotas.Budgets`."""
-        tab = self._tab(permit, method)
+        terms = self._terms
+        if terms.limits is not self._limits or terms.prices is not self._prices:
+            self._begin_anew(terms)
+        is_call = method == "tools/call"
+        if not self._is_on or (not is_call and is_free(method)):
+            return NO_HOLD
+        caller, entry = permit.caller, permit.entry
+        # All that budgets, price and use depend on. There is no end of URIs, and they cost the same.
+        name = entry.own if is_call or entry.kind in _NAMED else ""
+        key = (
+            *(caller.principal, caller.organization, caller.team, caller.key),
+            *(entry.server, entry.kind, name, is_call),
+        )
+        tab = self._tabs.get(key)
         if tab is None:
-            return NO_RESERVATION
+            if len(self._tabs) >= MAX_TABS:
+                self._tabs.clear()
+            tab = self._tabs[key] = self._open(terms, caller, entry, method)
         cost, pockets = tab.retry if is_retry else tab.cost, ()
         if cost.reserved and tab.wallet.limits:
             pockets = self.purses.take(tab.wallet, cost.reserved)
-            if pockets is None:
-                return None
-        return Spending(self, tab, cost, pockets, is_retry)
-
-    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
-        """See `quotas.Budgets`. Raises: BudgetReached, BudgetUnknown."""
-        tab = self._tab(permit, method)
-        assert tab is not None  # else it was at hand
-        cost = tab.retry if is_retry else tab.cost
-        try:
-            pockets = await self.purses.reserve(tab.wallet, cost.reserved)
-        except LimitReached as refusal:
-            self._refused(tab.use, refusal)
-            raise
         return Spending(self, tab, cost, pockets, is_retry)
 
     def prepare(self) -> None:
@@ -173,6 +186,12 @@ class Budgets:
         if self.tallies is not None and (use.organization or self._counts_local):
             return self.tallies.of(use)
         return Tally()
+
+    def refused(self, use: Use, refusal: LimitReached) -> None:
+        """There was not enough for a call."""
+        reason = "spent" if isinstance(refusal, BudgetReached) else "unknown"
+        self._refusals[refusal.level.partition(":")[0], reason] += 1
+        self.tally_of(use).refused += 1
 
     def doubted(self, use: Use, charge: Charge) -> None:
         """A result was not believed. It is said in the log once for each tool."""
@@ -214,28 +233,6 @@ class Budgets:
             await stack.enter_async_context(self.purses.running())
             yield
 
-    def _tab(self, permit: Permit, method: str) -> Tab | None:
-        """None: nothing of it is counted."""
-        terms = self._terms
-        if terms.limits is not self._limits or terms.prices is not self._prices:
-            self._begin_anew(terms)
-        is_call = method == "tools/call"
-        if not self._is_on or (not is_call and is_free(method)):
-            return None
-        caller, entry = permit.caller, permit.entry
-        # All that budgets, price and use depend on. There is no end of URIs, and they cost the same.
-        name = entry.own if is_call or entry.kind in _NAMED else ""
-        key = (
-            *(caller.principal, caller.organization, caller.team, caller.key),
-            *(entry.server, entry.kind, name, is_call),
-        )
-        found = self._tabs.get(key)
-        if found is None:
-            if len(self._tabs) >= MAX_TABS:
-                self._tabs.clear()
-            found = self._tabs[key] = self._open(terms, caller, entry, method)
-        return found
-
     def _begin_anew(self, terms: Terms) -> None:
         """Nothing that is kept is good any more."""
         self._limits, self._prices = terms.limits, terms.prices
@@ -253,11 +250,6 @@ class Budgets:
                 self._wallets.clear()
             wallet = self._wallets[place] = Wallet(budgets_of(terms.limits.directory, caller))
         return Tab(Use.of(caller, entry), cost, replace(cost, flat=0), wallet, NO_TALLY)
-
-    def _refused(self, use: Use, refusal: LimitReached) -> None:
-        reason = "spent" if isinstance(refusal, BudgetReached) else "unknown"
-        self._refusals[refusal.level.partition(":")[0], reason] += 1
-        self.tally_of(use).refused += 1
 
 
 FREE_SERVER: Final = Prices()

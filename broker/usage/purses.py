@@ -17,6 +17,7 @@ from broker.clock import Clock
 from broker.core.amount import amount_text
 from broker.core.budget import Account, Limit
 from broker.core.period import moment_of
+from broker.core.purse import settle
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.errors import StoreError
 from broker.threads import NoThreads, in_thread
@@ -129,10 +130,9 @@ class Purses:
 
     def settle(self, pockets: Iterable[Pocket], reserved: int, spent: int) -> None:
         """What was reserved has cost `spent`, in the period in which it was reserved. Once for each `reserve`."""
-        for one in pockets:
-            one.purse.settle(reserved, spent)
-            if spent:
-                one.slot.cells[one.slot.cell] = one.purse.spent
+        settle(pockets, reserved, spent)
+        for one in pockets if spent else ():
+            one.slot.cells[one.slot.cell] = one.purse.spent
 
     def _lacking(self, pockets: Sequence[Pocket], amount: int) -> list[Pocket]:
         now = self._clock.now()

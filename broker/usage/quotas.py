@@ -26,23 +26,47 @@ UNCOUNTED: Final = frozenset({"tasks/cancel"})
 """What is never too often."""
 
 
-class Reservation(Protocol):
-    """What is set aside for one call. It ends once, in one of these ways; neither raises, and neither waits."""
+class Hold:
+    """What one admitted call holds: places before gates. One of a call that has a price is a `budgets.Spending`.
 
-    def settle(self, result: Mapping[str, Any]) -> None:
-        """The upstream has answered: with a result (also `isError`), a task, or questions (`input_required`).
+    It is settled once, if the upstream answers, and released once, however the call ends; or it is forgone, if the call
+    is refused before it has begun. None of these raises, and none waits.
+    """
+
+    __slots__ = ("gates", "is_settled", "is_short")
+
+    def __init__(self, gates: tuple[Gate, ...] = ()) -> None:
+        self.gates = gates
+        """Before which it has places."""
+        self.is_settled = True
+        """Whether nothing is set aside for it (any more)."""
+        self.is_short = False
+        """Whether what it may cost is not at hand, and `fill` asks for more."""
+
+    async def fill(self) -> None:
+        """Set aside what is missing, once there is enough. Raises: LimitReached, with nothing set aside."""
+
+    def settle(self, result: Mapping[str, Any] | None) -> None:
+        """The upstream has answered: with a result (also `isError`), a task, or questions (`input_required`); None: the
+        call has ended without an answer. The second time does nothing.
 
         `result` is the upstream's own words under public names, before any guardrail has judged them.
         """
-        ...
 
     def release(self) -> None:
-        """The call has ended without an answer."""
-        ...
+        """The call has ended, whichever way. The second time does nothing."""
+        if not self.is_settled:
+            self.settle(None)
+        gates, self.gates = self.gates, ()
+        if gates:
+            leave(gates)
 
     def forgo(self) -> None:
-        """The call was refused, and has not begun."""
-        ...
+        """The call was refused, and has not begun: what was set aside for it is free again."""
+
+
+NO_HOLD: Final = Hold()
+"""Of a call that holds nothing. It has no state: all of them share it."""
 
 
 class Budgets(Protocol):
@@ -52,31 +76,11 @@ class Budgets(Protocol):
         """Others are in force."""
         ...
 
-    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation | None:
-        """Set aside what the call may cost, of what is at hand; None: that is not enough, and `reserve` asks for more.
-        `is_retry`: it takes up a call that was answered with questions.
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Hold:
+        """What the call may cost is set aside, or it `is_short`; NO_HOLD, if it costs nothing. `is_retry`: it takes up
+        a call that was answered with questions.
         """
         ...
-
-    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
-        """The same, once there is enough. Raises: LimitReached, with nothing set aside."""
-        ...
-
-
-class NoReservation:
-    """Nothing was set aside."""
-
-    def settle(self, result: Mapping[str, Any]) -> None:
-        """See `Reservation`."""
-
-    def release(self) -> None:
-        """See `Reservation`."""
-
-    def forgo(self) -> None:
-        """See `Reservation`."""
-
-
-NO_RESERVATION: Final = NoReservation()
 
 
 class NoBudgets:
@@ -85,43 +89,12 @@ class NoBudgets:
     def adopt(self, terms: Terms) -> None:
         """See `Budgets`."""
 
-    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Hold:
         """See `Budgets`."""
-        return NO_RESERVATION
-
-    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reservation:
-        """See `Budgets`."""
-        return NO_RESERVATION
+        return NO_HOLD
 
 
 NO_BUDGETS: Final = NoBudgets()
-
-
-class Hold:
-    """What one admitted call holds: places before gates, and what was set aside for it."""
-
-    __slots__ = ("_gates", "_reservation")
-
-    def __init__(self, gates: tuple[Gate, ...] = (), reservation: Reservation = NO_RESERVATION) -> None:
-        self._gates = gates
-        self._reservation = reservation
-
-    def settle(self, result: Mapping[str, Any]) -> None:
-        """The upstream has answered."""
-        reservation, self._reservation = self._reservation, NO_RESERVATION
-        reservation.settle(result)
-
-    def release(self) -> None:
-        """The call has ended, whichever way. The second time does nothing."""
-        gates, self._gates = self._gates, ()
-        reservation, self._reservation = self._reservation, NO_RESERVATION
-        if reservation is not NO_RESERVATION:
-            reservation.release()
-        leave(gates)
-
-
-NO_HOLD: Final = Hold()
-"""Of a call that holds nothing. It has no state: all of them share it."""
 
 
 class Quotas:
@@ -158,31 +131,32 @@ class Quotas:
         is_counted = not is_retry and method not in UNCOUNTED
         applying = counters.applying(caller, server)
         gates = () if method.startswith(TASKS) else applying.gates
-        full = counters.enter(gates)
+        full = counters.enter(gates) if gates else None
         if full is not None:
             if is_counted:  # who will be refused need not wait for it
                 counters.refuse_if_over(applying)
             await full.wait(gates, caller.principal)
-        reservation: Reservation = NO_RESERVATION
+        hold = NO_HOLD
         try:
             if full is not None:
                 applying = counters.applying(caller, server)  # a reload may have come
-            at_hand = self.budgets.take(permit, method, is_retry=is_retry)
-            if at_hand is not None:
-                reservation = at_hand
-            else:
+            hold = self.budgets.take(permit, method, is_retry=is_retry)
+            if hold.is_short:
                 if is_counted:  # who has called too often asks the database for nothing
                     counters.refuse_if_over(applying)
-                reservation = await self.budgets.reserve(permit, method, is_retry=is_retry)
+                await hold.fill()
                 applying = counters.applying(caller, server)
-            if is_counted:
+            if is_counted and applying.windows:
                 # Last, without a wait, and of the limits of this moment: what a window lets pass begins now.
                 counters.take(applying)
         except BaseException:
-            reservation.forgo()
+            hold.forgo()
             leave(gates)
             raise
-        return Hold(gates, reservation) if gates or reservation is not NO_RESERVATION else NO_HOLD
+        if gates:
+            hold = Hold() if hold is NO_HOLD else hold
+            hold.gates = gates
+        return hold
 
     def count(self, permit: Permit) -> None:
         """Of what goes to a server, and holds no place and costs nothing: a subscription. Raises: LimitReached."""

@@ -1,6 +1,6 @@
 """A purse: what is leased is free, reserved or spent, and nothing else, whatever happens in whatever order."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,17 +9,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from broker.core.amount import UNIT
 from broker.core.budget import Account, Limit
 from broker.core.period import Period
-from broker.core.purse import Purse, block_of, is_nearly_used
+from broker.core.purse import Purse, block_of, is_nearly_used, settle
 
 AMOUNTS = st.integers(0, 100)
+
+
+@dataclass
+class Held:
+    purse: Purse
 
 
 def test_a_reservation_is_settled_or_released_and_the_rest_is_free_again() -> None:
     purse = Purse()
     purse.granted(10, 0)
     assert purse.reserve(6) and not purse.reserve(5)
-    purse.settle(4, 3)
-    purse.settle(2, 0)
+    settle([Held(purse)], 4, 3)
+    settle([Held(purse)], 2, 0)
     assert (purse.free, purse.reserved, purse.spent, purse.amount) == (7, 0, 3, 10)
     assert purse.is_dirty
     purse.granted(10, 3)
@@ -28,13 +33,19 @@ def test_a_reservation_is_settled_or_released_and_the_rest_is_free_again() -> No
     assert purse.amount == 3
 
 
+def test_what_was_reserved_in_several_purses_is_settled_in_each_of_them() -> None:
+    purses = [Purse(9, 4), Purse(1, 7)]
+    settle([Held(one) for one in purses], 4, 1)
+    assert purses == [Purse(12, 0, 1), Purse(4, 3, 1)]
+
+
 def test_what_is_spent_while_the_database_is_asked_is_still_to_be_told() -> None:
     purse = Purse()
     purse.granted(10, 0)
     purse.reserve(5)
-    purse.settle(2, 2)
+    settle([Held(purse)], 2, 2)
     told = purse.spent
-    purse.settle(1, 1)
+    settle([Held(purse)], 1, 1)
     purse.granted(10, told)
     assert (purse.acked, purse.spent, purse.reserved, purse.free, purse.is_dirty) == (2, 3, 2, 5, True)
 
@@ -110,12 +121,12 @@ class Spent(RuleBasedStateMachine):
     def settle(self, who: int, part: int) -> None:
         if self.open[who]:
             amount = self.open[who].pop(0)
-            self.purses[who].settle(amount, amount * part // 100)
+            settle([Held(self.purses[who])], amount, amount * part // 100)
 
     @rule(who=st.integers(0, 1))
     def release(self, who: int) -> None:
         if self.open[who]:
-            self.purses[who].settle(self.open[who].pop(), 0)
+            settle([Held(self.purses[who])], self.open[who].pop(), 0)
 
     @rule(who=st.integers(0, 1))
     def end_lease_of_idle(self, who: int) -> None:

@@ -17,6 +17,7 @@ from broker.errors import BrokerError, LimitReached, UpstreamUnavailable
 from broker.relay.forward import Forwarder
 from broker.relay.notify import Watches
 from broker.upstream.lease import Asker
+from broker.usage.quotas import Hold
 from broker.usage.terms import Terms
 from tests.relay.fake import LEGACY, MODERN, Fake, Gate, House, Json, Refuse, answering, house, tool
 from tests.relay.test_parking import ADA, ALL, form
@@ -25,18 +26,22 @@ CALL: Json = {"name": "one__echo", "arguments": {}}
 READ: Json = {"uri": "one+file:///readme"}
 
 
-class Reserved:
-    """One reservation, and what became of it."""
+class Reserved(Hold):
+    """One reservation, and what became of it. Nothing is ever at hand."""
 
-    def __init__(self, method: str, is_retry: bool) -> None:
-        self.method, self.is_retry = method, is_retry
+    def __init__(self, ledger: "Ledger", method: str, is_retry: bool) -> None:
+        super().__init__()
+        self.is_settled, self.is_short = False, True
+        self.ledger, self.method, self.is_retry = ledger, method, is_retry
         self.ends: list[Any] = []
 
-    def settle(self, result: Mapping[str, Any]) -> None:
-        self.ends.append(dict(result))
+    async def fill(self) -> None:
+        await self.ledger.fill(self)
 
-    def release(self) -> None:
-        self.ends.append("released")
+    def settle(self, result: Mapping[str, Any] | None) -> None:
+        if not self.is_settled:
+            self.is_settled = True
+            self.ends.append("released" if result is None else dict(result))
 
     def forgo(self) -> None:
         self.ends.append("forgone")
@@ -52,14 +57,13 @@ class Ledger:
     def adopt(self, terms: Terms) -> None:
         pass
 
-    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved | None:
-        return None  # nothing is ever at hand
+    def take(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved:
+        return Reserved(self, method, is_retry)
 
-    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved:
+    async def fill(self, hold: Reserved) -> None:
         if self.is_spent:
             raise LimitReached("team:acme/data", "10 units a day", 3599.2)
-        self.made.append(Reserved(method, is_retry))
-        return self.made[-1]
+        self.made.append(hold)
 
 
 class Slow(Ledger):
@@ -69,11 +73,10 @@ class Slow(Ledger):
         super().__init__()
         self._meanwhile = meanwhile
 
-    async def reserve(self, permit: Permit, method: str, *, is_retry: bool) -> Reserved:
-        found = await super().reserve(permit, method, is_retry=is_retry)
+    async def fill(self, hold: Reserved) -> None:
+        await super().fill(hold)
         if len(self.made) == 1:
             await self._meanwhile()
-        return found
 
 
 def ledger_of(place: House) -> Ledger:

@@ -29,7 +29,7 @@ from broker.usage import budgets as module
 from broker.usage.budgets import Budgets
 from broker.usage.journal import Journal
 from broker.usage.purses import Purses
-from broker.usage.quotas import NO_RESERVATION, Reservation
+from broker.usage.quotas import NO_HOLD, Hold
 from broker.usage.tallies import Tallies
 
 NOON = 1_700_000_000.0
@@ -74,10 +74,12 @@ class World:
         self.tallies = Tallies(self.clock, open_usage, keep_days=9)
         self.budgets = Budgets(self.clock, self, purses, self.tallies)
 
-    async def reserve(self, caller: Caller = ANN, entry: Entry = QUERY, method: str = CALL) -> Reservation:
+    async def reserve(self, caller: Caller = ANN, entry: Entry = QUERY, method: str = CALL) -> Hold:
         permit = Permit(caller, entry, "test")
-        at_hand = self.budgets.take(permit, method, is_retry=False)
-        return at_hand or await self.budgets.reserve(permit, method, is_retry=False)
+        hold = self.budgets.take(permit, method, is_retry=False)
+        if hold.is_short:
+            await hold.fill()
+        return hold
 
     async def call(self, caller: Caller = ANN, entry: Entry = QUERY, method: str = CALL) -> None:
         (await self.reserve(caller, entry, method)).settle({"content": []})
@@ -178,6 +180,6 @@ async def test_what_comes_after_a_batch_was_taken_or_in_another_hour_is_counted_
 async def test_where_nothing_has_a_price_and_nothing_is_counted_nothing_is_set_aside(tmp_path: Path) -> None:
     world = World(tmp_path, prices={"sql": Prices()})
     world.budgets.tallies = None
-    assert await world.reserve() is NO_RESERVATION
+    assert await world.reserve() is NO_HOLD
     world.prices = {"sql": Prices(), "docs": Prices(Cost(UNIT))}
     (await world.reserve()).release()

@@ -14,7 +14,7 @@ from broker.clock import FakeClock
 from broker.core.amount import UNIT
 from broker.core.budget import Limit
 from broker.core.period import Period
-from broker.core.purse import Telling
+from broker.core.purse import Telling, settle
 from broker.errors import BudgetReached, BudgetUnknown
 from broker.stores.engine import Database
 from broker.stores.errors import StoreUnavailable
@@ -358,7 +358,7 @@ async def test_a_broker_that_has_told_all_leaves_no_file(world: World) -> None:
     async with world.stack:
         pockets = await (await world.broker()).reserve(Wallet([KEY]), 4 * UNIT)
         assert [path.name for path in journals.iterdir()] == ["broker-1.spent"]
-        pockets[0].purse.settle(4 * UNIT, UNIT)
+        settle(pockets, 4 * UNIT, UNIT)
     assert list(journals.iterdir()) == []
 
 
