@@ -13,7 +13,7 @@ from broker.core.era import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VER
 from tests.calls import watched
 from tests.relay.fake import LEGACY, MODERN, Fake, House, Json, answering, house, tool
 
-MOST = 32
+MOST = 28
 """Functions of the relay, the core and the guardrails, but for reading and writing JSON. 28 and 29 when this was
 written, seven of them for the condition on an argument; it was 70 before anybody counted."""
 MOST_OF_OUTPUTS = 2
