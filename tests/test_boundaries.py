@@ -189,7 +189,7 @@ def check_link(log: Log, error: BrokerError, place: str) -> None:
 
 
 async def test_a_call_that_waits_for_its_caller(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward._Way, "run", afail)
+    monkeypatch.setattr(forward.Forwarder, "_run", afail)
     async with house(tmp_path, {"one": Fake()}) as place:
         with pytest.raises(InternalError) as raised:
             await place.ask("tools/call", CALL, version=MODERN, capabilities={"elicitation": {"form": {}}})

@@ -1,17 +1,21 @@
 """One permitted request of one caller, on its way upstream."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Final
 
-from broker.core.era import Version, is_modern, knows_tasks, question_for_caller
+from broker.core.catalog import Shelf
+from broker.core.era import is_modern, knows_tasks, question_for_caller
 from broker.core.policy import Permit
 from broker.core.questions import Question, labelled
 from broker.core.request import Request
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
 from broker.guardrails.guards import Guarded
+from broker.relay.exchange import Exchange
 from broker.relay.served import Served
 from broker.relay.tasks import Task
+from broker.upstream.link import Link
 from broker.upstream.supervise import Upstream
 from broker.usage.quotas import NO_HOLD
 
@@ -31,20 +35,25 @@ def _digest(params: Mapping[str, Any]) -> str:
 class Call:
     """A permitted request, on its way: `params` already name the entry as its upstream does.
 
-    `now`: the configuration that it began with. `guarded`: what judges it, also its questions. `task`: the one that is
-    asked about, if the method is one of tasks; `is_foreign`: whether the method is of an extension.
+    `exchange`: what belongs to it on its caller's side. `now`: the configuration that it began with. `guarded`: what
+    judges it, also its questions. `task`: the one that is asked about, if the method is one of tasks; `is_foreign`:
+    whether the method is of an extension.
     """
 
     __slots__ = (
-        *("permit", "request", "method", "version", "server", "params", "now", "policy", "upstream", "guarded"),
-        *("task", "awaited", "is_foreign", "hold", "_asked"),
+        *("permit", "request", "method", "version", "server", "params", "exchange", "now", "policy", "upstream"),
+        *("guarded", "task", "awaited", "is_foreign", "hides", "hold", "link", "_asked"),
     )
+
+    link: Link
+    """Where it goes: given to it when it is sent."""
 
     def __init__(
         self,
         permit: Permit,
         request: Request,
         params: Mapping[str, Any],
+        exchange: Exchange,
         now: Served,
         upstream: Upstream,
         guarded: Guarded,
@@ -59,6 +68,7 @@ class Call:
         self.server = upstream.key
         self.params = params
         """What a guardrail makes of them takes their place."""
+        self.exchange = exchange
         self.now = now
         self.policy = now.policy
         """That has permitted it."""
@@ -68,6 +78,8 @@ class Call:
         self.awaited = task if task is not None and request.method == "tasks/result" else None
         """The task whose end is waited for."""
         self.is_foreign = is_foreign
+        self.hides = upstream.server.redact == "results"
+        """Whether its caller gets results and reports without secrets."""
         self._asked: str | None = None
         self.hold = NO_HOLD
         """What it holds of limits and budgets, once it is admitted."""
@@ -76,6 +88,28 @@ class Call:
     def is_one_of_many(self) -> bool:
         """Whether the caller sees more than one server, so that a question must say which one asks."""
         return len(self.now.shown(self.request.view, self.permit.caller)) > 1
+
+    @property
+    def may_park(self) -> bool:
+        """Whether a question of the upstream can only be answered by another request of the caller."""
+        is_from_modern_to_legacy = is_modern(self.version) and not is_modern(self.link.version)
+        return is_from_modern_to_legacy and self.exchange.can_be_asked
+
+    @property
+    def shelf(self) -> Shelf | None:
+        """What is known of its upstream, None if nothing is."""
+        return self.now.catalog.shelves.get(self.server)
+
+    def publish(self, uri: str) -> str:
+        """The public form of an upstream's own URI."""
+        shelf = self.shelf
+        return uri if shelf is None else shelf.publish(uri)
+
+    def over(self, exchange: Exchange) -> "Call":
+        """The same call with another way to its caller, for work that outlives what this one holds of limits."""
+        call = copy(self)
+        call.exchange, call.hold = exchange, NO_HOLD
+        return call
 
     def claims(self) -> Claims:
         """What a state of this call is bound to."""
@@ -91,16 +125,16 @@ class Call:
             self._asked = _digest(self.request.params)
         return self._asked
 
-    def timeout(self, now: float) -> float:
+    def timeout(self) -> float:
         """Seconds that an answer may take: that to `tasks/result` comes when the task ends, at most after its time."""
         usual = self.upstream.server.timeout
-        return usual if self.awaited is None else max(usual, self.awaited.expires - now)
+        return usual if self.awaited is None else max(usual, self.awaited.expires - self.exchange.now)
 
     def own_params(self) -> Mapping[str, Any]:
         """The parameters less what only a retry of a modern caller may carry, and `task` of who knows none."""
         return _without(RETRY_FIELDS if knows_tasks(self.version) else NOT_FOR_ALL, self.params)
 
-    def outgoing_params(self, state: Claims | None, upstream: Version) -> Mapping[str, Any]:
+    def outgoing_params(self, state: Claims | None) -> Mapping[str, Any]:
         """The parameters as they go upstream: of a retry, with the state that the upstream itself gave.
 
         No `task` of a modern caller goes to a legacy upstream, which would take it for the wish of 2025-11-25 and make
@@ -108,7 +142,7 @@ class Call:
         """
         if not is_modern(self.version):
             return self.own_params()
-        params = _without(_STATE if is_modern(upstream) else _STATE_OR_TASK, self.params)
+        params = _without(_STATE if is_modern(self.link.version) else _STATE_OR_TASK, self.params)
         return params if state is None or state.inner is None else {**params, "requestState": state.inner}
 
     async def question(self, question: Question, mint: str) -> Question:

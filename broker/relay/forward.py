@@ -13,11 +13,12 @@ A question in the middle of a call takes one of four ways:
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
-from broker.core.era import CACHEABLE, drop_hop, error_for_caller, is_modern, result_for_caller
+from broker.core.era import CACHEABLE, RELATED_TASK, drop_hop, error_for_caller, is_modern, result_for_caller
 from broker.core.extensions import is_foreign
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind
@@ -38,14 +39,12 @@ from broker.errors import (
 from broker.outputs.checks import Checks
 from broker.relay.agreed import Agreed
 from broker.relay.call import NOT_FOR_ALL, Call
-from broker.relay.exchange import Exchange
 from broker.relay.extensions import own_params
 from broker.relay.hiding import scrubbed_result
 from broker.relay.parking import ParkedCall, Parking
-from broker.relay.tasks import Tasks
+from broker.relay.tasks import Listener, Tasks
 from broker.secrecy import scrubbed_report
 from broker.upstream.lease import Asker, Lease
-from broker.upstream.link import Link
 from broker.upstream.waiting import ANSWER_TIMEOUT
 from broker.usage.traces import NO_SPAN
 
@@ -68,48 +67,51 @@ class Forwarder:
         self.tasks = tasks
         self.checks = checks
 
-    async def forward(self, call: Call, exchange: Exchange) -> dict[str, Any]:
+    def forward(self, call: Call) -> Awaitable[dict[str, Any]]:
         """The result of `call`, as its caller's era has it.
 
         Raises: BrokerError: the upstream's own error, or that it is unavailable, out of time or malformed.
         """
+        meta = call.params.get("_meta")
+        if is_object(meta) and RELATED_TASK in meta:
+            call.params = own_related(dict(call.params), self._agreed(call).own_task)
+        if not call.upstream.server.roots:
+            call.exchange.withhold("roots")
+        # A link that all share, and is there, is not waited for and not given back.
+        link = None if call.server in call.now.pool.isolated else call.upstream.live
+        if link is None or call.awaited is not None or not NOT_FOR_ALL.isdisjoint(call.params):
+            return self._forward_special(call)
+        call.link = link
+        if call.exchange.capabilities and call.may_park:
+            return self._park(call, Lease(link))
+        return self._run(call, call.params)
+
+    async def _forward_special(self, call: Call) -> dict[str, Any]:
+        """A retry, a wait for the end of a task, or a call whose link is its caller's own, or not there yet.
+
+        Raises: BrokerError.
+        """
+        state = self._state_of(call) if "requestState" in call.params else None
+        if state is not None and state.parked is not None:
+            # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
+            return await self._resume(call, state)
+        waiting = call.awaited.waiting if call.awaited is not None else list[Listener]()
+        waiting.append(call.exchange)
         lease: Lease | None = None
-        if call.awaited is not None:
-            call.awaited.waiting.append(exchange)
         try:
-            state = self._state_of(call) if "requestState" in call.params else None
-            if state is not None and state.parked is not None:
-                # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
-                result = await self._resume(call, state, exchange)
-            else:
-                if not call.upstream.server.roots:
-                    exchange.withhold("roots")
-                # A link that all share, and is there, is not waited for and not given back.
-                link = None if call.server in call.now.pool.isolated else call.upstream.live
-                if link is None:
-                    lease = await self._leased(call, state, exchange)
-                    link = lease.link
-                way = _Way(self, call, link, exchange)
-                if exchange.capabilities and way.may_park:
-                    result = await self._park(way, lease or Lease(link))
-                elif NOT_FOR_ALL.isdisjoint(call.params):
-                    result = await way.run(call.params)
-                else:
-                    result = await way.run(call.outgoing_params(state, link.version))
-            call.hold.settle(result)
-            return result
-        except anyio.get_cancelled_exc_class():
-            exchange.abandon()
-            raise
+            lease = await self._leased(call, state)
+            call.link = lease.link
+            if call.may_park:
+                return await self._park(call, lease)
+            return await self._run(call, call.outgoing_params(state))
         finally:
             if lease is not None:
                 lease.give_back()
-            exchange.finish()
-            if call.awaited is not None:
-                call.awaited.waiting.remove(exchange)
+            waiting.remove(call.exchange)
 
-    async def _leased(self, call: Call, state: Claims | None, exchange: Exchange) -> Lease:
+    async def _leased(self, call: Call, state: Claims | None) -> Lease:
         """The link that is the caller's own, or is not there yet. Raises: UpstreamUnavailable."""
+        exchange = call.exchange
         asker = Asker(call.permit.caller.principal, exchange.owner, exchange.capabilities)
         try:
             return await call.now.pool.lease(call.server, asker, call.now.first_wait)
@@ -139,109 +141,86 @@ class Forwarder:
             return None
         return self.parking.unseal(call.params["requestState"], call.claims())
 
-    async def _resume(self, call: Call, state: Claims, exchange: Exchange) -> dict[str, Any]:
+    async def _resume(self, call: Call, state: Claims) -> dict[str, Any]:
         """A retry brings the answers of a parked call. Raises: BrokerError."""
         responses = call.params.get("inputResponses")
         answers = responses if is_object(responses) else dict[str, Any]()
-        return self._stamped(call, await self.parking.resume(state, answers, exchange.relay, exchange.is_gone))
+        exchange = call.exchange
+        return self._settled(call, await self.parking.resume(state, answers, exchange.relay, exchange.is_gone))
 
-    async def _park(self, way: "_Way", lease: Lease) -> dict[str, Any]:
+    async def _park(self, call: Call, lease: Lease) -> dict[str, Any]:
         """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
-        call, exchange = way.call, way.exchange
+        exchange = call.exchange
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
-            inner, own = exchange.via(parked, parked.notice), lease.again()
+            inner, own = call.over(exchange.via(parked, parked.notice)), lease.again()
             try:
                 with call.upstream.in_use:
-                    return await _Way(self, call, way.link, inner).run(call.own_params())
+                    return await self._run(inner, inner.own_params())
             finally:
                 own.give_back()
-                inner.finish()  # what progress was kept comes before the result, and no timer outlives the call
+                inner.exchange.finish()  # what progress was kept comes before the result; no timer outlives the call
 
-        return self._stamped(call, await self.parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
+        return self._settled(call, await self.parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
 
-    def _stamped(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
+    def _settled(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
         """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""
-        if result.get("resultType") != INPUT_REQUIRED:
-            return result
-        return result_for_caller("", result, upstream=call.version, caller=call.version, server=self.me)
+        if result.get("resultType") == INPUT_REQUIRED:
+            result = result_for_caller("", result, upstream=call.version, caller=call.version, server=self.me)
+        call.hold.settle(result)
+        return result
 
-
-class _Way:
-    """One call to one link, as often as it takes. Never changed."""
-
-    __slots__ = ("call", "exchange", "forwarder", "hides", "link")
-
-    def __init__(self, forwarder: Forwarder, call: Call, link: Link, exchange: Exchange) -> None:
-        self.forwarder = forwarder
-        self.call = call
-        self.link = link
-        self.exchange = exchange
-        self.hides = call.upstream.server.redact == "results"
-        """Whether its caller gets results and reports without secrets."""
-
-    @property
-    def may_park(self) -> bool:
-        """Whether a question of the upstream can only be answered by another request of the caller."""
-        is_from_modern_to_legacy = is_modern(self.call.version) and not is_modern(self.link.version)
-        return is_from_modern_to_legacy and self.exchange.can_be_asked
-
-    @property
-    def agreed(self) -> Agreed:
-        """What caller and upstream have agreed on beyond the core. Made when it is asked for: most calls never do."""
-        shelf = self.call.now.catalog.shelves.get(self.call.server)
-        return Agreed(self.call, self.link, shelf, self.forwarder.tasks)
-
-    async def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def _run(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
-        call, exchange = self.call, self.exchange
         for _ in range(MAX_ROUNDS):
             try:
-                result = await (self._request(params) if exchange.trail.span is NO_SPAN else self._traced(params))
+                is_traced = call.exchange.trail.span is not NO_SPAN
+                result = await (self._traced(call, params) if is_traced else self._request(call, params))
             except UpstreamAnsweredError as error:
-                result = self._asked_by(error)
+                result = self._asked_by(call, error)
             kind = result.get("resultType")
             if kind != INPUT_REQUIRED:
-                if "outputSchema" in call.permit.entry.definition and kind in COMPLETE:
-                    self._offer(result)
-                self._publish(result, kind)
-                if self.hides or call.is_foreign or call.method in TASK_METHODS:
-                    result = await self._publish_beyond(result)
-                if "_meta" in result:
-                    result = publish_related(result, call.server)
-                return result_for_caller(
-                    call.method,
-                    result,
-                    upstream=self.link.version,
-                    caller=call.version,
-                    server=self.forwarder.me,
-                    scope=call.now.cache_scope if call.method in CACHEABLE else "private",
-                )
-            questions = await self._questions(result)
+                break
+            questions = await self._questions(call, result)
             if is_modern(call.version):
-                return self._passed_on(result, questions)
-            answers = await self._ask_all(questions)
-            params = {**call.own_params(), "inputResponses": answers}
+                return self._passed_on(call, result, questions)
+            params = {**call.own_params(), "inputResponses": await self._ask_all(call, questions)}
             if result.get("requestState") is not None:
                 params["requestState"] = result["requestState"]
-        raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
+        else:
+            raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
+        if "outputSchema" in call.permit.entry.definition and kind in COMPLETE:
+            self._offer(call, result)
+        if "_meta" in result:
+            drop_hop(result)
+        if (kind in COMPLETE and "task" not in result) or not self._takes_task(call, result, kind):
+            rewrite_result(call.method if call.awaited is None else "tools/call", result, call.publish)
+        if call.hides or call.is_foreign or call.method in TASK_METHODS:
+            result = await self._publish_beyond(call, result)
+        if "_meta" in result:
+            result = publish_related(result, call.server)
+        scope = call.now.cache_scope if call.method in CACHEABLE else "private"
+        upstream, caller = call.link.version, call.version
+        result = result_for_caller(call.method, result, upstream=upstream, caller=caller, server=self.me, scope=scope)
+        call.hold.settle(result)
+        return result
 
-    def _offer(self, result: Mapping[str, Any]) -> None:
+    def _offer(self, call: Call, result: Mapping[str, Any]) -> None:
         """What a tool with an `outputSchema` has answered, as it came; errors and tasks have no such content."""
-        call, entry = self.call, self.call.permit.entry
+        entry = call.permit.entry
         if call.method == "tools/call" and not result.get("isError") and "task" not in result:
             schema = entry.definition["outputSchema"]
-            self.forwarder.checks.offer(call.server, call.upstream.outputs, entry.own, schema, result)
+            self.checks.offer(call.server, call.upstream.outputs, entry.own, schema, result)
 
-    def _request(self, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
+    def _request(self, call: Call, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
         """The result as it came. Raises: as `Link.request`."""
-        call, exchange = self.call, self.exchange
-        return self.link.request(
+        exchange = call.exchange
+        return call.link.request(
             call.method,
             params,
-            timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(exchange.now),
-            on_notice=self._notice,
-            on_question=self._ask,
+            timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(),
+            on_notice=partial(self._notice, call),
+            on_question=partial(self._ask, call),
             owner=exchange.owner,
             task="" if call.awaited is None else call.awaited.own,
             wants_progress=exchange.token is not None,
@@ -249,51 +228,51 @@ class _Way:
             log_level=exchange.log_level,
         )
 
-    async def _traced(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        span = self.exchange.trail.span.calling(self.call.server, self.call.method)
+    async def _traced(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
+        span = call.exchange.trail.span.calling(call.server, call.method)
         if span is None:
-            return await self._request(params)
+            return await self._request(call, params)
         with span:
-            return await self._request(span.context.on(params))
+            return await self._request(call, span.context.on(params))
 
-    def _notice(self, method: str, params: dict[str, Any]) -> None:
-        params = publish_related(params, self.call.server)
-        if self.hides:
+    def _notice(self, call: Call, method: str, params: dict[str, Any]) -> None:
+        params = publish_related(params, call.server)
+        if call.hides:
             params = scrubbed_report(params)
         if not is_foreign(method):
-            self.exchange.notice(method, params)
-        elif (agreed := self.agreed).extends(self.exchange):
-            self.exchange.pass_on(method, agreed.foreign(params))
+            call.exchange.notice(method, params)
+        elif (agreed := self._agreed(call)).extends():
+            call.exchange.pass_on(method, agreed.foreign(params))
 
-    def _asked_by(self, error: UpstreamAnsweredError) -> dict[str, Any]:
+    def _asked_by(self, call: Call, error: UpstreamAnsweredError) -> dict[str, Any]:
         """The questions that an upstream's error stands for. Raises: UpstreamAnsweredError, if it stands for none."""
-        if error.code == URL_ELICITATION_REQUIRED and is_modern(self.call.version):
+        if error.code == URL_ELICITATION_REQUIRED and is_modern(call.version):
             questions = url_questions(error.data)
-            offered = self.exchange.capabilities
+            offered = call.exchange.capabilities
             if questions and all(unanswerable(one, offered) is None for one in questions.values()):
                 return {"resultType": INPUT_REQUIRED, "inputRequests": requests_of(questions), "requestState": ""}
-        raise self._error_for_caller(error) from None
+        raise self._error_for_caller(call, error) from None
 
-    async def _ask(self, question: Question) -> dict[str, Any]:
+    async def _ask(self, call: Call, question: Question) -> dict[str, Any]:
         """What the upstream asks while it works: the caller's result, as the upstream names things.
 
         Raises: BrokerError: the caller's own error, or that it cannot be asked.
         """
-        question = Question(question.method, publish_related(question.params, self.call.server))
+        question = Question(question.method, publish_related(question.params, call.server))
         is_beyond = is_foreign(question.method)
         if is_beyond:
-            question = self._beyond(question)
+            question = self._beyond(call, question)
         try:
-            judged = await self.call.question(question, self.forwarder.parking.mint())
+            judged = await call.question(question, self.parking.mint())
         except Blocked:  # by whom is not the upstream's affair
             raise CannotAsk("the question is refused", code=REFUSED) from None
         if not is_beyond:
-            return own_related(await self.exchange.ask(judged), self.agreed.own_task)
-        answer = replace(self.call.request, params=await self.exchange.ask_beyond(judged))
-        own = own_params(self.call.now, answer, self.call.permit, self.forwarder.tasks)
-        return own_related(own, self.agreed.own_task)
+            return own_related(await call.exchange.ask(judged), self._agreed(call).own_task)
+        answer = replace(call.request, params=await call.exchange.ask_beyond(judged))
+        own = own_params(call.now, answer, call.permit, self.tasks)
+        return own_related(own, self._agreed(call).own_task)
 
-    def _beyond(self, question: Question) -> Question:
+    def _beyond(self, call: Call, question: Question) -> Question:
         """A request of an extension, with public names.
 
         Spec: 2026-07-28 basic/patterns/mrtr: values of `inputRequests` "MUST be one of ElicitRequest,
@@ -301,48 +280,49 @@ class _Way:
 
         Raises: CannotAsk, unless both sides have declared the extension, and the caller takes requests.
         """
-        if is_modern(self.call.version) or not self.agreed.extends(self.exchange):
+        if is_modern(call.version) or not self._agreed(call).extends():
             raise CannotAsk(f"Method not found: the caller does not offer {printable(question.method)}")
-        return Question(question.method, self.agreed.foreign(question.params))
+        return Question(question.method, self._agreed(call).foreign(question.params))
 
-    def _error_for_caller(self, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
-        entry = self.call.permit.entry
+    def _error_for_caller(self, call: Call, error: UpstreamAnsweredError) -> UpstreamAnsweredError:
+        entry = call.permit.entry
         uri = entry.public if entry.kind is Kind.RESOURCE else None
-        data = self.agreed.error_data(error.data)
-        code, data = error_for_caller(error.code, data, upstream=self.link.version, caller=self.call.version, uri=uri)
+        data = self._agreed(call).error_data(error.data)
+        code, data = error_for_caller(error.code, data, upstream=call.link.version, caller=call.version, uri=uri)
         return UpstreamAnsweredError(error.message, data, code=code)
 
-    async def _questions(self, result: Mapping[str, Any]) -> dict[str, Question]:
+    async def _questions(self, call: Call, result: Mapping[str, Any]) -> dict[str, Question]:
         """The questions of a result, each of which the caller has offered to answer. Raises: BrokerError."""
         questions = questions_of(result)
         if questions is None:
-            raise MalformedAnswer(self.call.server, "an input_required result without questions or state")
-        if any(unanswerable(question, self.exchange.capabilities) is not None for question in questions.values()):
-            raise _unexpected(self.call.server)
-        mint = self.forwarder.parking.mint
-        return {key: await self.call.question(question, mint()) for key, question in questions.items()}
+            raise MalformedAnswer(call.server, "an input_required result without questions or state")
+        if any(unanswerable(question, call.exchange.capabilities) is not None for question in questions.values()):
+            raise _unexpected(call.server)
+        mint = self.parking.mint
+        return {key: await call.question(question, mint()) for key, question in questions.items()}
 
-    def _passed_on(self, result: dict[str, Any], questions: Mapping[str, Question]) -> dict[str, Any]:
+    def _passed_on(self, call: Call, result: dict[str, Any], questions: Mapping[str, Question]) -> dict[str, Any]:
         """A modern upstream's question to a modern caller: its state travels inside ours."""
         if questions:
             result["inputRequests"] = requests_of(questions)
         if result.get("requestState") is not None:
             inner = str(result["requestState"])
             # A question that the broker made of an error has no state upstream: the retry is simply the call again.
-            result["requestState"] = self.forwarder.parking.seal(
-                self.call.claims(), inner=inner if is_modern(self.link.version) else None
+            result["requestState"] = self.parking.seal(
+                call.claims(), inner=inner if is_modern(call.link.version) else None
             )
-        caller, me = self.call.version, self.forwarder.me
-        return result_for_caller("", result, upstream=self.link.version, caller=caller, server=me)
+        result_for_caller("", result, upstream=call.link.version, caller=call.version, server=self.me)
+        call.hold.settle(result)
+        return result
 
-    async def _ask_all(self, questions: Mapping[str, Question]) -> dict[str, Any]:
+    async def _ask_all(self, call: Call, questions: Mapping[str, Question]) -> dict[str, Any]:
         """All answers, asked for at once. Raises: BrokerError: the first error of the caller."""
         answers: dict[str, Any] = {}
         failures: list[BrokerError] = []
 
         async def ask(key: str, question: Question) -> None:
             try:
-                answers[key] = await self.exchange.ask(question)
+                answers[key] = await call.exchange.ask(question)
             except BrokerError as error:
                 failures.append(error)
 
@@ -353,35 +333,35 @@ class _Way:
         if failures:
             raise failures[0]
         if patience.cancelled_caught:
-            raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": self.call.server})
+            raise BrokerError(f"no answer came within {ANSWER_TIMEOUT:g} s", {"upstream": call.server})
         return answers
 
-    def _publish(self, result: dict[str, Any], kind: Any) -> None:
-        """A result of that kind under public names, in place. Raises: BrokerError, for one that nobody can expect."""
-        call = self.call
-        if "_meta" in result:
-            drop_hop(result)
-        if (kind == "task" or "task" in result) and self.agreed.takes_task(result, self.exchange):
-            return
-        if kind not in COMPLETE and not self.agreed.knows_kind(result, self.exchange):
+    def _takes_task(self, call: Call, result: dict[str, Any], kind: Any) -> bool:
+        """Whether a result of that kind, which is not simply complete, is a task: the caller's, from here on.
+
+        Raises: BrokerError, for one that nobody can expect.
+        """
+        agreed = self._agreed(call)
+        if (kind == "task" or "task" in result) and agreed.takes_task(result):
+            return True
+        if kind not in COMPLETE and not agreed.knows_kind(result):
             raise _unexpected(call.server)
-        rewrite_result("tools/call" if call.awaited is not None else call.method, result, self._public_uri)
+        return False
 
-    def _public_uri(self, own: str) -> str:
-        return self.agreed.publish(own)
-
-    async def _publish_beyond(self, result: dict[str, Any]) -> dict[str, Any]:
+    async def _publish_beyond(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
         """What few results need: secrets hidden, what is of extensions and tasks. Raises: BrokerError."""
-        call = self.call
-        if self.hides:
+        if call.hides:
             result = await scrubbed_result(result)
         if call.is_foreign:
-            result = self.agreed.foreign(result)
+            result = self._agreed(call).foreign(result)
         if call.method in TASK_METHODS:
-            self.agreed.about_task(result, self.exchange)
+            self._agreed(call).about_task(result)
             if is_modern(call.version) and "inputRequests" in result:
-                result["inputRequests"] = requests_of(await self._questions(result))
+                result["inputRequests"] = requests_of(await self._questions(call, result))
         return result
+
+    def _agreed(self, call: Call) -> Agreed:
+        return Agreed(call, self.tasks)
 
 
 def _unexpected(server: str) -> BrokerError:

@@ -1,5 +1,6 @@
 """The hot path on one screen: look the name up, decide, forward. Everything else a caller can ask is below it."""
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -9,7 +10,6 @@ from broker.core.catalog import Entry
 from broker.core.era import (
     LATEST_LEGACY,
     MODERN_VERSIONS,
-    RELATED_TASK,
     declared_upstream,
     is_modern,
     knows_tasks,
@@ -17,8 +17,6 @@ from broker.core.era import (
 from broker.core.logs import is_level
 from broker.core.policy import ANY, Denied, Permit, decide
 from broker.core.request import KIND_OF_LIST, NAMED, Kind, Request
-from broker.core.shape import is_object
-from broker.core.tasks import own_related
 from broker.errors import (
     Blocked,
     BrokerError,
@@ -149,21 +147,21 @@ class Router:
             raise UpstreamUnavailable(entry.server, GONE)  # a reload has left it out since the decision
         record = exchange.trail.judged
         guarded = now.guards.around(permit.caller, entry, request.method, record, is_foreign=is_foreign)
-        call = Call(permit, request, params, now, upstream, guarded, task, is_foreign)
-        return self._admit(call, exchange) if guarded is UNGUARDED else self._admit_guarded(call, exchange)
+        call = Call(permit, request, params, exchange, now, upstream, guarded, task, is_foreign)
+        return self._admit(call) if guarded is UNGUARDED else self._admit_guarded(call)
 
     def _recorded(self, permit: Permit, trail: Trail) -> Permit:
         """The permit of what names no entry: which one was decided on is not recorded yet."""
         trail.decided(permit, permit.entry, self.served.policy)
         return permit
 
-    async def _admit_guarded(self, call: Call, exchange: Exchange) -> dict[str, Any]:
+    async def _admit_guarded(self, call: Call) -> dict[str, Any]:
         with call.now.guards.in_use:  # a reload waits for it
-            return await self._admit(call, exchange)
+            return await self._admit(call)
 
-    async def _admit(self, call: Call, exchange: Exchange) -> dict[str, Any]:
+    async def _admit(self, call: Call) -> dict[str, Any]:
         """A call gets its share of every limit, goes on its way, and gives back what it holds. Raises: BrokerError."""
-        trail = exchange.trail
+        exchange, trail = call.exchange, call.exchange.trail
         try:
             with call.upstream.in_use:  # a reload waits for it
                 is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
@@ -172,31 +170,30 @@ class Router:
                     self._forwarder.let_pass(call)
                 if trail.must_wait:
                     await trail.recorded()
-                if call.guarded is UNGUARDED:
-                    return await self._send(call, call.params, exchange)
-                return await call.guarded.call(call.params, lambda judged: self._send(call, judged, exchange))
+                if call.guarded is UNGUARDED and self.served.policy is call.policy:
+                    return await self._forwarder.forward(call)
+                return await call.guarded.call(call.params, lambda judged: self._send(call, judged))
         except (Blocked, LimitReached, Refused) as refusal:
             if call.method != "tools/call":
                 raise
             trail.refused(refusal)
             return as_result(refusal, call.request, call.now)
+        except CancelledError:
+            exchange.abandon()
+            raise
         finally:
+            exchange.finish()
             call.hold.release()
 
-    def _send(self, call: Call, judged: Mapping[str, Any], exchange: Exchange) -> Awaitable[dict[str, Any]]:
+    def _send(self, call: Call, judged: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
         """What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
 
         Raises: Refused, UnknownName or UnknownResource.
         """
         if judged is not call.params or self.served.policy is not call.policy:
-            self._decide_again(call.permit, call.request, judged, exchange.trail)
-        meta = judged.get("_meta")
-        call.params = self._with_own_task(call, judged) if is_object(meta) and RELATED_TASK in meta else judged
-        return self._forwarder.forward(call, exchange)
-
-    def _with_own_task(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
-        principal, server = call.permit.caller.principal, call.server
-        return own_related(dict(params), lambda public: self._tasks.own_id(principal, server, public))
+            self._decide_again(call.permit, call.request, judged, call.exchange.trail)
+        call.params = judged
+        return self._forwarder.forward(call)
 
     def _decide_again(self, permit: Permit, request: Request, params: Mapping[str, Any], trail: Trail) -> None:
         """The decision on a call that is about to be sent, as if it came now. Raises: Refused, UnknownName or
