@@ -8,8 +8,7 @@ parser's: it is the only one who decides what HTTP is.
 import asyncio
 import select
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, cast
 
 import httptools
@@ -36,17 +35,25 @@ class Unreachable(WireFault):
     """No connection could be opened: nothing was sent."""
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a response says; `size`: bytes of the body, where the head tells."""
+    """What the head of a response says; `size`: bytes of the body, where the head tells. Most are that of many
+    responses, so what everybody asks is found out once.
+    """
 
-    status: int
-    headers: Mapping[str, str]
-    """By lower-case name; the first of several."""
-    size: int = 0
+    __slots__ = ("headers", "is_plain", "media", "size", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], size: int = 0) -> None:
+        self.status = status
+        self.headers = headers
+        """By lower-case name; the first of several."""
+        self.size = size
+        self.media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        """The media type, without parameters."""
+        self.is_plain = status == 200 and "content-encoding" not in headers
+        """Whether nothing is to be asked before its body is read."""
 
 
-_NO_HEAD: Final = Head(0, {})
+NO_HEAD: Final = Head(0, {})
 
 Known = dict[bytes, Head]
 """Heads by their bytes: of responses that were read to their end, said how long they are, and left their connection
@@ -56,28 +63,30 @@ good for another request."""
 class Returns(Protocol):
     """Takes connections back."""
 
-    def give_back(self, connection: "Connection") -> None:
-        """Its request is over. Safe to call twice."""
+    def give_back(self, response: "WireResponse") -> None:
+        """See `Wire`."""
         ...
 
 
 class WireResponse:
-    """A response; its body comes while it is read. `release` must follow: `with` does it."""
+    """See `Response`: a request from when it is made, and what comes on it."""
 
     __slots__ = (
-        *("headers", "is_complete", "is_here", "status"),
-        *("_connection", "_fault", "_owner", "_parts", "_size", "_waiter", "_was_read"),
+        *("came", "connection", "head", "is_complete", "is_here", "whole"),
+        *("_fault", "_loop", "_owner", "_parts", "_size", "_waiter", "_was_read"),
     )
 
-    def __init__(self, connection: "Connection", owner: Returns) -> None:
-        self._connection = connection
-        self._owner = owner
-        self.status = 0
-        """0 until its head is there."""
-        self.headers = _NO_HEAD.headers
-        self.is_here: asyncio.Future[None] = connection.loop.create_future()
+    def __init__(self, owner: Returns, loop: asyncio.AbstractEventLoop) -> None:
+        self.connection: Connection | None = None
+        """Over which it was asked for; None as long as it has not been."""
+        self.head = NO_HEAD
+        self.came: asyncio.Future[None] = loop.create_future()
         """Done when its head has come."""
+        self.is_here: Awaitable[None] = self.came
         self.is_complete = False
+        self.whole: bytes | None = None
+        self._owner = owner
+        self._loop = loop
         self._parts: list[bytes] = []
         self._was_read = False
         self._size = 0
@@ -88,23 +97,13 @@ class WireResponse:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._owner.give_back(self._connection)
-
-    def release(self) -> None:
-        """Nobody reads on. The connection is kept if the response is over, else closed: that cancels the request."""
-        self._owner.give_back(self._connection)
+        self._owner.give_back(self)
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing else says where the body ends."""
-        return self.status != 0 and "content-length" not in self.headers and "transfer-encoding" not in self.headers
-
-    @property
-    def whole(self) -> bytes | None:
-        """The whole body, if it is there already, and nothing of it was read."""
-        if not self.is_complete or self._was_read:
-            return None
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        head = self.head
+        return head.status != 0 and "content-length" not in head.headers and "transfer-encoding" not in head.headers
 
     async def read(self) -> bytes:
         """What has come of the body, at least one byte; nothing at its end.
@@ -112,7 +111,7 @@ class WireResponse:
         Raises: WireFault.
         """
         if not self._parts and not self.is_complete and self._fault is None:
-            self._waiter = self._connection.loop.create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -122,7 +121,8 @@ class WireResponse:
             self._parts.clear()
             self._was_read = True
             self._size = 0
-            self._connection.resume()
+            if self.connection is not None:
+                self.connection.resume()
             return data
         if not self.is_complete and self._fault is not None:
             raise self._fault
@@ -130,33 +130,33 @@ class WireResponse:
 
     def begin(self, head: Head) -> None:
         """The head has come."""
-        self.status = head.status
-        self.headers = head.headers
-        if not self.is_here.done():
-            self.is_here.set_result(None)
+        self.head = head
+        if not self.came.done():
+            self.came.set_result(None)
 
     def arrive(self, head: Head, body: bytes) -> None:
         """Head and body have come, in one piece, as most do: what `begin`, `add` and `complete` do one by one."""
-        self.status = head.status
-        self.headers = head.headers
+        self.head = head
+        self.whole = body
         if body:
             self._parts.append(body)
-            self._size = len(body)
         self.is_complete = True
-        if not self.is_here.done():
-            self.is_here.set_result(None)
+        if not self.came.done():
+            self.came.set_result(None)
 
     def add(self, data: bytes) -> None:
         """A part of the body has come."""
         self._parts.append(data)
         self._size += len(data)
-        if self._size > HIGH_WATER:
-            self._connection.pause()
+        if self._size > HIGH_WATER and self.connection is not None:
+            self.connection.pause()
         if self._waiter is not None:
             self._wake(self._waiter)
 
     def complete(self) -> None:
         """The whole body has come."""
+        if not self._was_read:
+            self.whole = b"".join(self._parts)
         self.is_complete = True
         if self._waiter is not None:
             self._wake(self._waiter)
@@ -164,9 +164,9 @@ class WireResponse:
     def fail(self, fault: WireFault) -> None:
         """The rest will never come."""
         self._fault = self._fault or fault
-        if not self.is_here.done():
-            self.is_here.set_exception(self._fault)
-            self.is_here.exception()  # seen, even if the waiter was cancelled in the same moment
+        if not self.came.done():
+            self.came.set_exception(self._fault)
+            self.came.exception()  # seen, even if the waiter was cancelled in the same moment
         if self._waiter is not None:
             self._wake(self._waiter)
 
@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
         if self._may_be_kept and self._parsed == len(first) + self._content and len(first) <= MAX_KNOWN_HEAD:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[first] = Head(response.status, response.headers, self._content)
+            self._known[first] = Head(response.head.status, response.head.headers, self._content)
 
     @property
     def is_good(self) -> bool:
@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, response: WireResponse, request: bytes) -> None:
         """Write a request."""
-        self.response = response
+        self.response, response.connection = response, self
         self._is_new = True
         self._transport.write(request)
 
@@ -335,12 +335,12 @@ class Connection(asyncio.Protocol):
         """A head begins: the first one, that after a 1xx, or one too many."""
         self._fields.clear()
         self._gathered = 0
-        if self.response is None or self.response.status:
+        if self.response is None or self.response.head.status:
             self._may_be_kept = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer, which is of no use."""
-        if self.response is not None and not self.response.status:
+        if self.response is not None and not self.response.head.status:
             self._gathered += len(name) + len(value)
             if self._gathered > MAX_HEAD:
                 raise WireFault("too long a head")  # to `data_received`, as an error of the parser
@@ -350,7 +350,7 @@ class Connection(asyncio.Protocol):
         """The head is there."""
         status = self._parser.get_status_code()
         response = self.response
-        if response is None or response.status or status < 200:
+        if response is None or response.head.status or status < 200:
             return
         self._bare = 0
         fields = reversed(self._fields)
@@ -363,14 +363,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Some of the content."""
-        if self.response is not None and self.response.status and not self.response.is_complete:
+        if self.response is not None and self.response.head.status and not self.response.is_complete:
             self._bare = 0
             self._content += len(data)
             self.response.add(data)
 
     def on_message_complete(self) -> None:
         """The end of a response, or of a 1xx."""
-        if self.response is not None and self.response.status:
+        if self.response is not None and self.response.head.status:
             self._may_be_kept = self._may_be_kept and self._parser.should_keep_alive()
             self.response.complete()
 

@@ -19,7 +19,9 @@ from broker.core.tasks import related_task
 from broker.errors import BrokerError, MalformedAnswer, UpstreamUnavailable
 from broker.secrecy import foreign
 from broker.turns import in_turns
+from broker.upstream.connection import Head
 from broker.upstream.heads import JSON, SESSION_HEADER, STREAM, Heads
+from broker.upstream.httpwire import RequestHead
 from broker.upstream.link import (
     MAX_QUESTIONS,
     NEVER_CANCELLED,
@@ -29,7 +31,7 @@ from broker.upstream.link import (
     request_bytes,
 )
 from broker.upstream.waiting import Waiting
-from broker.upstream.web import CannotConnect, Response, WebClient, content_type
+from broker.upstream.web import CannotConnect, Response, WebClient
 
 log = logging.getLogger(__name__)
 
@@ -106,55 +108,78 @@ class HttpLink(Link):
         self._heads.learn_tools(tools)
 
     async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+        """See `Link`. What most answers are, JSON, is read here."""
         body = request_bytes(request_id, method, params)
-        head = self._heads.of(method, params, self.version, self._session)
-        answered = False
+        response: Response | None = None
+        is_answered = False
         try:
-            with await self._client.send(head, body) as response:
-                if response.status != 404 or SESSION_HEADER not in head.headers:
-                    if method == "initialize" and response.status == 200:
-                        self._initialize = params
-                        self._session = _visible_ascii(response.headers.get(SESSION_HEADER.lower()))
-                    message = await self._answer(request_id, response, waiting)
-                    answered = True
-                    return message
-            await self._renew_session(head.headers[SESSION_HEADER])
             head = self._heads.of(method, params, self.version, self._session)
-            with await self._client.send(head, body) as response:
+            response = self._client.wire.ask(head, body)
+            await response.is_here
+            if not response.head.is_plain:
+                response = await self._in_place_of(response, head, body, method, params)
+            if method == "initialize":
+                self._begin_session(params, response.head)
+            if response.head.media == JSON and response.head.status == 200:
+                whole = response.whole
+                if whole is None:
+                    whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
+                message = await self._decode(whole)
+                given = message.get("id")
+                if (given.__class__ is not int or given != request_id) and not _is_answer_to(message, request_id):
+                    raise MalformedAnswer(self.upstream, "an answer to something else")
+            else:
                 message = await self._answer(request_id, response, waiting)
-                answered = True
-                return message
-        except CannotConnect as error:
-            self.lose(error.why)
-            raise
+            is_answered = True
+            return message
+        except (OSError, CannotConnect) as fault:
+            raise self._broken(fault) from None
         finally:
-            # In the modern era the closed connection says it.
-            if not answered and method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
-                self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
+            if response is not None:
+                self._client.wire.give_back(response)
+            if not is_answered:
+                self._give_up(request_id, method)
+
+    async def _in_place_of(
+        self, response: Response, head: RequestHead, body: bytes, method: str, params: dict[str, Any]
+    ) -> Response:
+        """A response that is not plain; or another, where it redirects, or the session has ended and is renewed."""
+        found = await self._client.followed(head, body, response)
+        if found.head.status != 404 or SESSION_HEADER not in head.headers:
+            return found
+        self._client.wire.give_back(found)
+        await self._renew_session(head.headers[SESSION_HEADER])
+        return await self._client.send(self._heads.of(method, params, self.version, self._session), body)
+
+    def _begin_session(self, params: dict[str, Any], head: Head) -> None:
+        """The answer to `initialize` has come."""
+        if head.status == 200:
+            self._initialize = params
+            self._session = _visible_ascii(head.headers.get(SESSION_HEADER.lower()))
+
+    def _broken(self, fault: OSError | CannotConnect) -> UpstreamUnavailable:
+        """A fault of the network, in our words."""
+        error = self._client.in_our_words(fault) if isinstance(fault, OSError) else fault
+        if isinstance(error, CannotConnect):
+            self.lose(error.why)
+        return error
+
+    def _give_up(self, request_id: int, method: str) -> None:
+        """There was no answer. In the modern era the closed connection says it."""
+        if method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
+            self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
 
     async def _answer(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
-        """The response message. Raises: UpstreamUnavailable, MalformedAnswer."""
-        if response.status != 200:
+        """A response message that did not come as JSON, with success. Raises: UpstreamUnavailable, MalformedAnswer."""
+        if response.head.status != 200:
             return await self._unusual(request_id, response)
-        media = response.headers.get("content-type", "")
-        if media != JSON:
-            media = content_type(response)
-        if media == JSON:
-            whole = response.whole
-            if whole is None or len(whole) > wire.FROM_UPSTREAM.size:
-                whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
-            message = await self._decode(whole)
-            given = message.get("id")
-            if (given.__class__ is not int or given != request_id) and not _is_answer_to(message, request_id):
-                raise MalformedAnswer(self.upstream, "an answer to something else")
-            return message
-        if media == STREAM:
+        if response.head.media == STREAM:
             return await self._from_stream(request_id, response, waiting)
         raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
 
     async def _unusual(self, request_id: int, response: Response) -> dict[str, Any]:
         """A status that is not 200: a JSON-RPC error in its body is the answer, else the status is the fault."""
-        if response.status == 202:
+        if response.head.status == 202:
             raise MalformedAnswer(self.upstream, "HTTP 202 to a request")
         refused = await self._client.refusal(response)
         try:
@@ -198,7 +223,7 @@ class HttpLink(Link):
             await anyio.sleep(place.retry)
             head = self._heads.of_stream(self.version, self._session, {"Last-Event-ID": place.event_id})
             with await self._client.send(head) as again:
-                if again.status != 200 or content_type(again) != STREAM:
+                if again.head.status != 200 or again.head.media != STREAM:
                     raise UpstreamUnavailable(self.upstream, "the stream broke, and cannot be taken up again")
                 message = await self._read_stream(request_id, again, waiting, place)
         if message is not None:
@@ -306,9 +331,9 @@ class HttpLink(Link):
             head = self._heads.of_stream(self.version, self._session)
             try:
                 with await self._client.send(head) as response:
-                    if response.status == 404 and SESSION_HEADER in head.headers:
+                    if response.head.status == 404 and SESSION_HEADER in head.headers:
                         raise UpstreamUnavailable(self.upstream, "the session has ended")  # a call will renew it
-                    if response.status != 200 or content_type(response) != STREAM:
+                    if response.head.status != 200 or response.head.media != STREAM:
                         return  # 405: it offers none
                     self.listening.set()
                     async for event in self._client.events(response):

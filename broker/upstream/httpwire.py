@@ -24,6 +24,7 @@ KEEP: Final = 4.0
 may or may not have come there, and could not be sent again."""
 _NAMES: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_WITH_BODY: Final = b"%bContent-Length: %d\r\n\r\n%b"
 _FRAMING: Final = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
 """Fields that say how the bytes are to be read: not the configuration's to set."""
 
@@ -63,6 +64,7 @@ class HttpWire:
         """The lines of `_given`, once they have been needed: whoever asks is told if they are none."""
         self._free = limit
         """How many more may send. While anybody waits there is none: a turn that ends is handed on."""
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[asyncio.Future[None]] = deque()
         """Who waits for a turn. Whoever gives up leaves it."""
         self._idle: list[Connection] = []
@@ -74,12 +76,23 @@ class HttpWire:
     def __repr__(self) -> str:
         return f"<HttpWire {self._host}:{self._port} {len(self._busy)} busy, {len(self._idle)} idle>"
 
-    async def send(self, head: RequestHead, body: bytes | None) -> WireResponse:
-        """The response, when its head has come. Whoever is cancelled here has cancelled the request.
+    def ask(self, head: RequestHead, body: bytes | None) -> WireResponse:
+        """See `Wire`: at once if a connection is kept, else while the head is waited for."""
+        if not head.lines:
+            head.lines = self._lines_of(head)
+        request = b"%b\r\n" % head.lines if body is None else _WITH_BODY % (head.lines, len(body), body)
+        response = WireResponse(self, self._loop)
+        connection = self._kept() if self._free else None
+        if connection is None:
+            response.is_here = self._ask_later(response, request)
+        else:
+            self._free -= 1
+            self._busy.add(connection)
+            connection.ask(response, request)
+        return response
 
-        Raises: WireFault.
-        """
-        request = self._request(head, body)
+    async def _ask_later(self, response: WireResponse, request: bytes) -> None:
+        """Ask when there is a turn, and a connection."""
         if self._free:
             self._free -= 1
         else:
@@ -89,22 +102,17 @@ class HttpWire:
         except BaseException:
             self._end_turn()
             raise
-        response = WireResponse(connection, self)
         self._busy.add(connection)
-        try:
-            connection.ask(response, request)
-            await response.is_here
-        except BaseException:
-            self.give_back(connection)
-            raise
-        return response
+        connection.ask(response, request)
+        await response.came
 
-    def give_back(self, connection: Connection) -> None:
-        """A request is over. Safe to call twice."""
-        if connection not in self._busy:
+    def give_back(self, response: WireResponse) -> None:
+        """See `Wire`."""
+        connection = response.connection
+        if connection is None or connection not in self._busy:
             return
         self._busy.remove(connection)
-        now = connection.loop.time()
+        now = self._loop.time()
         if connection.may_be_kept and not self._is_closed:
             connection.response = None
             connection.idle_since = now
@@ -127,7 +135,7 @@ class HttpWire:
 
     async def _turn(self) -> None:
         """Wait until a turn is handed on to us."""
-        turn = asyncio.get_running_loop().create_future()
+        turn = self._loop.create_future()
         self._queue.append(turn)
         try:
             await turn
@@ -151,7 +159,7 @@ class HttpWire:
             raise WireFault("closed")
         while self._idle:
             connection = self._idle.pop()
-            if connection.idle_since >= connection.loop.time() - KEEP and connection.is_good:
+            if connection.idle_since >= self._loop.time() - KEEP and connection.is_good:
                 return connection
             connection.abort()
         return None
@@ -169,7 +177,7 @@ class HttpWire:
 
     async def _connect(self) -> Connection:
         """Try every address of the host, each for its share of the time: one that swallows packets hides no other."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + self._connect_timeout
         try:
             found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
@@ -196,15 +204,11 @@ class HttpWire:
             raise fault
         raise Unreachable(f"cannot connect ({_reason(fault)})")
 
-    def _request(self, head: RequestHead, body: bytes | None) -> bytes:
-        """All bytes of a request. Raises: WireFault, for a header that would not be one (F-63)."""
-        if not head.lines:
-            self._always = self._always or _lines(self._given)
-            lines = (self._always | _lines(head.headers)).values()
-            head.lines = f"{_request_line(head.method, head.url)}{''.join(lines)}".encode()
-        if body is None:
-            return head.lines + b"\r\n"
-        return b"%bContent-Length: %d\r\n\r\n%b" % (head.lines, len(body), body)
+    def _lines_of(self, head: RequestHead) -> bytes:
+        """See `RequestHead`. Raises: WireFault, for a header that would not be one (F-63)."""
+        self._always = self._always or _lines(self._given)
+        lines = (self._always | _lines(head.headers)).values()
+        return f"{_request_line(head.method, head.url)}{''.join(lines)}".encode()
 
 
 def can_carry(url: str) -> bool:

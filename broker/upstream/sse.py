@@ -17,7 +17,7 @@ from broker.turns import in_turns
 from broker.upstream.httpwire import RequestHead
 from broker.upstream.pipe import Gone
 from broker.upstream.source import Take
-from broker.upstream.web import Refused, WebClient, content_type, origin, resolve
+from broker.upstream.web import Refused, WebClient, origin, resolve
 
 MAX_POSTS: Final = 256
 """Messages without an answer (cancellations, refusals) that may wait to be sent; more are dropped."""
@@ -46,9 +46,9 @@ class SseDuplex:
         """
         with ExitStack() as held:
             response = held.enter_context(await client.send(RequestHead("GET", client.url, _STREAM)))
-            if response.status != 200:
+            if response.head.status != 200:
                 raise await client.refusal(response)
-            if content_type(response) != "text/event-stream":
+            if response.head.media != "text/event-stream":
                 raise UpstreamUnavailable(client.upstream, "it does not answer with an event stream")
             events = client.events(response)
             async for event in events:
@@ -63,9 +63,9 @@ class SseDuplex:
         """See `Duplex`."""
         try:
             with await self._client.send(self._head, message) as response:
-                if response.status in (404, 410):
+                if response.head.status in (404, 410):
                     raise Gone((await self._client.refusal(response)).why)
-                if not 200 <= response.status < 300:
+                if not 200 <= response.head.status < 300:
                     raise await self._client.refusal(response)
         except Refused:
             raise

@@ -3,45 +3,54 @@
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiohttp
 
 from broker.half_open import notice_half_open
-from broker.upstream.connection import Unreachable, WireFault
+from broker.upstream.connection import NO_HEAD, Head, Unreachable, WireFault
 from broker.upstream.httpwire import MAX_CONNECTIONS, RequestHead
 
 
 class TlsResponse:
     """See `Response`."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers  # whose case does not matter
+    def __init__(self, asked: Awaitable[aiohttp.ClientResponse]) -> None:
+        self.is_here = self._arrive(asked)
+        self.head = NO_HEAD
         self.whole: bytes | None = None
+        self._response: aiohttp.ClientResponse | None = None
 
     def __enter__(self) -> "TlsResponse":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._response.release()
+        self.release()
+
+    async def _arrive(self, asked: Awaitable[aiohttp.ClientResponse]) -> None:
+        try:
+            self._response = await asked
+        except (aiohttp.ClientError, OSError) as error:
+            raise _fault(error) from None
+        self.head = Head(self._response.status, self._response.headers)  # whose case does not matter
 
     async def read(self) -> bytes:
         """See `Response`."""
+        assert self._response is not None
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(error) from None
 
     def release(self) -> None:
-        """See `Response`."""
-        self._response.release()
+        """See `Wire.give_back`."""
+        if self._response is not None:
+            self._response.release()
 
 
 class TlsWire:
-    """See `Client`. `headers` go with every request that does not set them itself."""
+    """See `Wire`. `headers` go with every request that does not set them itself."""
 
     def __init__(self, headers: Mapping[str, str], connect_timeout: float, proxy: str | None) -> None:
         self._proxy = proxy
@@ -55,19 +64,22 @@ class TlsWire:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def send(self, head: RequestHead, body: bytes | None) -> TlsResponse:
-        """See `Client`."""
-        try:
-            return TlsResponse(
-                await self._session.request(
-                    head.method, head.url, headers=head.headers, data=body, allow_redirects=False, proxy=self._proxy
-                )
+    def ask(self, head: RequestHead, body: bytes | None) -> TlsResponse:
+        """See `Wire`."""
+        if self._session.closed:
+            raise WireFault("closed")
+        return TlsResponse(
+            self._session.request(
+                head.method, head.url, headers=head.headers, data=body, allow_redirects=False, proxy=self._proxy
             )
-        except (aiohttp.ClientError, OSError) as error:
-            raise _fault(error) from None
+        )
+
+    def give_back(self, response: TlsResponse) -> None:
+        """See `Wire`."""
+        response.release()
 
     async def aclose(self) -> None:
-        """See `Client`."""
+        """See `Wire`."""
         await self._session.close()
 
 

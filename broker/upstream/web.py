@@ -1,6 +1,6 @@
 """What both HTTP transports share: one client, bounded reads, errors in our words.
 
-Two clients stand behind this file: our own for plain `http://` (`httpwire.py`, a fifth of the cost), and another for
+Two wires stand behind this file: our own for plain `http://` (`httpwire.py`, a fifth of the cost), and another for
 TLS and proxies (`tlswire.py`), which takes a third of a second and 20 MiB to load, where it is needed. Bodies are asked
 for without compression, so the bytes that are counted are the bytes that are kept (F-50); redirects are followed on the
 same origin only, and only where the method and body stay (F-56).
@@ -9,7 +9,7 @@ same origin only, and only where the method and body stay (F-56).
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -19,7 +19,7 @@ from broker.core.wire import FROM_UPSTREAM
 from broker.errors import UpstreamUnavailable
 from broker.secrecy import foreign
 from broker.threads import in_thread
-from broker.upstream.connection import Unreachable, WireFault
+from broker.upstream.connection import Head, Unreachable, WireFault
 from broker.upstream.httpwire import MAX_CONNECTIONS, HttpWire, RequestHead, can_carry
 
 MAX_ERROR_BODY: Final = 64 * 1024
@@ -28,7 +28,6 @@ MAX_REDIRECTS: Final = 3
 TURN: Final = 16 * 1024
 """Bytes of an event stream that are read in one turn of the event loop: a flood of events that say nothing is bounded
 by what it costs to read them, and would hold everybody else for as long as more has come than was read."""
-_PLAIN: Final = frozenset({"application/json", "text/event-stream"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -77,45 +76,45 @@ def environment_proxy(url: str) -> str | None:
 
 
 class Response(Protocol):
-    """A response whose head has come. It is released where `with` ends: a connection on which more would come is then
-    closed.
-    """
+    """A request that was made, and the response to it. It is given back where `with` ends."""
 
     def __enter__(self) -> "Response": ...
 
     def __exit__(self, *_: object) -> None: ...
 
     @property
-    def status(self) -> int:
-        """Its HTTP status."""
+    def is_here(self) -> Awaitable[None]:
+        """To be awaited, once, before anything else: its head has come then. Raises: WireFault."""
         ...
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Its header fields by lower-case name; the first of several."""
+    def head(self) -> Head:
+        """What its head says; nothing before that has come."""
         ...
 
     @property
     def whole(self) -> bytes | None:
-        """The whole body, if it is there already, and nothing of it was read."""
+        """The whole body, if it was there before anybody read of it."""
         ...
 
     async def read(self) -> bytes:
-        """What has come of the body, at least one byte; nothing at its end."""
-        ...
-
-    def release(self) -> None:
-        """Nobody reads on. Safe to call twice."""
+        """What has come of the body, at least one byte; nothing at its end. Raises: WireFault."""
         ...
 
 
-class Client(Protocol):
-    """Sends requests to one upstream."""
+class Wire(Protocol):
+    """Requests to one upstream."""
 
-    async def send(self, head: RequestHead, body: bytes | None) -> Response:
-        """The response to a request, when its head has come; redirects are not followed.
+    def ask(self, head: RequestHead, body: bytes | None) -> Response:
+        """Make a request. The response must be given back, whatever becomes of it; redirects are not followed.
 
-        Raises: WireFault, here and while its body is read.
+        Raises: WireFault.
+        """
+        ...
+
+    def give_back(self, response: Any) -> None:
+        """Nobody reads on. The connection is kept if the response is over, else closed: that cancels the request. Safe
+        to call twice.
         """
         ...
 
@@ -127,15 +126,14 @@ class Client(Protocol):
 class WebClient:
     """HTTP towards one upstream, with its configured headers."""
 
-    def __init__(self, upstream: str, url: str, client: Client) -> None:
+    def __init__(self, upstream: str, url: str, wire: Wire) -> None:
         self.upstream = upstream
         self.url = url
-        self._is_closed = False
-        self._client = client
+        self.wire = wire
 
     @classmethod
     async def open(cls, upstream: str, url: str, headers: Mapping[str, str], connect_timeout: float) -> "WebClient":
-        """With the client that is for such a URL. No connection is opened before the first request."""
+        """With the wire that is for such a URL. No connection is opened before the first request."""
         proxy = environment_proxy(url)
         fields = {"Accept-Encoding": "identity", "User-Agent": "mcp-broker", **headers}
         if proxy is None and can_carry(url):
@@ -145,54 +143,63 @@ class WebClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._is_closed = True
-        await self._client.aclose()
+        await self.wire.aclose()
 
-    async def send(self, head: RequestHead, body: bytes | None = None) -> Response:
+    async def send(self, head: RequestHead, body: bytes | None = None, redirects: int = MAX_REDIRECTS) -> Response:
         """The response, when its head has come: `with` it. Redirects are followed, any other status is the caller's.
 
         Raises: UpstreamUnavailable.
         """
-        if self._is_closed:
-            raise UpstreamUnavailable(self.upstream, "closed")
+        response: Response | None = None
         try:
-            for _ in range(MAX_REDIRECTS):
-                response = await self._client.send(head, body)
-                if response.status == 200 and "content-encoding" not in response.headers:
-                    return response
-                try:
-                    if response.status not in _REDIRECTS:
-                        self._refuse_encoding(response)
-                        return response
-                    head = head.to(self._redirected(head.url, response))
-                except UpstreamUnavailable:
-                    response.release()
-                    raise
-                response.release()
-        except OSError as error:
-            raise self._in_our_words(error) from None
-        raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
+            response = self.wire.ask(head, body)
+            await response.is_here
+            return response if response.head.is_plain else await self.followed(head, body, response, redirects)
+        except BaseException as fault:
+            if response is not None:
+                self.wire.give_back(response)
+            if isinstance(fault, OSError):
+                raise self.in_our_words(fault) from None
+            raise
 
-    def _in_our_words(self, fault: OSError) -> UpstreamUnavailable:
+    async def followed(
+        self, head: RequestHead, body: bytes | None, response: Response, redirects: int = MAX_REDIRECTS
+    ) -> Response:
+        """Where a response leads that is not plain: mostly to itself. It is given back if it is another.
+
+        Raises: UpstreamUnavailable.
+        """
+        if response.head.status not in _REDIRECTS:
+            self._refuse_encoding(response)
+            return response
+        target = self._redirected(head.url, response)
+        if redirects == 0:
+            raise UpstreamUnavailable(self.upstream, f"more than {MAX_REDIRECTS} redirects")
+        self.wire.give_back(response)
+        return await self.send(head.to(target), body, redirects - 1)
+
+    def in_our_words(self, fault: OSError) -> UpstreamUnavailable:
         """What a fault of the network is to whoever asked."""
         kind = CannotConnect if isinstance(fault, Unreachable) else UpstreamUnavailable
         return kind(self.upstream, _describe(fault))
 
     def _refuse_encoding(self, response: Response) -> None:
-        encoding = response.headers.get("content-encoding")
+        encoding = response.head.headers.get("content-encoding")
         if encoding is not None and (encoding := encoding.strip().lower()) not in ("", "identity"):
             raise UpstreamUnavailable(self.upstream, f"it compressed its answer ({foreign(encoding, 20)}) unasked")
 
     def _redirected(self, url: str, response: Response) -> str:
-        target = resolve(url, response.headers.get("location", ""))
+        target = resolve(url, response.head.headers.get("location", ""))
         if origin(target) != origin(url):
             scheme, host, port = origin(target)
             where = foreign(f"{scheme}://{host}:{port}", 100) if host else "to no URL"
             raise UpstreamUnavailable(
                 self.upstream, f"it redirects to another origin ({where}): put that URL in the file"
             )
-        if response.status not in (307, 308):
-            raise UpstreamUnavailable(self.upstream, f"HTTP {response.status} to {foreign(urlsplit(target).path, 100)}")
+        if response.head.status not in (307, 308):
+            raise UpstreamUnavailable(
+                self.upstream, f"HTTP {response.head.status} to {foreign(urlsplit(target).path, 100)}"
+            )
         if url == self.url:
             self.url = target
         return target
@@ -208,7 +215,7 @@ class WebClient:
                     raise UpstreamUnavailable(self.upstream, f"its answer is larger than {limit} bytes")
                 chunks.append(chunk)
         except OSError as error:
-            raise self._in_our_words(error) from None
+            raise self.in_our_words(error) from None
         return b"".join(chunks)
 
     async def events(self, response: Response) -> AsyncIterator[Event]:
@@ -224,14 +231,14 @@ class WebClient:
         except TooLong as error:
             raise UpstreamUnavailable(self.upstream, str(error)) from None
         except OSError as error:
-            raise self._in_our_words(error) from None
+            raise self.in_our_words(error) from None
 
     async def refusal(self, response: Response) -> Refused:
         """The error of a response that is no success."""
         body = b""
         with contextlib.suppress(UpstreamUnavailable):
             body = await self.read_capped(response, MAX_ERROR_BODY)
-        return Refused(self.upstream, response.status, body, response.headers.get("retry-after"))
+        return Refused(self.upstream, response.head.status, body, response.head.headers.get("retry-after"))
 
 
 def _describe(error: OSError) -> str:
@@ -239,9 +246,3 @@ def _describe(error: OSError) -> str:
     if isinstance(error, WireFault):
         return str(error)
     return "the connection broke" if isinstance(error, ConnectionError) else f"HTTP fault ({type(error).__name__})"
-
-
-def content_type(response: Response) -> str:
-    """The media type, lower case, without parameters."""
-    given = response.headers.get("content-type", "")
-    return given if given in _PLAIN else given.partition(";")[0].strip().lower()

@@ -103,7 +103,7 @@ async def outcome_of(pieces: list[bytes], error: Exception | None, known: Known 
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as end:
         transport, connection = Pipe(end), Connection({} if known is None else known)
         connection.connection_made(cast(asyncio.BaseTransport, transport))
-        response = WireResponse(connection, HttpWire("http://127.0.0.1:1/", {}, 1, 1))
+        response = WireResponse(HttpWire("http://127.0.0.1:1/", {}, 1, 1), connection.loop)
         connection.ask(response, b"GET / HTTP/1.1\r\n\r\n")
         body = b""
         for piece in pieces:
@@ -119,9 +119,9 @@ async def outcome_of(pieces: list[bytes], error: Exception | None, known: Known 
                 body += part
         except WireFault:
             fault = True
-        response.is_here.cancel()
+        response.came.cancel()
         assert response.is_complete or fault, "somebody would wait for ever"
-        return Outcome(response.status, body, fault, response.is_complete, kept)
+        return Outcome(response.head.status, body, fault, response.is_complete, kept)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -72,18 +72,27 @@ async def meeting(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def whole(response: WireResponse) -> bytes:
+async def send(wire: HttpWire, head: RequestHead, body: bytes | None = b"{}") -> WireResponse:
+    """The response, when its head has come."""
+    response = wire.ask(head, body)
     try:
+        await response.is_here
+    except BaseException:
+        wire.give_back(response)
+        raise
+    return response
+
+
+async def whole(response: WireResponse) -> bytes:
+    with response:
         data = b""
         while part := await response.read():
             data += part
         return data
-    finally:
-        response.release()
 
 
 async def post(peer: Peer, wire: HttpWire, body: bytes = b"{}") -> bytes:
-    return await whole(await wire.send(RequestHead("POST", peer.url, {}), body))
+    return await whole(await send(wire, RequestHead("POST", peer.url, {}), body))
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -97,15 +106,15 @@ async def test_a_request_is_these_bytes() -> None:
         wire,
     ):
         await whole(
-            await wire.send(
-                RequestHead("POST", peer.url + "/gr\u00fc\u00dfe d%20e?q=1 2\r\n#f", {"Accept": "c/d"}), b"{}"
+            await send(
+                wire, RequestHead("POST", peer.url + "/gr\u00fc\u00dfe d%20e?q=1 2\r\n#f", {"Accept": "c/d"}), b"{}"
             )
         )
         assert peer.heads == [
             "POST /mcp/gr%C3%BC%C3%9Fe%20d%20e?q=1%202 HTTP/1.1\r\n"
             f"Host: {peer.url[7:-4]}\r\nAuthorization: Bearer x\r\nAccept: c/d\r\nContent-Length: 2\r\n\r\n"
         ]
-        await whole(await wire.send(RequestHead("GET", peer.url, {}), None))
+        await whole(await send(wire, RequestHead("GET", peer.url, {}), None))
         assert "Content-Length" not in peer.heads[1]
 
 
@@ -127,8 +136,8 @@ async def test_a_body_ends_where_its_head_says_and_the_connection_is_kept(answer
 
     async with meeting(piecewise) as (peer, wire):
         for _ in range(3):
-            response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
-            assert "content-type" not in response.headers and "x-trailer" not in response.headers
+            response = await send(wire, RequestHead("POST", peer.url, {}), b"{}")
+            assert "content-type" not in response.head.headers and "x-trailer" not in response.head.headers
             assert await whole(response) == b"hello"
         assert peer.connections == 1 and "0 busy, 1 idle" in repr(wire)
 
@@ -276,7 +285,7 @@ async def test_what_comes_after_a_response_teaches_nothing_about_its_head() -> N
     answers = [longer + b"ok", shorter + b"goodbye", says_more, longer + b"ok"]
     async with meeting(*answers) as (peer, wire):
         assert [await post(peer, wire) for _ in range(2)] == [b"ok", b"goodbye"]
-        with await wire.send(RequestHead("POST", peer.url, {}), b"{}") as response:
+        with await send(wire, RequestHead("POST", peer.url, {}), b"{}") as response:
             assert await response.read() == b"ok"
             is_read.set()
             await until(lambda: peer.open == 0)
@@ -304,7 +313,7 @@ async def test_a_connection_that_the_peer_has_closed_is_noticed_before_the_reque
         writer.close()
 
     async with meeting(last, OK) as (peer, wire):
-        response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
+        response = await send(wire, RequestHead("POST", peer.url, {}), b"{}")
         assert await whole(response) == b"ok"
         await until(lambda: peer.open == 0)
         assert await post(peer, wire) == b"ok"
@@ -339,9 +348,9 @@ async def test_F63_a_header_that_is_not_one_line_is_not_sent() -> None:
     async with meeting(OK) as (peer, wire):
         for name, value in [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\0"), ("X\r\nY", "b"), ("X Y", "b"), ("", "b")]:
             with pytest.raises(WireFault):
-                await whole(await wire.send(RequestHead("POST", peer.url, {name: value}), b"{}"))
+                await whole(await send(wire, RequestHead("POST", peer.url, {name: value}), b"{}"))
         with pytest.raises(WireFault):
-            await whole(await wire.send(RequestHead("POST", peer.url, {"X": "\ud800"}), b"{}"))
+            await whole(await send(wire, RequestHead("POST", peer.url, {"X": "\ud800"}), b"{}"))
         assert peer.connections == 0
 
 
@@ -419,14 +428,14 @@ async def test_a_body_that_nobody_reads_stays_with_its_peer() -> None:
             sent += 65536
 
     async with meeting(endless) as (peer, wire):
-        response = await wire.send(RequestHead("POST", peer.url, {}), b"{}")
+        response = await send(wire, RequestHead("POST", peer.url, {}), b"{}")
         before = -1
         while before != sent:
             before = sent
             await anyio.sleep(0.1)
         assert len(await response.read()) <= 2 * HIGH_WATER
         await until(lambda: sent > before)
-        response.release()
+        wire.give_back(response)
         await until(lambda: peer.open == 0)
 
 
@@ -479,7 +488,7 @@ async def test_who_cannot_be_reached_is_said_in_few_words() -> None:
         ("http://nobody.invalid/", "its host name cannot be resolved"),
     ]:
         with pytest.raises(Unreachable, match=why):
-            await HttpWire(url, {}, 5, 1).send(RequestHead("GET", url, {}), None)
+            await send(HttpWire(url, {}, 5, 1), RequestHead("GET", url, {}), None)
 
 
 async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +512,7 @@ async def test_a_host_that_swallows_packets_costs_the_connect_time_out(monkeypat
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
     with pytest.raises(WireFault, match="did not accept a connection in time") as fault:
-        await HttpWire("http://127.0.0.1:1/", {}, 0.05, 1).send(RequestHead("GET", "http://127.0.0.1:1/", {}), None)
+        await send(HttpWire("http://127.0.0.1:1/", {}, 0.05, 1), RequestHead("GET", "http://127.0.0.1:1/", {}), None)
     assert not isinstance(fault.value, Unreachable)
 
 
