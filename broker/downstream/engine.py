@@ -41,6 +41,8 @@ LISTEN_FLAGS: Final = {
     "promptsListChanged": "notifications/prompts/list_changed",
     "resourcesListChanged": "notifications/resources/list_changed",
 }
+WATCHING: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})
+"""Of a legacy session."""
 TASK_NEWS: Final = "notifications/tasks"
 WATCHED_AT_ONCE: Final = 100
 """Resources of one stream that upstreams are asked for at a time: one by one, a stream of many would wait for each."""
@@ -106,9 +108,28 @@ class Engine:
         """
         assert incoming.id is not None
         begin_request(self.clock.token)
-        trail = self._trail(incoming, who)
+        method, params, version = incoming.method, incoming.params, who.version
+        trail = self.audit.begin(who.caller, who.front, version, method, who.view, params, incoming.size)
         try:
-            result = await self._result(incoming, who, emit, channel, trail)
+            request = Request(method, params, version, who.view)
+            if method == "subscriptions/listen" and is_modern(version):
+                result = await self._listen(incoming, who, emit)
+            elif method in WATCHING and who.watches is not None:
+                result = await self._watch(request, who, who.watches, trail)
+            else:
+                exchange = Exchange(
+                    self.clock,
+                    emit,
+                    incoming.progress_token,
+                    capabilities=who.capabilities,
+                    channel=channel,
+                    log_level=who.log_level,
+                    owner=who.session,
+                    is_legacy=not is_modern(version),
+                    trail=trail,
+                    is_gone=who.is_gone,
+                )
+                result = await self.router.answer(request, who.caller, exchange)
             answer = Answer(
                 await in_turns(writing_result(incoming.id, result))
                 if result.__class__ is Long
@@ -127,11 +148,6 @@ class Engine:
             trail.failed(error)
             return refused(incoming.id, error)
 
-    def _trail(self, incoming: Incoming, who: Who) -> Trail:
-        return self.audit.begin(
-            who.caller, who.front, who.version, incoming.method, who.view, incoming.params, incoming.size
-        )
-
     def internal_error(self, fault: Exception) -> InternalError:
         """The answer for a fault of ours; its cause goes to the log."""
         return internal_error(log, self.clock.token(), fault)
@@ -141,7 +157,7 @@ class Engine:
 
         Raises: BrokerError, and nothing else.
         """
-        trail = self._trail(Incoming(None, "initialize", params), who)
+        trail = self.audit.begin(who.caller, who.front, who.version, "initialize", who.view, params, 0)
         try:
             result = await self.router.greeting(who.view, who.caller, who.version, trail)
             trail.ended(result, 0)
@@ -171,29 +187,6 @@ class Engine:
     def session_ended(self, session: str) -> None:
         """A legacy session is over: what was kept for it alone ends with it."""
         self.router.served.pool.end_session(session)
-
-    def _result(
-        self, incoming: Incoming, who: Who, emit: Emit, channel: BackChannel | None, trail: Trail
-    ) -> Awaitable[dict[str, Any]]:
-        is_from_modern = is_modern(who.version)
-        if incoming.method == "subscriptions/listen" and is_from_modern:
-            return self._listen(incoming, who, emit)
-        request = Request(incoming.method, incoming.params, who.version, who.view)
-        if who.watches is not None and incoming.method in ("resources/subscribe", "resources/unsubscribe"):
-            return self._watch(request, who, who.watches, trail)
-        exchange = Exchange(
-            self.clock,
-            emit,
-            incoming.progress_token,
-            capabilities=who.capabilities,
-            channel=channel,
-            log_level=who.log_level,
-            owner=who.session,
-            is_legacy=not is_from_modern,
-            trail=trail,
-            is_gone=who.is_gone,
-        )
-        return self.router.answer(request, who.caller, exchange)
 
     async def _watch(self, request: Request, who: Who, watches: Watches, trail: Trail) -> dict[str, Any]:
         """`resources/subscribe` and its opposite, of a legacy session. Raises: BrokerError."""
@@ -254,7 +247,8 @@ class Engine:
 
     async def _watch_one(self, uri: str, request: Request, who: Who, watches: Watches) -> None:
         """A decision of its own, with a record of its own: the stream itself ends much later. Raises: BrokerError."""
-        trail = self._trail(Incoming(None, "subscriptions/listen", request.params), who)
+        listen = "subscriptions/listen"
+        trail = self.audit.begin(who.caller, who.front, who.version, listen, who.view, request.params, 0)
         try:
             await self.router.watch(uri, request, who.caller, who.asker, watches, trail)
             trail.ended({}, 0)

@@ -76,6 +76,7 @@ UNGUARDED: Final = Unguarded()
 class NoGuards:
     """No guardrail is configured."""
 
+    judges_calls: bool = False
     hashes: Mapping[str, str] = {}
     in_use: InUse = InUse()
 
@@ -123,6 +124,9 @@ class Guards:
 
     `record` takes every judgement on what belongs to no call; those of a call go to that call's own. All are logged.
     """
+
+    judges_calls: bool = True
+    """Whether it is worth asking for what is `around` a call."""
 
     def __init__(self, guardrails: Sequence[Guardrail], clock: Clock, record: Record = record_nothing) -> None:
         self.chains = Chains(guardrails)

@@ -11,7 +11,7 @@ from broker.core.questions import Question, labelled
 from broker.core.request import Request
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
-from broker.guardrails.guards import Guarded
+from broker.guardrails.guards import UNGUARDED, Guarded
 from broker.relay.exchange import Exchange
 from broker.relay.served import Served
 from broker.relay.tasks import Task
@@ -35,9 +35,9 @@ def _digest(params: Mapping[str, Any]) -> str:
 class Call:
     """A permitted request, on its way: `params` already name the entry as its upstream does.
 
-    `exchange`: what belongs to it on its caller's side. `now`: the configuration that it began with. `guarded`: what
-    judges it, also its questions. `task`: the one that is asked about, if the method is one of tasks; `is_foreign`:
-    whether the method is of an extension.
+    `exchange`: what belongs to it on its caller's side. `now`: the configuration that it began with.
+    `task`: the one that is asked about, if the method is one of tasks; `is_foreign`: whether the method is of an
+    extension.
     """
 
     __slots__ = (
@@ -56,7 +56,6 @@ class Call:
         exchange: Exchange,
         now: Served,
         upstream: Upstream,
-        guarded: Guarded,
         task: Task | None,
         is_foreign: bool,
     ) -> None:
@@ -73,7 +72,8 @@ class Call:
         self.policy = now.policy
         """That has permitted it."""
         self.upstream = upstream
-        self.guarded = guarded
+        self.guarded: Guarded = UNGUARDED
+        """What judges it, also its questions."""
         self.task = task
         self.awaited = task if task is not None and request.method == "tasks/result" else None
         """The task whose end is waited for."""

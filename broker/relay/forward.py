@@ -154,10 +154,11 @@ class Forwarder:
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
             inner, own = call.over(exchange.via(parked, parked.notice)), lease.again()
+            call.upstream.in_use.begun += 1
             try:
-                with call.upstream.in_use:
-                    return await self._run(inner, inner.own_params())
+                return await self._run(inner, inner.own_params())
             finally:
+                call.upstream.in_use.end()
                 own.give_back()
                 inner.exchange.finish()  # what progress was kept comes before the result; no timer outlives the call
 

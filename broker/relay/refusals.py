@@ -28,6 +28,11 @@ def refused(public: str, decision: Denied) -> Refused:
     return Refused(public, decision.argument, decision.rule)
 
 
+async def told(result: dict[str, Any]) -> dict[str, Any]:
+    """A result that is there already, for who awaits it."""
+    return result
+
+
 def as_result(refusal: BrokerError, request: Request, now: Served) -> dict[str, Any]:
     """A refused call, for the model that made it: it may make another one."""
     result = {"content": [{"type": "text", "text": refusal.message}], "isError": True}

@@ -36,7 +36,8 @@ from broker.relay.greeting import capabilities, greeting, visible_servers
 from broker.relay.listing import Scope, finished
 from broker.relay.parking import Parking
 from broker.relay.readiness import all_seen, missing, refuse_if_nothing_is_known, trouble, ttl
-from broker.relay.refusals import as_result, refused, unknown
+from broker.relay.reference import referenced
+from broker.relay.refusals import as_result, refused, told, unknown
 from broker.relay.served import Served
 from broker.relay.task_requests import find_task, list_tasks, refuse_unless_offered
 from broker.relay.tasks import Task, Tasks, UnknownTask
@@ -69,27 +70,40 @@ class Router:
         """What is served, for those who wait and look again."""
         return self.served
 
-    async def answer(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+    def answer(self, request: Request, caller: Caller, exchange: Exchange) -> Awaitable[dict[str, Any]]:
         """The result of a request, as its caller's era has it.
 
-        Raises: BrokerError.
+        Raises: BrokerError, now or when it is awaited.
         """
         named = NAMED.get(request.method)
         if named is None:
-            return await self._answer_other(request, caller, exchange)
+            return self._answer_other(request, caller, exchange)
         kind, key = named
         public = request.params.get(key)
         if not isinstance(public, str):
             raise InvalidParams(f"params.{key} must be a string")
-        entry = self.served.catalog.lookup(kind, public) or await late_entry(
-            self._in_force, kind, public, request.view, caller
-        )
+        entry = self.served.catalog.lookup(kind, public)
+        if entry is None:
+            return self._answer_late(kind, public, request, caller, exchange)
+        return self._answer_named(kind, public, entry, request, caller, exchange)
+
+    async def _answer_late(
+        self, kind: Kind, public: str, request: Request, caller: Caller, exchange: Exchange
+    ) -> dict[str, Any]:
+        """What names something that is not there, or not yet. Raises: BrokerError."""
+        entry = await late_entry(self._in_force, kind, public, request.view, caller)
+        return await self._answer_named(kind, public, entry, request, caller, exchange)
+
+    def _answer_named(
+        self, kind: Kind, public: str, entry: Entry | None, request: Request, caller: Caller, exchange: Exchange
+    ) -> Awaitable[dict[str, Any]]:
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
             permit = self._permit(kind, public, entry, request, caller, arguments, exchange.trail)
         except Refused as refusal:
-            return as_result(refusal, request, now=self.served)
-        return await self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
+            return told(as_result(refusal, request, now=self.served))
+        _, key = NAMED[request.method]
+        return self._forward(permit, request, {**request.params, key: permit.entry.own}, exchange)
 
     async def _permitted(
         self, kind: Kind, public: str, request: Request, caller: Caller, trail: Trail = NO_TRAIL
@@ -145,10 +159,11 @@ class Router:
         upstream = now.pool.upstreams.get(entry.server)
         if upstream is None:
             raise UpstreamUnavailable(entry.server, GONE)  # a reload has left it out since the decision
-        record = exchange.trail.judged
-        guarded = now.guards.around(permit.caller, entry, request.method, record, is_foreign=is_foreign)
-        call = Call(permit, request, params, exchange, now, upstream, guarded, task, is_foreign)
-        return self._admit(call) if guarded is UNGUARDED else self._admit_guarded(call)
+        call = Call(permit, request, params, exchange, now, upstream, task, is_foreign)
+        if now.guards.judges_calls:
+            record = exchange.trail.judged
+            call.guarded = now.guards.around(permit.caller, entry, request.method, record, is_foreign=is_foreign)
+        return self._admit(call) if call.guarded is UNGUARDED else self._admit_guarded(call)
 
     def _recorded(self, permit: Permit, trail: Trail) -> Permit:
         """The permit of what names no entry: which one was decided on is not recorded yet."""
@@ -161,18 +176,18 @@ class Router:
 
     async def _admit(self, call: Call) -> dict[str, Any]:
         """A call gets its share of every limit, goes on its way, and gives back what it holds. Raises: BrokerError."""
-        exchange, trail = call.exchange, call.exchange.trail
+        exchange, trail, in_use = call.exchange, call.exchange.trail, call.upstream.in_use
+        in_use.begun += 1  # a reload waits for it
         try:
-            with call.upstream.in_use:  # a reload waits for it
-                is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
-                call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
-                if is_retry:
-                    self._forwarder.let_pass(call)
-                if trail.must_wait:
-                    await trail.recorded()
-                if call.guarded is UNGUARDED and self.served.policy is call.policy:
-                    return await self._forwarder.forward(call)
-                return await call.guarded.call(call.params, lambda judged: self._send(call, judged))
+            is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
+            call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
+            if is_retry:
+                self._forwarder.let_pass(call)
+            if trail.must_wait:
+                await trail.recorded()
+            if call.guarded is UNGUARDED and self.served.policy is call.policy:
+                return await self._forwarder.forward(call)
+            return await call.guarded.call(call.params, lambda judged: self._send(call, judged))
         except (Blocked, LimitReached, Refused) as refusal:
             if call.method != "tools/call":
                 raise
@@ -184,6 +199,7 @@ class Router:
         finally:
             exchange.finish()
             call.hold.release()
+            in_use.end()
 
     def _send(self, call: Call, judged: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
         """What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
@@ -238,19 +254,10 @@ class Router:
         return finished(result, request, me=now.me, ttl=fresh, scope=now.cache_scope, missing=absent)
 
     async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
-        """`completion/complete`: the reference is an entry like any other."""
-        reference = request.params.get("ref")
-        match reference:
-            case {"type": "ref/prompt", "name": str(name)}:
-                permit = await self._permitted(Kind.PROMPT, name, request, caller, exchange.trail)
-                own = {**reference, "name": permit.entry.own}
-            case {"type": "ref/resource", "uri": str(uri)}:
-                is_template = self.served.catalog.lookup(Kind.TEMPLATE, uri) is not None
-                kind = Kind.TEMPLATE if is_template else Kind.RESOURCE
-                permit = await self._permitted(kind, uri, request, caller, exchange.trail)
-                own = {**reference, "uri": permit.entry.own}
-            case _:
-                raise InvalidParams("ref must be a ref/prompt with a name or a ref/resource with a uri")
+        reference: Any = request.params.get("ref")
+        kind, key = referenced(reference, self.served.catalog)
+        permit = await self._permitted(kind, reference[key], request, caller, exchange.trail)
+        own = {**reference, key: permit.entry.own}
         return await self._forward(permit, request, {**request.params, "ref": own}, exchange)
 
     async def _task(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:

@@ -67,9 +67,9 @@ class Rests(Protocol):
 
 async def until_idle(one: Rests, clock: Clock) -> None:
     """Wait until nobody has used it for `idle_stop` seconds."""
-    quiet, used = 0, one.in_use.last
+    quiet, used = 0, one.in_use.begun
     while quiet < LOOKS:
         idle = one.server.idle_stop
         await clock.sleep(LOOK_AGAIN if idle is None else idle / LOOKS)
-        is_quiet = idle is not None and one.in_use.last == used and not one.is_needed
-        quiet, used = quiet + 1 if is_quiet else 0, one.in_use.last
+        is_quiet = idle is not None and one.in_use.begun == used and not one.is_needed
+        quiet, used = quiet + 1 if is_quiet else 0, one.in_use.begun
