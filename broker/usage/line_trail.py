@@ -18,7 +18,7 @@ from broker.errors import Blocked, BrokerError, InternalError, LimitReached, Ref
 from broker.guardrails.chain import GuardrailRecord
 from broker.usage.excerpt import Excerpts
 from broker.usage.meter import NO_METER, Meter
-from broker.usage.records import CallRecord, DiscoveryRecord, JudgementRecord, Mark, Outcome
+from broker.usage.records import CallRecord, DiscoveryRecord, JudgementRecord, Mark
 from broker.usage.revision import NO_REVISION, Revision
 from broker.usage.traces import NO_SPAN, NO_TRACES, Span, Traces
 from broker.usage.trail import REQUIRED_WITHIN
@@ -32,6 +32,7 @@ DISCOVERIES: Final = frozenset(
 )
 SILENT: Final = DISCOVERIES | {"ping", "logging/setLevel"}
 """Requests that are no use of an entry: those that showed a view have a record of that."""
+NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass
@@ -65,8 +66,8 @@ class Book:
         self.guardrails = hashlib.sha256(text.encode()).hexdigest()[:16] if hashes else ""
 
 
-class LineTrail:
-    """See `Trail`. Every request makes one: what few of them need is set when it is needed."""
+class LineTrail(CallRecord):
+    """See `Trail`. It is its own record. Every request makes one: what few of them need is set when it is needed."""
 
     span: Span = NO_SPAN
     _shown: Mark | None = None
@@ -87,17 +88,23 @@ class LineTrail:
         size: int,
     ) -> None:
         book.meter.in_flight += 1
+        self.caller = caller
+        self.front = front
+        self.era = era
+        self.method = method
+        self.view = view
+        self.request_bytes = size
         self.must_wait = book.is_required
         self._book = book
         self._params = params
         self._began = book.clock.now()
         meta = params.get("_meta")
         parent = context_in(params) if is_object(meta) and PARENT in meta else None
-        trace = "" if parent is None else parent.trace
+        if parent is not None:
+            self.trace = parent.trace
         if book.traces.is_on:
             self.span = book.traces.begin(method, parent)
-            trace = self.span.trace or trace
-        self._record = CallRecord(caller, front, era, method, view, size, trace)
+            self.trace = self.span.trace or self.trace
 
     @property
     def is_kept(self) -> bool:
@@ -106,52 +113,50 @@ class LineTrail:
 
     def decided(self, decision: Decision, entry: Entry | None, policy: Policy, public: str = "") -> None:
         """See `Trail`. A request that asks several servers at once names none."""
-        record, book = self._record, self._book
         if public:
-            record.public = public
-        if entry is self._entry and record.rule == decision.rule:
+            self.public = public
+        if entry is self._entry and self.rule == decision.rule:
             return  # of the same request, on its way
+        book = self._book
         if policy is not book.policy:
             book.adopt(policy)
-        record.policy, record.rule, record.guardrails = book.revision, decision.rule, book.guardrails
+        self.policy, self.rule, self.guardrails = book.revision, decision.rule, book.guardrails
         if isinstance(decision, Denied):
-            record.outcome = "denied"
+            self.outcome = "denied"
         if entry is None or self._asks_many:
             return
         if self._entry is not None and self._entry.server != entry.server:
             self._asks_many = True
-            record.public, record.server, record.own, record.kind = "", "", "", ""
+            self.public, self.server, self.own, self.kind = "", "", "", ""
             return
         self._entry = entry
-        record.server, record.own, record.kind = entry.server, entry.own, entry.kind
-        if not record.public and entry.listed:
-            record.public = entry.public
+        self.server, self.own, self.kind = entry.server, entry.own, entry.kind
+        if not self.public and entry.listed:
+            self.public = entry.public
         if book.arguments is not None:
             full = full_name(entry.kind, entry.server, entry.own)
-            record.arguments = book.arguments.of(full, self._params.get("arguments"))
+            self.arguments = book.arguments.of(full, self._params.get("arguments"))
 
     def judged(self, judgement: GuardrailRecord) -> None:
         """See `Trail`. What is judged after the end, as a question of a call that goes on, has a record of its own."""
-        record = self._record
         if self._is_over:
-            self._book.writer.put(JudgementRecord.of(judgement, record.caller))
+            self._book.writer.put(JudgementRecord.of(judgement, self.caller))
             return
-        if record.judgements is None:
-            record.judgements = []
-        if len(record.judgements) < MAX_JUDGEMENTS:
-            record.judgements.append(judgement)
+        if self.judgements is None:
+            self.judgements = []
+        if len(self.judgements) < MAX_JUDGEMENTS:
+            self.judgements.append(judgement)
         else:
-            record.more_judgements += 1
+            self.more_judgements += 1
 
     def refused(self, refusal: BrokerError) -> None:
         """See `Trail`."""
-        record = self._record
         if isinstance(refusal, Blocked):
-            record.outcome, record.rule = "blocked", f"guardrail:{refusal.data['guardrail']}"
+            self.outcome, self.rule = "blocked", f"guardrail:{refusal.data['guardrail']}"
         elif isinstance(refusal, Refused):
-            record.outcome, record.rule = "denied", refusal.data["rule"]
+            self.outcome, self.rule = "denied", refusal.data["rule"]
         elif isinstance(refusal, LimitReached):
-            record.outcome, record.rule = "limited", f"limit:{refusal.level}/{refusal.limit}"
+            self.outcome, self.rule = "limited", f"limit:{refusal.level}/{refusal.limit}"
 
     async def recorded(self) -> None:
         """See `Trail`. Requests that ask several servers wait for the one record."""
@@ -160,8 +165,9 @@ class LineTrail:
         else:
             self._writing = anyio.Event()
             try:
-                self._record.call = self._book.clock.token()
-                record = self._record.decision((self._book.clock.now() - self._began) * 1000)
+                self.call = self._book.clock.token()
+                record = self.decision((self._book.clock.now() - self._began) * 1000)
+                record._params = NOTHING
                 self.must_wait = not await self._book.writer.written(record, REQUIRED_WITHIN)
             finally:
                 self._writing.set()
@@ -173,60 +179,57 @@ class LineTrail:
         self._shown = mark
         if policy is not self._book.policy:
             self._book.adopt(policy)
-        self._record.policy = self._book.revision
+        self.policy = self._book.revision
 
     def ended(self, result: Mapping[str, Any], size: int) -> None:
-        """See `Trail`."""
-        record = self._record
-        record.result_bytes = size
-        outcome = record.outcome
-        if outcome != "done":
-            pass  # refused before it was made, and that was told as a result
-        elif result.get("isError") is True:
-            outcome = "failed"
-        elif result.get("resultType") == "input_required":
-            outcome = "input-required"
-        elif (results := self._book.results) is not None and (entry := self._entry) is not None:
-            full = full_name(entry.kind, entry.server, entry.own)
-            record.results = results.of(full, result.get("structuredContent"))
-        self._end(outcome)
+        """See `Trail`. What was refused before it was made, and told as a result, stays refused."""
+        if self._is_over:
+            return
+        book = self._book
+        book.meter.in_flight -= 1
+        self._is_over = True
+        self._params = NOTHING  # they need not wait for the disk too
+        self.result_bytes = size
+        if self.outcome == "done":
+            if result.get("isError") is True:
+                self.outcome = "failed"
+            elif result.get("resultType") == "input_required":
+                self.outcome = "input-required"
+            elif book.results is not None and (entry := self._entry) is not None:
+                full = full_name(entry.kind, entry.server, entry.own)
+                self.results = book.results.of(full, result.get("structuredContent"))
+        if self.method in SILENT:
+            self._end_silently()
+        else:
+            self.ms = (book.clock.now() - self._began) * 1000
+            if book.meter.is_on:
+                book.meter.called(self)
+            book.writer.put(self)
+        if self.span is not NO_SPAN:
+            self.span.ended(self)
 
     def failed(self, error: BrokerError) -> None:
         """See `Trail`."""
-        self._record.code = error.code
+        if self._is_over:
+            return
+        self.code = error.code
         if isinstance(error, InternalError):
-            self._record.error = error.data["errorId"]
+            self.error = error.data["errorId"]
         self.refused(error)
-        if self._record.outcome != "done":
-            self._end(self._record.outcome)
-        else:
-            self._end("timed-out" if isinstance(error, UpstreamTimedOut) else "error")
+        if self.outcome == "done":
+            self.outcome = "timed-out" if isinstance(error, UpstreamTimedOut) else "error"
+        self.ended(NOTHING, 0)
 
     def cancelled(self) -> None:
         """See `Trail`."""
-        self._end("cancelled")
-
-    def _end(self, outcome: Outcome) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        record, book = self._record, self._book
-        book.meter.in_flight -= 1
-        record.outcome = outcome
-        if record.method in SILENT:
-            self._end_silently()
-        else:
-            record.ms = (book.clock.now() - self._began) * 1000
-            if book.meter.is_on:
-                book.meter.called(record)
-            book.writer.put(record)
-        if self.span is not NO_SPAN:
-            self.span.ended(record)
+        if not self._is_over:
+            self.outcome = "cancelled"
+            self.ended(NOTHING, 0)
 
     def _end_silently(self) -> None:
         """Of no use of an entry, but perhaps of a view that was shown."""
-        record, shown = self._record, self._shown
-        if shown is not None or (record.method in DISCOVERIES and record.outcome == "done"):
-            self._book.meter.discovered(record.method)
+        shown = self._shown
+        if shown is not None or (self.method in DISCOVERIES and self.outcome == "done"):
+            self._book.meter.discovered(self.method)
         if shown is not None:
-            self._book.writer.put(DiscoveryRecord.of(record, shown))
+            self._book.writer.put(DiscoveryRecord.of(self, shown))

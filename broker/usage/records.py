@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 
 from broker.core import wire
 from broker.core.caller import Caller
@@ -54,11 +54,10 @@ class Record:
     """Its line, if that was made before the thread that writes has come to it."""
     caller: Caller
 
-    def prepare(self) -> None:
-        """Make the line now, if that takes a few microseconds; the others are left to the thread that writes."""
-
-    def line(self) -> bytes:
-        """One whole line: what is empty is left out."""
+    def line(self, *, in_haste: bool = False) -> bytes:
+        """One whole line: what is empty is left out. In haste none, unless that takes a few microseconds only."""
+        if in_haste:
+            return b""
         found: dict[str, Any] = {"seq": self.seq, "time": moment_text(self.time), "event": self.event}
         found |= {name: getattr(self.caller, name) for name in _WHO}
         found |= {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _COMMON}
@@ -71,7 +70,7 @@ class Record:
 
 @dataclass(init=False)
 class CallRecord(Record):
-    """A decision on a request that names an entry, and what became of it.
+    """A decision on a request that names an entry, and what became of it: a `LineTrail` fills it in as it goes.
 
     Every request makes one, so only what it has is set, and what a line shares with others is not encoded anew.
     """
@@ -106,34 +105,14 @@ class CallRecord(Record):
     more_judgements: int = 0
     """Others that are only counted."""
 
-    def __init__(
-        self, caller: Caller, front: str, era: str, method: str, view: str = "", size: int = 0, trace: str = ""
-    ) -> None:
-        self.caller = caller
-        self.front = front
-        self.era = era
-        self.method = method
-        self.view = view
-        self.request_bytes = size
-        self.trace = trace
-
-    def prepare(self) -> None:
-        """See `Record`. Not if it has anything that is rare or long, or a policy whose hash is not made yet."""
-        if self.policy.is_known and _RARE.isdisjoint(vars(self)) and self._is_short():
-            try:
-                self.made = self.line()
-            except wire.Malformed:
-                self.made = b""  # the thread says so
-
-    def _is_short(self) -> bool:
-        """Whether the parts that it shares with others are kept. Names and methods may be anybody's: what is long is
-        not.
-        """
+    def line(self, *, in_haste: bool = False) -> bytes:
+        """See `Record`. In haste not if it has anything rare or long, or a policy whose hash is not made yet."""
+        who, policy, has_rare = self.caller, self.policy, not _RARE.isdisjoint(vars(self))
+        # The parts that it shares with others are kept. Names and methods may be anybody's: what is long is not.
         size = len(self.method) + len(self.public) + len(self.own) + len(self.rule)
-        return size <= MAX_FIELD and len(self.caller.principal) <= MAX_FIELD
-
-    def line(self) -> bytes:
-        """See `Record`."""
+        is_short = size <= MAX_FIELD and len(who.principal) <= MAX_FIELD
+        if in_haste and (has_rare or not is_short or "text" not in vars(policy)):
+            return b""
         line = f'{{"seq":{self.seq},"time":"{moment_text(self.time)}","event":"call","outcome":"{self.outcome}"'
         if self.request_bytes:
             line += f',"request_bytes":{self.request_bytes}'
@@ -143,12 +122,11 @@ class CallRecord(Record):
             line += f',"ms":{self.ms:.3f}'
         if self.trace:  # hexadecimal digits
             line += f',"trace":"{self.trace}"'
-        rare = b"" if _RARE.isdisjoint(vars(self)) else _part(self._rare())
-        who_part, what_part = (_who, _what) if self._is_short() else (_who.__wrapped__, _what.__wrapped__)
-        who = self.caller
+        rare = _part(self._rare()) if has_rare else b""
+        who_part, what_part = (_who, _what) if is_short else (_who.__wrapped__, _what.__wrapped__)
         what = what_part(
             *(self.front, self.era, self.method, self.view, self.public, self.own, self.kind, self.server),
-            *(self.rule, self.guardrails, "" if self.policy is NO_REVISION else self.policy.text),
+            *(self.rule, self.guardrails, policy.text),
         )
         return b"".join(
             (line.encode(), rare, who_part(who.principal, who.organization, who.team, who.key), what, b"}\n")
@@ -160,7 +138,7 @@ class CallRecord(Record):
             found["judgements"] = [_judgement(one) for one in self.judgements]
         return found | {"more_judgements": self.more_judgements}
 
-    def decision(self, ms: float) -> "CallRecord":
+    def decision(self, ms: float) -> Self:
         """What is known of it before the call, so long after it was asked for, as a record of its own."""
         record = copy(self)
         record.outcome, record.ms, record.judgements = "permitted", ms, None

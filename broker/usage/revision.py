@@ -14,18 +14,13 @@ from broker.core.roll import Roll
 
 
 class Revision:
-    """See the module. It is made when it is first read, which is in the thread that writes: with tens of
+    """See the module. `text` is made when it is first read, which is in the thread that writes: with tens of
     thousands of keys it takes a tenth of a second, for which no call may wait. Of a place whose keys are those that
-    an earlier one has seen it takes nothing.
+    an earlier one has seen it takes nothing. Once it is made it stands among the `vars`.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it is made, or none is recorded."""
-        return "text" in vars(self) or self is NO_REVISION
 
     @cached_property
     def text(self) -> str:
@@ -57,6 +52,7 @@ def _plain(key: Key) -> str:
 
 NO_REVISION: Final = Revision(Policy())
 """Where none is recorded."""
+NO_REVISION.text = ""
 
 
 def _parts(value: Any) -> Iterator[str]:

@@ -98,7 +98,10 @@ class Writer:
     def _prepare(self) -> None:
         fresh, self._fresh = self._fresh, []
         for record in fresh:
-            record.prepare()
+            try:
+                record.made = record.line(in_haste=True)
+            except wire.Malformed:
+                continue  # the thread says so
 
     async def written(self, record: Record, seconds: float) -> bool:
         """Hand a record over, and wait until it is written; whether it was, within `seconds`."""

@@ -6,11 +6,11 @@ import pytest
 
 from broker.core.caller import Caller, Role
 from broker.usage.meter import MAX_RULES, Counts
-from broker.usage.records import CallRecord
 from tests.downstream.conftest import Start
 from tests.downstream.desk import bearer, desk
 from tests.downstream.raw_http import Client
 from tests.relay.fake import Fake, tool
+from tests.usage.trails import call_of
 
 
 async def page(client: Client, *headers: tuple[str, str], method: str = "GET") -> tuple[int, str]:
@@ -68,7 +68,7 @@ async def test_without_the_setting_there_is_no_such_path(start: Start) -> None:
 def test_what_callers_make_up_makes_no_series(rule: str) -> None:
     counts = Counts(["one"])
     for index in range(3 * MAX_RULES):
-        record = CallRecord(Caller(""), "http", "", "tools/call")
+        record = call_of(Caller(""))
         record.server, record.rule = f"s{index}", rule.format(index)
         counts.called(record)
     assert len(counts.calls) <= MAX_RULES + 1 and sum(counts.calls.values()) == 3 * MAX_RULES

@@ -23,6 +23,7 @@ from broker.usage.records import CallRecord, DiscoveryRecord, Mark
 from broker.usage.revision import Revision
 from broker.usage.writer import Writer
 from tests.patience import PATIENCE
+from tests.usage.trails import call_of, filled
 
 TIMEOUT = PATIENCE
 ANN = Caller("key:ann", "acme", "data", "ann")
@@ -55,9 +56,7 @@ class Disk(Files):
 
 
 def call(public: str = "one__echo") -> CallRecord:
-    record = CallRecord(ANN, "http", "2026-07-28", "tools/call")
-    record.public = public
-    return record
+    return call_of(ANN, public=public)
 
 
 def written(directory: Path) -> list[dict[str, Any]]:
@@ -169,8 +168,7 @@ def test_what_records_share_is_kept_and_a_long_name_that_somebody_made_up_is_not
     with writing(Disk(tmp_path)) as writer:
         for index in range(50):
             writer.put(call(f"one__{index:05}" * 500))
-        long = CallRecord(Caller("jwt:" + "x" * 5000), "http", "2026-07-28", "tools/call")
-        writer.put(long)
+        writer.put(call_of(Caller("jwt:" + "x" * 5000)))
     assert records._what.cache_info().currsize <= before + 1
     found = written(tmp_path)
     assert len(found) == 51 and len(found[-1]["principal"]) <= 1024
@@ -183,8 +181,7 @@ async def test_every_line_says_its_own_whatever_it_shares_with_others(tmp_path: 
     with writing(Disk(tmp_path)) as writer:
         for who in callers:
             for public, outcome, code in asked:
-                record = CallRecord(who, "http", "2026-07-28", "tools/call", size=7)
-                record.public, record.outcome = public, outcome  # type: ignore[assignment]
+                record = call_of(who, request_bytes=7, public=public, outcome=outcome)
                 if code:
                     record.code = code
                 writer.put(record)
@@ -207,13 +204,13 @@ class Told(CallRecord):
     """One that says when its line is made."""
 
     def __init__(self, public: str, made: list[str]) -> None:
-        super().__init__(ANN, "http", "2026-07-28", "tools/call")
-        self.public = public
+        super().__init__(ANN)
+        filled(self, public=public)
         self._made = made
 
-    def line(self) -> bytes:
+    def line(self, *, in_haste: bool = False) -> bytes:
         self._made.append(self.public)
-        return super().line()
+        return super().line(in_haste=in_haste)
 
 
 async def test_the_loop_goes_on_between_parts_of_a_batch_unless_somebody_waits_for_it(
@@ -254,9 +251,9 @@ async def test_the_line_of_a_call_is_made_on_the_loop_once_the_answer_is_out(tmp
     threads: list[int] = []
 
     class Watched(CallRecord):
-        def line(self) -> bytes:
+        def line(self, *, in_haste: bool = False) -> bytes:
             threads.append(threading.get_ident())
-            return super().line()
+            return super().line(in_haste=in_haste)
 
     disk = Disk(tmp_path)
     with writing(disk) as writer:
@@ -264,9 +261,7 @@ async def test_the_line_of_a_call_is_made_on_the_loop_once_the_answer_is_out(tmp
         writer.put(call("one__before"))
         await until(disk.has_come.is_set)
         for number in range(3):
-            record = Watched(ANN, "http", "2026-07-28", "tools/call")
-            record.public = f"one__{number}"
-            writer.put(record)
+            writer.put(filled(Watched(ANN), public=f"one__{number}"))
             assert not threads, "not before the loop comes round"
             await anyio.lowlevel.checkpoint()
             assert threads.pop() == threading.get_ident()
@@ -280,9 +275,7 @@ def test_what_takes_long_of_a_record_is_left_to_the_thread_that_writes() -> None
     unknown, long, rare, plain = call(), call("x" * (records.MAX_FIELD + 1)), call(), call()
     unknown.policy = Revision(Policy())
     rare.arguments = {"db": "test"}
-    for record in (unknown, long, rare, plain):
-        record.prepare()
-    assert [bool(record.made) for record in (unknown, long, rare, plain)] == [False, False, False, True]
+    found = [record.line(in_haste=True) for record in (unknown, long, rare, plain)]
+    assert found == [b"", b"", b"", plain.line()]
     assert unknown.policy.text
-    unknown.prepare()
-    assert unknown.made == unknown.line()
+    assert unknown.line(in_haste=True) == unknown.line()

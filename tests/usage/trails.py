@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 from broker.core.caller import Caller
 from broker.usage.records import CallRecord, DiscoveryRecord, Mark, Record, view_line
 
+Filled = TypeVar("Filled", bound=CallRecord)
 BEGAN = 1_790_000_000.0
 
 
@@ -14,11 +16,23 @@ def file_name(number: int, began: float = BEGAN) -> str:
     return f"{datetime.fromtimestamp(began, UTC):%Y%m%dT%H%M%SZ}-{number:08x}-0001.jsonl"
 
 
+def call_of(who: Caller, **more: Any) -> CallRecord:
+    """The record of a call."""
+    return filled(CallRecord(who), **more)
+
+
+def filled(record: Filled, **more: Any) -> Filled:
+    """With what every call has, and more."""
+    for name, one in ({"front": "http", "era": "2026-07-28", "method": "tools/call"} | more).items():
+        setattr(record, name, one)
+    return record
+
+
 def call(
     principal: str, tool: str, *, at: float, server: str = "one", outcome: str = "done", team: str = "data"
 ) -> Record:
     who = Caller(principal, "acme", team, principal.removeprefix("key:"))
-    record = CallRecord(who, "http", "2026-07-28", "tools/call")
+    record = call_of(who)
     record.public, record.own, record.kind = f"{server}__{tool}", tool, "tools"
     record.server, record.rule, record.time, record.seq = server, "org:acme/allow/0", at, 1
     record.outcome, record.code = outcome, 1001 if outcome == "error" else 0  # type: ignore[assignment]
