@@ -139,7 +139,7 @@ async def test_the_opening_of_a_session(tmp_path: Path, log: Log, monkeypatch: p
 
 
 async def test_anything_else_over_http(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HttpFront, "_route", afail)
+    monkeypatch.setattr(HttpFront, "_post", fail)
     body = modern("tools/call", CALL)
     status, answer, said = await answered(tmp_path, body, modern_headers(body))
     assert status == 500

@@ -71,7 +71,7 @@ class Api:
         self._archive = archive
 
     async def serve(self, http: Http, admission: Admission, front: Front) -> None:
-        """One request. Raises: BodyRefused, Disconnected."""
+        """One request. Raises: HttpError, Disconnected."""
         headers: tuple[tuple[bytes, bytes], ...] = ()
         try:
             status, answer = await self._answer(http, admission, front)

@@ -9,18 +9,17 @@ answered waits its turn, and nothing more is read meanwhile. The server looks at
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
 import httptools
 
 from broker.clock import SystemClock
-from broker.downstream.head import Head, KnownHeads, size_of_head
+from broker.downstream.head import NO_HEAD, Head, KnownHeads, size_of_head
 from broker.downstream.message import error_bytes
 from broker.downstream.room import Place, Room
 from broker.downstream.target import COMMON, split
-from broker.downstream.web import JSON_HEADERS, Http, HttpError
+from broker.downstream.web import JSON_HEADERS, Disconnected, Http, HttpError, Serve
 from broker.logs import internal_error
 
 log = logging.getLogger(__name__)
@@ -41,8 +40,6 @@ MAX_FIELDS: Final = 100
 """Header fields, likewise."""
 HIGH_WATER: Final = 256 * 1024
 """Bytes of a body that may wait before anybody asks for it."""
-
-Serve = Callable[[Http], Awaitable[None]]
 
 
 class Server(Protocol):
@@ -90,7 +87,8 @@ class Connection(asyncio.Protocol):
         """The request whose body comes in."""
         self._current: Http | None = None
         """The request that is answered."""
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """What answers it."""
         self._queue: deque[Http] = deque()
         self._refusal = 0
         """The status for what came last and is no request, once those before it are answered."""
@@ -104,11 +102,6 @@ class Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<Connection of {self._peer} {'busy' if self._current is not None else 'idle'}>"
-
-    @property
-    def task(self) -> "asyncio.Task[None] | None":
-        """What answers its request at the moment."""
-        return self._task
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------------------
 
@@ -124,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._is_lost = self._is_deaf = True
         self._queue.clear()
         self.resume_writing()
-        if self._task is None:
+        if self.task is None:
             self._server.ended(self)
         for http in {self._arriving, self._current} - {None}:
             cast(Http, http).lose()
@@ -141,8 +134,9 @@ class Connection(asyncio.Protocol):
             and not self._queue
             and self._drain is None
         )
-        if is_new and (known := self._known.find(data)) is not None:
-            return self._begin(Http(self, known[0], self._peer, known[1]))
+        key, head, body = self._known.find(data) if is_new else NO_HEAD
+        if head is not None:
+            return self._begin(Http(self, head, self._peer, body))
         self._piece = len(data)
         self._is_shared = False
         try:
@@ -156,9 +150,9 @@ class Connection(asyncio.Protocol):
             self._gathered += len(data)  # the parser may be gathering one field without end
             if self._gathered > MAX_HEAD:
                 self._refuse(431)
-        elif is_new and self._complete is not None and self.place.principal:
+        elif key and self._complete is not None and self.place.principal:
             # Of strangers nothing is kept: there may be many of them, and they need not come back.
-            self._known.learn(data, self._complete)
+            self._known.learn(key, self._complete)
         self._complete = None
 
     def _decline(self, rest: bytes) -> None:
@@ -219,14 +213,8 @@ class Connection(asyncio.Protocol):
             return  # `data_received` is told too
         version = self._parser.get_http_version()
         path, query = COMMON.get(self._url) or split(self._url)
-        head = Head(
-            self._parser.get_method().decode("ascii"),
-            path,
-            query,
-            self._fields,
-            may_go_on=self._parser.should_keep_alive(),
-            is_old=version == "1.0",
-        )
+        method, may_go_on = self._parser.get_method().decode("ascii"), self._parser.should_keep_alive()
+        head = Head(method, path, query, self._fields, may_go_on=may_go_on, is_old=version == "1.0")
         self._fields, self._url = [], b""  # a credential is among them, and the connection may rest for long
         http = Http(self, head, self._peer)
         encoding = http.headers.get("transfer-encoding")
@@ -270,11 +258,18 @@ class Connection(asyncio.Protocol):
         if self._server.is_closing:
             http.be_last()
         self._deadline = float("inf")
-        http.task = self._task = self._loop.create_task(self._run(http))
+        http.task = self.task = self._loop.create_task(self._run(http))
 
     async def _run(self, http: Http) -> None:
         try:
-            await self._server.serve(http)
+            try:
+                work = self._server.serve(http)
+                if work is not None:
+                    await work
+            except HttpError as refusal:
+                http.refuse(refusal)
+        except Disconnected:
+            pass  # there is nobody to answer
         except asyncio.CancelledError:
             # By whom it serves, since the caller is gone, or by the server, which goes down.
             if not http.is_gone and not self._server.is_closing:
@@ -284,7 +279,7 @@ class Connection(asyncio.Protocol):
             if not http.has_begun:
                 http.respond(500, error_bytes(None, error), JSON_HEADERS)
         finally:
-            self._task = None
+            self.task = None
             if not http.is_over and (http.has_begun or not self._refusal):
                 # Half an answer: the end of the connection says so.
                 self._is_deaf = True
@@ -344,8 +339,10 @@ class Connection(asyncio.Protocol):
         """See `Wire`."""
         return self.place.principal == principal or self._server.room.settle(self.place, principal)
 
-    def ended(self, *, may_go_on: bool) -> None:
+    def end(self, data: bytes, *, may_go_on: bool) -> None:
         """See `Wire`."""
+        if data and not self._is_lost:
+            self._transport.write(data)
         if not may_go_on or self._server.is_closing:
             self._queue.clear()
             self._linger()
@@ -395,6 +392,6 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it now, and what is answered on it."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self._transport.abort()

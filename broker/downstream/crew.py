@@ -73,7 +73,7 @@ class Crew:
         """Pass a request on, with its connection; whether worker `number` has it now. If not, since that is not there,
         it is still ours, whole.
 
-        Raises: HttpError, if that does not answer; BodyRefused, Disconnected.
+        Raises: HttpError, also if that does not answer; Disconnected.
         """
         if not number or not isinstance(http.wire, Movable):
             return False

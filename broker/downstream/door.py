@@ -49,7 +49,10 @@ class Door:
             self.check_site(http)
         try:
             admission = self._identity.known(http.head)
-            if admission is None or http.settle(admission.caller.principal):
+            if admission is None:
+                return None
+            principal = admission.caller.principal
+            if http.wire.place.principal == principal or http.settle(principal):
                 return admission
             raise Crowded(RETRY_AFTER)
         except Refusal as refusal:

@@ -27,7 +27,7 @@ ListSessions = Callable[[], Iterable[LegacySession]]
 class Elsewhere:
     """See the module. Each method: whether another worker has the request now, with its connection.
 
-    They raise HttpError, BodyRefused and Disconnected.
+    They raise HttpError and Disconnected.
     """
 
     def __init__(self, crew: Crew, has_task: HasTask, sessions: ListSessions) -> None:
@@ -42,13 +42,12 @@ class Elsewhere:
             session = dict(parse_qsl(http.query.decode("latin-1"))).get(SESSION_PARAMETER)
         return await self._crew.has_taken(http, self._crew.worker.other(session))
 
-    async def has_named(self, http: Http, caller: Caller, incoming: Incoming, body: bytes) -> bool:
+    async def has_named(self, http: Http, caller: Caller, incoming: Incoming) -> bool:
         """By the call that it takes up again, or by its tasks: a request of the modern era."""
         owner = self._crew.worker.other(incoming.params.get("requestState"))
         ids = [] if owner else _tasks_of(incoming)
         if not owner and (not ids or any(self._has_task(one, caller) for one in ids)):
             return False
-        http.put_back(body)
         if owner:
             return await self._crew.has_taken(http, owner)
         return await self._crew.has_gone_on(http)

@@ -110,20 +110,27 @@ class KnownHeads:
     def __len__(self) -> int:
         return len(self._heads)
 
-    def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, if `data` is one whole request, with nothing after it, whose head is known."""
-        if not self._heads:
-            return None
-        key, length, end = _cut(data)
-        head = self._heads.get(key)
-        return None if head is None or len(data) - end != length else (head, data[end:])
+    def find(self, data: bytes) -> "Found":
+        """The head, if it is known and `data` is one whole request that says the length of its body, with nothing after
+        it. If it is that and not known, there is a key to `learn` it by.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        start = data.find(b"\r\ncontent-length: ", 0, end)
+        if start < 0:
+            start = data.find(b"\r\nContent-Length: ", 0, end)
+            if start < 0:
+                return NO_HEAD
+        start += 18
+        stop = data.find(b"\r", start)
+        digits, body = data[start:stop], data[end:]
+        if len(digits) > MAX_DIGITS or not digits.isdigit() or len(body) != int(digits):
+            return NO_HEAD
+        key = data[:start] + data[stop:end]
+        return key, self._heads.get(key), body
 
-    def learn(self, data: bytes, head: Head) -> None:
-        """The parser has read `data`: it begins with `head`, and has nothing after the body of that."""
-        key, length, end = _cut(data)
-        if not key or len(data) - end != length or len(key) > MAX_KNOWN_HEAD or not head.says_only_length:
-            return
-        if len(head.headers.lines) > MAX_KNOWN_FIELDS:
+    def learn(self, key: bytes, head: Head) -> None:
+        """What was found under `key` is `head`, as the parser has read it."""
+        if len(key) > MAX_KNOWN_HEAD or len(head.headers.lines) > MAX_KNOWN_FIELDS or not head.says_only_length:
             return
         if len(self._heads) >= MAX_KNOWN:
             del self._heads[next(iter(self._heads))]
@@ -134,25 +141,10 @@ class KnownHeads:
         self._heads.clear()
 
 
-def _cut(data: bytes) -> tuple[bytes, int, int]:
-    """Of a request: its head less the digits of its length, that length, and where the body begins.
-
-    The first is empty where there is nothing of the kind, so that it is no key of anything.
-    """
-    end = data.find(b"\r\n\r\n") + 4
-    start = data.find(b"\r\ncontent-length: ", 0, end)
-    if start < 0:
-        start = data.find(b"\r\nContent-Length: ", 0, end)
-        if start < 0:
-            return b"", 0, 0
-    start += 18
-    stop = data.find(b"\r", start)
-    digits = data[start:stop]
-    if not digits.isdigit() or len(digits) > MAX_DIGITS:
-        return b"", 0, 0
-    return data[:start] + data[stop:end], int(digits), end
-
-
+Found = tuple[bytes, Head | None, bytes]
+"""Of the bytes of a request: its head less the digits of its length, the key to know it again; that head, read; and the
+body."""
+NO_HEAD: Final[Found] = (b"", None, b"")
 MAX_KNOWN: Final = 8
 """Heads that a connection keeps, until it rests: a caller has about one for each tool that it calls."""
 MAX_KNOWN_HEAD: Final = 4096

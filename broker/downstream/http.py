@@ -33,20 +33,8 @@ from broker.downstream.sse import SseFront
 from broker.downstream.stream import STREAM_HEADERS, Outbox, Response, Silence, Stage, pump, resume, while_connected
 from broker.downstream.vigil import RECHECK, Vigil
 from broker.downstream.vitals import Vitals
-from broker.downstream.web import (
-    JSON_HEADERS,
-    BodyRefused,
-    Disconnected,
-    Http,
-    HttpError,
-)
-from broker.errors import (
-    HTTP_STATUS,
-    BrokerError,
-    InvalidRequest,
-    ParseError,
-    UnsupportedVersion,
-)
+from broker.downstream.web import JSON_HEADERS, Http, HttpError
+from broker.errors import HTTP_STATUS, BrokerError, InvalidRequest, UnsupportedVersion
 from broker.identity.admission import Admission
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Emit
@@ -60,6 +48,7 @@ _VIEW: Final = re.compile(rf"{ENDPOINT}/[a-z][a-z0-9-]{{0,31}}")
 """A view of it: what any other word could never name is no endpoint (I-16)."""
 VERSION_HEADER: Final = "mcp-protocol-version"
 LAST_EVENT_HEADER: Final = "last-event-id"
+_SSE: Final = frozenset({"/sse", "/messages"})
 _API: Final = "/api/"
 _MAX_BODY: Final = wire.FROM_CALLER.size
 _RETRY_LATER: Final = ((b"retry-after", str(RETRY_AFTER).encode()),)
@@ -69,7 +58,7 @@ class Api(Protocol):
     """What answers below `/api/`, if anything does."""
 
     async def serve(self, http: Http, admission: Admission, front: "HttpFront") -> None:
-        """One request of somebody who was let in. Raises: HttpError, BodyRefused, Disconnected."""
+        """One request of somebody who was let in. Raises: HttpError, Disconnected."""
         ...
 
 
@@ -126,54 +115,52 @@ class HttpFront:
         if not self._sse.end(session):
             self._sessions.close(session)
 
-    async def serve(self, http: Http) -> None:
-        """One request."""
-        try:
-            await self._route(http.path, http)
-        except HttpError as refusal:
-            await http.refuse(refusal)
-        except BodyRefused as refusal:
-            await http.refuse(HttpError(refusal.status, ParseError(str(refusal))))
-        except Disconnected:
-            pass  # there is nobody to answer
-
-    async def _route(self, path: str, http: Http) -> None:
-        is_sse = False
-        if path != ENDPOINT:
-            if path in ("/healthz", "/readyz"):
-                return await self._health(path, http)
-            if path == metrics.PATH and self._metrics is not None:
-                return await self._metrics.serve(http, self._door, self._gauges(), self.crew)
-            if self._api is not None and path.startswith(_API):
-                admission = await self._door.admit(http, ENDPOINT)
-                if self.crew.is_alone or not await self._elsewhere.has_administered(http):
-                    await self._api.serve(http, admission, self)
-                return
-            is_sse = path in ("/sse", "/messages")
-            if not is_sse and not _VIEW.fullmatch(path):
-                return await self._door.describe(http, path)
-        admission = self._door.known(http, path) or await self._door.admit(http, path)
-        if not self.crew.is_alone and await self._elsewhere.has_session_of(http):
-            return
+    def serve(self, http: Http, admission: Admission | None = None) -> Awaitable[None] | None:
+        """See `Serve`. `admission`: who was let in for it, if that had to be waited for."""
+        path = http.path
+        if path != ENDPOINT and path not in _SSE and not _VIEW.fullmatch(path):
+            return self._serve_other(http, path)
+        if admission is None:
+            admission = self._door.known(http, path)
+            if admission is None or not self.crew.is_alone:
+                return self._let_in(http, admission)
         if self._vitals.memory.is_high and http.method != "DELETE":
             raise HttpError(503, InvalidRequest("memory is short: try again later"), _RETRY_LATER)
-        if is_sse:
-            return await self._sse.serve(path, admission, http)
+        if path in _SSE:
+            return self._sse.serve(path, admission, http)
         view = path[len(ENDPOINT) + 1 :]
         # After the credential was seen: which views exist is not everybody's business.
         if view and not self._engine.router.has_view(view, admission.caller):
             raise HttpError(404)
         match http.method:
             case "POST":
-                await self._post(http, admission, view)
+                return self._post(http, admission, view)
             case "GET":
-                await self._get(http, admission, view)
+                return self._get(http, admission, view)
             case "DELETE":
-                session = self._session(http, admission, view)
-                self._sessions.close(session)
-                http.respond(200)
+                self._sessions.close(self._session(http, admission, view))
+                return http.respond(200)
             case _:
                 raise HttpError.not_allowed("GET, POST, DELETE")
+
+    async def _let_in(self, http: Http, admission: Admission | None) -> None:
+        """Go on with a request as soon as it is known who asks, unless it is another worker's."""
+        admission = admission or await self._door.admit(http, http.path)
+        if self.crew.is_alone or not await self._elsewhere.has_session_of(http):
+            await _done(self.serve(http, admission))
+
+    async def _serve_other(self, http: Http, path: str) -> None:
+        """What is no endpoint of the protocol."""
+        if path in ("/healthz", "/readyz"):
+            self._health(path, http)
+        elif path == metrics.PATH and self._metrics is not None:
+            await self._metrics.serve(http, self._door, self._gauges(), self.crew)
+        elif self._api is not None and path.startswith(_API):
+            admission = await self._door.admit(http, ENDPOINT)
+            if self.crew.is_alone or not await self._elsewhere.has_administered(http):
+                await self._api.serve(http, admission, self)
+        else:
+            await self._door.describe(http, path)
 
     def _gauges(self) -> list[Gauge]:
         """What only the front knows."""
@@ -189,7 +176,7 @@ class HttpFront:
             *self._vitals.gauges(),
         ]
 
-    async def _health(self, path: str, http: Http) -> None:
+    def _health(self, path: str, http: Http) -> None:
         if http.method not in ("GET", "HEAD"):
             raise HttpError.not_allowed("GET")
         if path == "/readyz":
@@ -198,24 +185,42 @@ class HttpFront:
             status, body = 200, b"ok\n"
         http.respond(status, body, ((b"content-type", b"text/plain"),))
 
-    async def _post(self, http: Http, admission: Admission, view: str) -> None:
-        if not http.head.is_fit:
-            check_media(http)
-        body = http.whole(_MAX_BODY) or await http.body(_MAX_BODY)
+    def _post(
+        self, http: Http, admission: Admission, view: str, incoming: Incoming | None = None
+    ) -> Awaitable[None] | None:
+        """What is left to do. `incoming`: what was posted, if that had to be waited for."""
+        if incoming is None:
+            if not http.head.is_fit:
+                check_media(http)
+            if http.whole is None or len(http.whole) > wire.SHORT:
+                return self._receive(http, admission, view)
+            try:
+                incoming = parse(http.whole)
+            except Rejected as rejected:
+                return _respond(http, 400, refused(rejected.id, rejected.error))
+        if PARENT in http.headers:
+            incoming = traced(incoming, http.headers)
+        if META_VERSION not in incoming.meta and http.headers.get(VERSION_HEADER) not in MODERN_VERSIONS:
+            return self._post_legacy(http, admission, view, incoming)
+        if not self.crew.is_alone:
+            return self._post_in_crew(http, admission, view, incoming)
+        return self._post_modern(http, admission, view, incoming)
+
+    async def _receive(self, http: Http, admission: Admission, view: str) -> None:
+        """Go on with a message as soon as it is there, and read."""
+        body = await http.body(_MAX_BODY)
+        if not self.crew.is_alone:
+            http.put_back(body)  # for another worker, if it is that one's
         try:
             incoming = await parse_in_turns(body) if wire.is_long(body) else parse(body)
         except Rejected as rejected:
             return _respond(http, 400, refused(rejected.id, rejected.error))
-        if PARENT in http.headers:
-            incoming = traced(incoming, http.headers)
-        if META_VERSION in incoming.meta or http.headers.get(VERSION_HEADER) in MODERN_VERSIONS:
-            if not self.crew.is_alone and await self._elsewhere.has_named(http, admission.caller, incoming, body):
-                return
-            work = self._post_modern(http, admission, view, incoming)
-        else:
-            work = self._post_legacy(http, admission, view, incoming)
-        if work is not None:
-            await work
+        await _done(self._post(http, admission, view, incoming))
+
+    async def _post_in_crew(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
+        """Go on with a message of the modern era, unless it is another worker's."""
+        if not await self._elsewhere.has_named(http, admission.caller, incoming):
+            await _done(self._post_modern(http, admission, view, incoming))
 
     # -- the modern era: every POST stands alone ------------------------------------------------------------------
 
@@ -368,6 +373,11 @@ def _check_version(http: Http) -> None:
     version = http.headers.get(VERSION_HEADER)
     if version is not None and version not in ALL_VERSIONS:
         raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
+
+
+async def _done(work: Awaitable[None] | None) -> None:
+    if work is not None:
+        await work
 
 
 def _respond(http: Http, status: int, answer: Answer) -> None:

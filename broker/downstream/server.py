@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -22,7 +22,7 @@ from broker.downstream.metrics import Metrics
 from broker.downstream.moving import Arrival, Movable
 from broker.downstream.room import Place, Room
 from broker.downstream.vitals import Vitals
-from broker.downstream.web import Http
+from broker.downstream.web import Serve
 from broker.half_open import notice_half_open
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,7 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """The open connections, and those that are gone while a session still works for them; implements `Server`."""
 
-    def __init__(
-        self, serve: Callable[[Http], Awaitable[None]], room: Room | None = None, crew: Crew = NO_CREW
-    ) -> None:
+    def __init__(self, serve: Serve, room: Room | None = None, crew: Crew = NO_CREW) -> None:
         self.serve = serve
         self._crew = crew
         self.room = room or Room()

@@ -4,14 +4,15 @@ A request that is there whole when its task begins, and a response that is sent 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from broker.downstream.head import Head, RawHeaders
 from broker.downstream.message import error_bytes
-from broker.errors import BrokerError
+from broker.downstream.room import Place
+from broker.errors import BrokerError, ParseError
 
 BODY_TIMEOUT: Final = 30.0
 """Seconds that a body may take to arrive (F-70)."""
@@ -31,14 +32,6 @@ class Disconnected(Exception):
     """The caller is gone, or does not read."""
 
 
-class BodyRefused(Exception):
-    """The body passes the limit (413), or does not arrive in time (408). The text says which."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
 class HttpError(Exception):
     """An HTTP status that ends a request before it is dispatched."""
 
@@ -54,8 +47,18 @@ class HttpError(Exception):
         return cls(405, headers=((b"allow", allow.encode()),))
 
 
+class BodyRefused(HttpError):
+    """The body passes the limit (413), or does not arrive in time (408). The text says which."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(status, ParseError(why))
+
+
 class Wire(Protocol):
     """The connection under a request."""
+
+    place: Place
+    """Where it stands: whose it is."""
 
     def send(self, data: bytes) -> None:
         """Write, now or as soon as the caller reads; dropped, if it is gone. Never blocks."""
@@ -73,8 +76,8 @@ class Wire(Protocol):
         """Whether the caller may have this connection beside the others that are its own."""
         ...
 
-    def ended(self, *, may_go_on: bool) -> None:
-        """The response is complete; `may_go_on`: another request may follow on this connection."""
+    def end(self, data: bytes, *, may_go_on: bool) -> None:
+        """`send` what the response ends with; `may_go_on`: another request may follow on this connection."""
         ...
 
 
@@ -83,12 +86,13 @@ class Http:
 
     __slots__ = (
         *("head", "method", "path", "query", "headers", "peer", "is_gone", "has_begun", "is_over", "on_gone", "size"),
-        *("task", "_content", "_gone", "_is_chunked", "_is_whole", "_may_go_on", "_more", "_wire"),
+        *("task", "whole", "wire", "_content", "_gone", "_is_chunked", "_is_whole", "_may_go_on", "_more"),
     )
 
     def __init__(self, wire: Wire, head: Head, peer: str = "", whole: bytes | None = None) -> None:
-        """`peer`: the address at the other end of the connection; `whole`: the body, if it is there already."""
-        self._wire = wire
+        """`peer`: the address at the other end of the connection."""
+        self.wire = wire
+        """The connection under it."""
         self.head = head
         self.method = head.method
         self.path = head.path
@@ -105,6 +109,8 @@ class Http:
         """Called when the caller closes the connection before the response is complete."""
         self.task: asyncio.Task[None] | None = None
         """What answers it."""
+        self.whole = whole
+        """The body, if it has come in one piece; None: `body` waits for it."""
         self._is_whole = whole is not None
         self._content: bytes | bytearray = whole or b""
         """What has come of the body. Bytes, if in one piece; not a list of pieces, since those of two bytes take twenty
@@ -115,11 +121,6 @@ class Http:
         self._gone: asyncio.Future[None] | None = None
         self._may_go_on = head.may_go_on
         self._is_chunked = False
-
-    @property
-    def wire(self) -> Wire:
-        """The connection under it."""
-        return self._wire
 
     @property
     def is_awaited(self) -> bool:
@@ -142,6 +143,8 @@ class Http:
     def complete(self) -> None:
         """The whole body has come."""
         self._is_whole = True
+        if isinstance(self._content, bytes):
+            self.whole = self._content
         _wake(self._more)
 
     def lose(self) -> None:
@@ -151,13 +154,6 @@ class Http:
         _wake(self._gone)
         if self.on_gone is not None and not self.is_over:
             self.on_gone()
-
-    def whole(self, limit: int) -> bytes | None:
-        """The whole body, if it has come in one piece, and is no longer than it may be; None: `body` waits for it."""
-        if not self._is_whole or self.size > limit or not isinstance(self._content, bytes):
-            return None
-        content, self._content = self._content, b""
-        return content
 
     async def body(self, limit: int) -> bytes:
         """The whole body.
@@ -171,7 +167,7 @@ class Http:
             except TimeoutError:
                 raise BodyRefused(408, "the body did not arrive in time") from None
         self._refuse_more_than(limit)
-        content, self._content = self._content, b""
+        content, self._content, self.whole = self._content, b"", None
         return bytes(content)
 
     def put_back(self, body: bytes) -> None:
@@ -194,18 +190,18 @@ class Http:
         if declared is not None and int(declared[:20]) > limit:
             self._refuse_more_than(-1)
         if (self.headers.get("expect") or "").lower() == "100-continue":
-            self._wire.send(_CONTINUE)
+            self.wire.send(_CONTINUE)
         while not self._is_whole:
             self._refuse_more_than(limit)
             if self.is_gone:
                 raise Disconnected
-            self._wire.read_on()
+            self.wire.read_on()
             self._more = asyncio.get_running_loop().create_future()
             await self._more
 
     def _refuse_more_than(self, limit: int) -> None:
         if self.size > limit:
-            self._content = b""
+            self._content, self.whole = b"", None
             raise BodyRefused(413, f"the body is larger than {limit} bytes")
 
     async def gone(self) -> None:
@@ -216,7 +212,7 @@ class Http:
 
     def settle(self, principal: str) -> bool:
         """Whether this caller, who was let in, may have one more connection; else none other follows on it."""
-        if self._wire.settle(principal):
+        if self.wire.settle(principal):
             return True
         self.be_last()
         return False
@@ -232,12 +228,15 @@ class Http:
         self._may_go_on = may_go_on = self._may_go_on and self._is_whole
         head = _head(status, headers, not may_go_on)
         self.has_begun = True
+        if self.method == "HEAD":
+            whole = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
+        else:
+            whole = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
         # Nobody waits here until it is read: the connection takes no other request before (F-74).
-        self._wire.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), b"" if self.method == "HEAD" else body))
+        self.wire.end(whole, may_go_on=may_go_on)
         self.is_over = True
-        self._wire.ended(may_go_on=may_go_on)
 
-    async def refuse(self, refusal: HttpError) -> None:
+    def refuse(self, refusal: HttpError) -> None:
         """The response that is a refusal."""
         body = b"" if refusal.error is None else error_bytes(None, refusal.error)
         self.respond(refusal.status, body, (*(JSON_HEADERS if body else ()), *refusal.headers))
@@ -245,7 +244,10 @@ class Http:
     async def cut(self, refusal: HttpError) -> None:
         """The response ends here, with `refusal` if nothing was sent yet. What else is said is dropped."""
         self.be_last()
-        await (self.write(b"", more=False) if self.has_begun else self.refuse(refusal))
+        if self.has_begun:
+            await self.write(b"", more=False)
+        else:
+            self.refuse(refusal)
 
     async def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """The head of a response whose length is not known, unless `headers` say it."""
@@ -256,7 +258,7 @@ class Http:
         self._may_go_on = self._may_go_on and (has_length or self._is_chunked)
         head = _head(status, headers, self._is_last())
         self.has_begun = True
-        self._wire.send(head + (b"transfer-encoding: chunked\r\n\r\n" if self._is_chunked else b"\r\n"))
+        self.wire.send(head + (b"transfer-encoding: chunked\r\n\r\n" if self._is_chunked else b"\r\n"))
 
     async def write(self, data: bytes, *, more: bool) -> None:
         """A part of the body, its last one without `more`. Waits while too much is unread."""
@@ -268,12 +270,13 @@ class Http:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             if not more:
                 data += b"0\r\n\r\n"
-        if data:
-            self._wire.send(data)
         if more:
-            await self._wire.drained()
+            if data:
+                self.wire.send(data)
+            await self.wire.drained()
         else:
-            self._end()
+            self.wire.end(data, may_go_on=self._may_go_on)
+            self.is_over = True
 
     def be_last(self) -> None:
         """No other request is taken on this connection."""
@@ -284,9 +287,10 @@ class Http:
         self._may_go_on = self._may_go_on and self._is_whole
         return not self._may_go_on
 
-    def _end(self) -> None:
-        self.is_over = True
-        self._wire.ended(may_go_on=self._may_go_on)
+
+Serve = Callable[[Http], Awaitable[None] | None]
+"""Serves one request: what is left to do for it; None, if it is answered. Raises, as that does: HttpError, with which
+it is answered, and Disconnected."""
 
 
 @lru_cache(maxsize=256)

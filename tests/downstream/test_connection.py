@@ -31,9 +31,9 @@ class Site:
         self.closing = anyio.Event()
         self.client = Client(0)
 
-    async def _serve(self, http: Http) -> None:
+    def _serve(self, http: Http) -> Awaitable[None]:
         self.seen.append(http)
-        await self.serve(http)
+        return self.serve(http)
 
 
 @asynccontextmanager

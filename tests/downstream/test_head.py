@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.downstream.connection import KEEP_ALIVE, RESTS_AFTER, Connection, Serve
-from broker.downstream.head import MAX_KNOWN, MAX_KNOWN_FIELDS, MAX_KNOWN_HEAD, Head, KnownHeads
+from broker.downstream.head import MAX_KNOWN, MAX_KNOWN_FIELDS, MAX_KNOWN_HEAD, NO_HEAD, Found, Head, KnownHeads
 from broker.downstream.room import Place, Room
 from broker.downstream.web import BodyRefused, Disconnected, Http
 
@@ -132,7 +132,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @given(conversations())
 def test_whoever_repeats_a_head_is_read_as_if_it_were_new(pieces: list[bytes]) -> None:
     *known, _ = asyncio.run(told(pieces))
-    with mock.patch.object(KnownHeads, "find", lambda *_: None):
+    with mock.patch.object(KnownHeads, "find", lambda *_: NO_HEAD):
         *read, _ = asyncio.run(told(pieces))
     assert known == read
 
@@ -141,8 +141,9 @@ async def test_a_head_is_known_when_it_comes_again_with_a_body_of_another_length
     found: list[bool] = []
     find = KnownHeads.find
 
-    def noted(known: KnownHeads, data: bytes) -> tuple[Head, bytes] | None:
-        found.append((hit := find(known, data)) is not None)
+    def noted(known: KnownHeads, data: bytes) -> Found:
+        hit = find(known, data)
+        found.append(hit[1] is not None)
         return hit
 
     with mock.patch.object(KnownHeads, "find", noted):
@@ -151,8 +152,10 @@ async def test_a_head_is_known_when_it_comes_again_with_a_body_of_another_length
     assert [body for *_, body in seen] == [b"a", b"abc", b""]
     assert found == [False, True, True]
     known = KnownHeads()
-    known.learn(post % (1, b"a"), Head("POST", "/mcp", headers=[(b"content-length", b"1")]))
-    assert known.find(post % (3, b"abc")) is not None and known.find(post % (3, b"abcd")) is None
+    head = Head("POST", "/mcp", headers=[(b"content-length", b"1")])
+    key, *_ = known.find(post % (1, b"a"))
+    known.learn(key, head)
+    assert known.find(post % (3, b"abc")) == (key, head, b"abc") and known.find(post % (3, b"abcd")) == NO_HEAD
 
 
 @pytest.mark.parametrize(

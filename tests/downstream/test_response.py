@@ -14,6 +14,7 @@ from broker.downstream import stream as stream_module
 from broker.downstream.engine import Answer
 from broker.downstream.head import Head, Headers
 from broker.downstream.replay import EventLog, Replay
+from broker.downstream.room import Place
 from broker.downstream.stream import Response, Silence, Stage
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import Disconnected, Http, HttpError
@@ -33,6 +34,7 @@ class Caller:
         self.reads = asyncio.Event()
         self.reads.set()
         self.fault = fault
+        self.place = Place("192.0.2.1")
         self.http = Http(self, Head("POST", "/mcp"))
         self.http.complete()
 
@@ -50,8 +52,8 @@ class Caller:
     def settle(self, principal: str) -> bool:
         return True
 
-    def ended(self, *, may_go_on: bool) -> None:
-        pass
+    def end(self, data: bytes, *, may_go_on: bool) -> None:
+        self.send(data)
 
     async def answer(self, tasks: TaskGroup, work: Work, new_log: Callable[[], EventLog] | None = None) -> None:
         stage = Stage(tasks, Vigil(), lambda path: HttpError(401), Silence())
