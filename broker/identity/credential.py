@@ -35,12 +35,6 @@ class Credential:
         """Whether it came as a bearer token; tokens of an issuer come in no other way."""
 
 
-def check_query(asking: Asking) -> None:
-    """Raises: Ambiguous, for a credential in the query string (SP-75)."""
-    if asking.query:
-        _refuse_parameters(asking.query)
-
-
 def mark_of(asking: Asking) -> bytes | None:
     """SHA-256 of the whole field that has the credential, and of which field it is: what anything that is remembered of
     a credential stands under (I-04). It is not read for that: every request is asked for it. None: there is none.
@@ -75,7 +69,8 @@ def credential_of(asking: Asking) -> Credential | None:
 
 def _field_of(asking: Asking) -> tuple[str, bool] | None:
     """The value of the one field that may have a credential, and whether it is `Authorization`. Raises: Ambiguous."""
-    check_query(asking)
+    if asking.query:
+        check_query(asking.query)
     headers = asking.headers
     authorization, key = headers.get("authorization"), headers.get("x-api-key")
     if authorization is None and key is None:
@@ -87,7 +82,8 @@ def _field_of(asking: Asking) -> tuple[str, bool] | None:
     return (authorization, True) if authorization is not None else (key or "", False)
 
 
-def _refuse_parameters(query: bytes) -> None:
+def check_query(query: bytes) -> None:
+    """Raises: Ambiguous, for a credential in the query string (SP-75)."""
     # Those who put a credential into a URL have it in the logs of every proxy: they should hear of it at once.
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)

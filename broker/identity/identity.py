@@ -18,6 +18,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from math import inf
+from operator import attrgetter
 from typing import Final, Protocol
 
 from broker.clock import Clock
@@ -89,19 +90,28 @@ class Identity:
     @property
     def is_reachable(self) -> bool:
         """Whether anybody with a credential could be admitted: what a listener that others reach needs."""
-        return any(one.is_source for one in self._authenticators)
+        return any(map(attrgetter("is_source"), self._authenticators))
 
     def known(self, asking: Asking) -> Admission | None:
         """Who asks, if that is known without waiting; None: `admit` finds out. Raises: Refusal, and nothing else."""
         try:
             if not (self._had_source or self.has_source):
                 # Whatever a host was told to send: there is nobody who could verify it.
-                check_query(asking)
+                if asking.query:
+                    check_query(asking.query)
                 return self._local
             mark = asking.mark or mark_of(asking)
             if mark is None:
                 raise Unauthorized(has_credential=False)
-            return self._remembered(mark)
+            found = self._verified.get(mark)
+            if found is None:
+                return None
+            admission, until = found
+            if (until != inf and self._clock.now() >= until) or not admission.is_in_force():
+                del self._verified[mark]
+                return None
+            self._verified.move_to_end(mark)
+            return admission
         except Refusal:
             raise
         except Exception as fault:
@@ -142,17 +152,6 @@ class Identity:
         # Without the text of the fault: it may quote what it could not read.
         log.error("a credential could not be verified: %s", fault_line(fault, with_text=False))
         return Unverifiable()
-
-    def _remembered(self, mark: bytes) -> Admission | None:
-        found = self._verified.get(mark)
-        if found is None:
-            return None
-        admission, until = found
-        if (until != inf and self._clock.now() >= until) or not admission.is_in_force():
-            del self._verified[mark]
-            return None
-        self._verified.move_to_end(mark)
-        return admission
 
     def _remember(self, mark: bytes, admission: Admission, seconds: float) -> None:
         self._verified[mark] = admission, self._clock.now() + seconds

@@ -6,6 +6,7 @@ key of the store stays good for `grace` seconds only, since it may have been rev
 """
 
 import logging
+from collections.abc import Callable
 from math import inf
 
 from broker.config import Secret
@@ -16,22 +17,6 @@ from broker.identity.keys import PREFIX, BadKey, Holder, KeyTable
 from broker.identity.supplies import Supplies
 
 log = logging.getLogger(__name__)
-
-
-class _Admitted:
-    """One key that was admitted."""
-
-    __slots__ = ("_holder", "_keys", "_seen_in")
-
-    def __init__(self, keys: "KeyAuthenticator", holder: Holder) -> None:
-        self._keys = keys
-        self._holder = holder
-        self._seen_in: object = None
-
-    def is_in_force(self) -> bool:
-        """See `Admission`."""
-        self._seen_in = self._keys.is_in_force(self._holder, self._seen_in)
-        return self._seen_in is not None
 
 
 class KeyAuthenticator:
@@ -67,34 +52,37 @@ class KeyAuthenticator:
                 raise Unverifiable from None
             log.info("a key is refused: %s", error.why)
             raise Unauthorized(has_credential=True) from None
-        if not self._is_trusted(holder):
+        if holder.source is not Source.FILE and self._silence() > self.grace:
             raise Unverifiable
-        return Admission(holder.caller, _Admitted(self, holder).is_in_force, lambda: self._may_return(holder)), inf
+        return Admission(holder.caller, self._watched(holder), lambda: self._may_return(holder)), inf
 
     def retire(self) -> None:
         """See `Authenticator`."""
         self._is_retired = True
 
-    def is_in_force(self, holder: Holder, seen_in: object) -> object:
-        """The mark of the table that has the key, if whoever was admitted with it would still be, else None; `seen_in`:
-        of the one that had it when this was asked last. Asked for every request: a table never changes, so one is
-        looked into once. The mark and not the table: an admission that nobody asks about again keeps no directory.
+    def _watched(self, holder: Holder) -> Callable[[], bool]:
+        """Whether whoever was admitted with a key still would be. Asked for every request: a table never changes, so
+        one is looked into once. Its mark is kept and not the table: an admission that nobody asks about again keeps no
+        directory.
         """
-        directory = self._directory()
-        if self._is_retired or (holder.caller.expires != inf and self._clock.wall() >= holder.caller.expires):
-            return None
-        if self._compiled is None or self._compiled[0] is not directory or self._compiled[1].mark is not seen_in:
-            table = self._table()
-            if not table.is_in_force(holder, self._clock.wall()):
-                return None
-            seen_in = table.mark
-        return seen_in if self._is_trusted(holder) else None
+        expires, is_of_store, seen_in = holder.caller.expires, holder.source is not Source.FILE, None
+
+        def is_in_force() -> bool:
+            nonlocal seen_in
+            if self._is_retired or (expires != inf and self._clock.wall() >= expires):
+                return False
+            compiled = self._compiled
+            if compiled is None or compiled[0] is not self._directory() or compiled[1].mark is not seen_in:
+                table = self._table()
+                if not table.is_in_force(holder, self._clock.wall()):
+                    return False
+                seen_in = table.mark
+            return not is_of_store or self._silence() <= self.grace
+
+        return is_in_force
 
     def _may_return(self, holder: Holder) -> bool:
         return self._table().is_anyone(holder.caller.principal, self._clock.wall())
-
-    def _is_trusted(self, holder: Holder) -> bool:
-        return holder.source is Source.FILE or self._silence() <= self.grace
 
     def _table(self) -> KeyTable:
         """The keys of the current directory. Raises: Unverifiable, if there is nothing to verify them with."""
