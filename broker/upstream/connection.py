@@ -158,6 +158,8 @@ class WireResponse:
         if not self._was_read:
             self.whole = b"".join(self._parts)
         self.is_complete = True
+        if self.connection is not None:
+            self.connection.resume()
         if self._waiter is not None:
             self._wake(self._waiter)
 
@@ -183,10 +185,11 @@ class Connection(asyncio.Protocol):
         """Asked for once: each time it costs a system call."""
         self.response: WireResponse | None = None
         self.idle_since = 0.0
+        self.may_be_kept = True
+        """Whether it can carry another request, once the response to this one is complete."""
         self._known = known
         self._is_open = False
         self._is_paused = False
-        self._may_be_kept = True
         self._left = 0
         """Bytes to come of a body that is counted off."""
         self._is_new = True
@@ -206,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._is_open = True
         opened: socket.socket = transport.get_extra_info("socket")
         notice_half_open(opened)
@@ -214,7 +217,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._is_open = False
+        self._is_open = self.may_be_kept = False
         response, self.response = self.response, None
         if response is None or response.is_complete:
             return
@@ -248,7 +251,7 @@ class Connection(asyncio.Protocol):
         """The next bytes of a body whose length is known."""
         more = len(data) - self._left
         if more > 0:
-            self._may_be_kept = False  # it has said more than it was asked for
+            self.may_be_kept = False  # it has said more than it was asked for
             data = data[:-more]
         if data:
             self._left -= len(data)
@@ -275,7 +278,7 @@ class Connection(asyncio.Protocol):
         before it or came after it.
         """
         first = self._first
-        if self._may_be_kept and self._parsed == len(first) + self._content and len(first) <= MAX_KNOWN_HEAD:
+        if self.may_be_kept and self._parsed == len(first) + self._content and len(first) <= MAX_KNOWN_HEAD:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[first] = Head(response.head.status, response.head.headers, self._content)
@@ -283,43 +286,31 @@ class Connection(asyncio.Protocol):
     @property
     def is_good(self) -> bool:
         """Whether a request may be written: the peer has neither closed, nor said anything."""
-        return self._is_open and not self._transport.is_closing() and not self._arrived(0)
-
-    @property
-    def may_be_kept(self) -> bool:
-        """Whether it can carry another request."""
-        response = self.response
-        return (
-            self._may_be_kept
-            and self._is_open
-            and not self._is_paused
-            and response is not None
-            and response.is_complete
-            and not self._transport.get_write_buffer_size()
-        )
+        return self._is_open and not self.transport.is_closing() and not self._arrived(0)
 
     def ask(self, response: WireResponse, request: bytes) -> None:
         """Write a request."""
         self.response, response.connection = response, self
         self._is_new = True
-        self._transport.write(request)
+        self.transport.write(request)
 
     def pause(self) -> None:
         """Read no more."""
         if not self._is_paused and self._is_open:
             self._is_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
         if self._is_paused and self._is_open:
             self._is_paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     def abort(self) -> None:
         """Close at once; what was being read fails."""
+        self.may_be_kept = False
         if self._is_open:
-            self._transport.abort()
+            self.transport.abort()
         response, self.response = self.response, None
         if response is not None and not response.is_complete:
             response.fail(WireFault("closed"))
@@ -336,7 +327,7 @@ class Connection(asyncio.Protocol):
         self._fields.clear()
         self._gathered = 0
         if self.response is None or self.response.head.status:
-            self._may_be_kept = False
+            self.may_be_kept = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer, which is of no use."""
@@ -371,7 +362,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The end of a response, or of a 1xx."""
         if self.response is not None and self.response.head.status:
-            self._may_be_kept = self._may_be_kept and self._parser.should_keep_alive()
+            self.may_be_kept = self.may_be_kept and self._parser.should_keep_alive()
             self.response.complete()
 
 

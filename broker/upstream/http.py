@@ -28,7 +28,6 @@ from broker.upstream.link import (
     Link,
     belongs_to_link,
     notification_bytes,
-    request_bytes,
 )
 from broker.upstream.waiting import Waiting
 from broker.upstream.web import CannotConnect, Response, WebClient
@@ -107,9 +106,8 @@ class HttpLink(Link):
         """See `Link`."""
         self._heads.learn_tools(tools)
 
-    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+    async def _exchange(self, method: str, params: dict[str, Any], body: bytes, waiting: Waiting) -> dict[str, Any]:
         """See `Link`. What most answers are, JSON, is read here."""
-        body = request_bytes(request_id, method, params)
         response: Response | None = None
         is_answered = False
         try:
@@ -126,10 +124,10 @@ class HttpLink(Link):
                     whole = await self._client.read_capped(response, wire.FROM_UPSTREAM.size)
                 message = await self._decode(whole)
                 given = message.get("id")
-                if (given.__class__ is not int or given != request_id) and not _is_answer_to(message, request_id):
+                if (given.__class__ is not int or given != waiting.id) and not _is_answer_to(message, waiting.id):
                     raise MalformedAnswer(self.upstream, "an answer to something else")
             else:
-                message = await self._answer(request_id, response, waiting)
+                message = await self._answer(response, waiting)
             is_answered = True
             return message
         except (OSError, CannotConnect) as fault:
@@ -138,7 +136,7 @@ class HttpLink(Link):
             if response is not None:
                 self._client.wire.give_back(response)
             if not is_answered:
-                self._give_up(request_id, method)
+                self._give_up(waiting.id, method)
 
     async def _in_place_of(
         self, response: Response, head: RequestHead, body: bytes, method: str, params: dict[str, Any]
@@ -169,12 +167,12 @@ class HttpLink(Link):
         if method not in NEVER_CANCELLED and not is_modern(self.version) and self.lost is None:
             self._courtesy(notification_bytes("notifications/cancelled", {"requestId": request_id}))
 
-    async def _answer(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
+    async def _answer(self, response: Response, waiting: Waiting) -> dict[str, Any]:
         """A response message that did not come as JSON, with success. Raises: UpstreamUnavailable, MalformedAnswer."""
         if response.head.status != 200:
-            return await self._unusual(request_id, response)
+            return await self._unusual(waiting.id, response)
         if response.head.media == STREAM:
-            return await self._from_stream(request_id, response, waiting)
+            return await self._from_stream(response, waiting)
         raise MalformedAnswer(self.upstream, "neither JSON nor an event stream")
 
     async def _unusual(self, request_id: int, response: Response) -> dict[str, Any]:
@@ -208,13 +206,13 @@ class HttpLink(Link):
                 self._session = ended  # given up half-way: the next call that finds it gone begins again
                 raise
 
-    async def _from_stream(self, request_id: int, response: Response, waiting: Waiting) -> dict[str, Any]:
+    async def _from_stream(self, response: Response, waiting: Waiting) -> dict[str, Any]:
         """The answer that an event stream brings. A legacy stream that breaks before is taken up again.
 
         Spec: 2025-11-25 basic/transports, "Resumability and Redelivery": a GET with the last event id, after `retry`.
         """
         place = _Place()
-        message = await self._read_stream(request_id, response, waiting, place)
+        message = await self._read_stream(response, waiting, place)
         for _ in range(MAX_RESUMES):
             if message is not None:
                 return message
@@ -225,14 +223,12 @@ class HttpLink(Link):
             with await self._client.send(head) as again:
                 if again.head.status != 200 or again.head.media != STREAM:
                     raise UpstreamUnavailable(self.upstream, "the stream broke, and cannot be taken up again")
-                message = await self._read_stream(request_id, again, waiting, place)
+                message = await self._read_stream(again, waiting, place)
         if message is not None:
             return message
         raise UpstreamUnavailable(self.upstream, "the stream ended before the answer")
 
-    async def _read_stream(
-        self, request_id: int, response: Response, waiting: Waiting, place: "_Place"
-    ) -> dict[str, Any] | None:
+    async def _read_stream(self, response: Response, waiting: Waiting, place: "_Place") -> dict[str, Any] | None:
         """The answer, or None if the stream ends before it; `place` is where it ended."""
         try:
             async for event in self._client.events(response):
@@ -242,24 +238,24 @@ class HttpLink(Link):
                 message = await self._decode(event.data)
                 method = message.get("method")
                 if not isinstance(method, str):
-                    if _is_answer_to(message, request_id):
+                    if _is_answer_to(message, waiting.id):
                         return message
                     self.strays["answer"] += 1
                 elif "id" in message:
                     self._on_question(message, waiting)
                 else:
                     params = message.get("params")
-                    self._on_notification(request_id, method, params if is_object(params) else {}, waiting)
+                    self._on_notification(method, params if is_object(params) else {}, waiting)
         except UpstreamUnavailable:
             if place.event_id is None or is_modern(self.version):
                 raise
         return None
 
-    def _on_notification(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> None:
+    def _on_notification(self, method: str, params: dict[str, Any], waiting: Waiting) -> None:
         if self._is_too_long(method, params):
             return
         if method == "notifications/progress":
-            if params.get("progressToken") == request_id:
+            if params.get("progressToken") == waiting.id:
                 waiting.notice(method, params)
             elif related_task(params) is not None:
                 self._unsolicited(method, params)  # of a call that has been answered with a task

@@ -113,7 +113,12 @@ class HttpWire:
             return
         self._busy.remove(connection)
         now = self._loop.time()
-        if connection.may_be_kept and not self._is_closed:
+        if (
+            connection.may_be_kept
+            and response.is_complete
+            and not connection.transport.get_write_buffer_size()
+            and not self._is_closed
+        ):
             connection.response = None
             connection.idle_since = now
             self._idle.append(connection)

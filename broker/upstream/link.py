@@ -132,9 +132,10 @@ class Link(ABC):
             progress_token=request_id if wants_progress else None,
             log_level=log_level,
         )
+        body = wire.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": outgoing})
         waiting = Waiting(self._in_flight, request_id, timeout, on_notice, on_question, owner, task)
         try:
-            message = await self._exchange(request_id, method, outgoing, waiting)
+            message = await self._exchange(method, outgoing, body, waiting)
         except asyncio.CancelledError as cancelled:
             raise self._fault_of(waiting) or cancelled from None
         finally:
@@ -163,8 +164,8 @@ class Link(ABC):
         """Tell, without an answer. A connection that is lost is no error here: nobody waits."""
 
     @abstractmethod
-    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
-        """Send a request and return the response message. It is cancelled when the request is out of time."""
+    async def _exchange(self, method: str, params: dict[str, Any], body: bytes, waiting: Waiting) -> dict[str, Any]:
+        """Send a request, which `body` is, and return the response message. It is cancelled when it is out of time."""
 
     @abstractmethod
     async def serve(self) -> None:
@@ -325,11 +326,6 @@ def fault_in(upstream: str, message: Mapping[str, Any]) -> UpstreamAnsweredError
     if not is_object(error) or type(error.get("code")) is not int or not isinstance(error.get("message"), str):
         return MalformedAnswer(upstream, "an error without code and message")
     return UpstreamAnsweredError(error["message"], error.get("data"), code=error["code"])
-
-
-def request_bytes(request_id: int, method: str, params: Mapping[str, Any]) -> bytes:
-    """A JSON-RPC request."""
-    return wire.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
 def notification_bytes(method: str, params: Mapping[str, Any] | None) -> bytes:

@@ -24,7 +24,6 @@ from broker.upstream.link import (
     Link,
     notification_bytes,
     refusal_bytes,
-    request_bytes,
 )
 from broker.upstream.source import Take
 from broker.upstream.waiting import Waiting
@@ -80,10 +79,10 @@ class PipeLink(Link):
         self._refusals = 0
         self._tasks: anyio.abc.TaskGroup | None = None
 
-    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+    async def _exchange(self, method: str, params: dict[str, Any], body: bytes, waiting: Waiting) -> dict[str, Any]:
         answer = waiting.answer = self._in_flight.loop.create_future()
         try:
-            await self._duplex.send(request_bytes(request_id, method, params))
+            await self._duplex.send(body)
             return await answer
         except Gone as gone:
             self.lose(str(gone))

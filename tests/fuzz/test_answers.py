@@ -111,7 +111,7 @@ async def outcome_of(pieces: list[bytes], error: Exception | None, known: Known 
                 connection.data_received(piece)
             if response._parts:
                 body += await response.read()
-        kept = not transport.is_closed and connection.may_be_kept
+        kept = not transport.is_closed and response.is_complete and connection.may_be_kept
         connection.connection_lost(error)
         fault = False
         try:

@@ -186,6 +186,16 @@ async def test_F56_a_redirect_on_the_same_origin_is_followed(broker_of: BrokerOf
         await run.innocent("bad")
 
 
+async def test_F56_redirects_without_end_are_given_up(broker_of: BrokerOf) -> None:
+    boom = says("307 Temporary Redirect", {"Location": "/mcp"})
+    async with web(boom=boom) as bad, broker_of({"bad": {"url": bad.url}}) as run:
+        await run.ready("bad")
+        before = len(bad.seen)
+        assert "more than 3 redirects" in (await run.refused("bad__boom"))["message"]
+        assert len(bad.seen) - before == 4
+        await run.innocent("bad")
+
+
 WRONG: dict[str, tuple[Answer, str]] = {
     "202 to a request": (says("202 Accepted", {}), "202"),
     "a wrong content type": (says("200 OK", {"Content-Type": "text/plain"}, b"hello"), "neither JSON nor"),

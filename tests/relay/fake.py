@@ -178,11 +178,11 @@ class FakeLink(Link):
         self._asked += 1
         return self._asked
 
-    async def _exchange(self, request_id: int, method: str, params: Json, waiting: Waiting) -> Json:
+    async def _exchange(self, method: str, params: Json, body: bytes, waiting: Waiting) -> Json:
         asked = Asked(method, wire.decode_object(wire.encode(params), wire.FROM_UPSTREAM), waiting, self)
         try:
             answer = await self._answer(asked)
-            return wire.decode_object(wire.encode({"jsonrpc": "2.0", "id": request_id, **answer}), wire.FROM_UPSTREAM)
+            return wire.decode_object(wire.encode({"jsonrpc": "2.0", "id": waiting.id, **answer}), wire.FROM_UPSTREAM)
         except anyio.get_cancelled_exc_class():
             if self.lost is None:
                 self.fake.cancelled.append(str(params.get("name", method)))

@@ -45,7 +45,7 @@ class ScriptedLink(Link):
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         self.told.append(method)
 
-    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+    async def _exchange(self, method: str, params: dict[str, Any], body: bytes, waiting: Waiting) -> dict[str, Any]:
         if self.lost is not None:
             raise UpstreamUnavailable(self.upstream, self.lost)
         self.asked.append((method, params))

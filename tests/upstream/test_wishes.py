@@ -42,9 +42,9 @@ class Watched(ScriptedLink):
     def filters(self) -> list[dict[str, Any]]:
         return [wanted for wanted, _ in self.streams]
 
-    async def _exchange(self, request_id: int, method: str, params: dict[str, Any], waiting: Waiting) -> dict[str, Any]:
+    async def _exchange(self, method: str, params: dict[str, Any], body: bytes, waiting: Waiting) -> dict[str, Any]:
         if method != "subscriptions/listen":
-            answer = await super()._exchange(request_id, method, params, waiting)
+            answer = await super()._exchange(method, params, body, waiting)
             await self.answers.wait()
             return answer
         if self.is_busy:

@@ -1,0 +1,48 @@
+"""What a call costs on its link, counted: functions entered from the link's request to its result."""
+
+import asyncio
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import broker
+from broker.core import wire
+from broker.upstream.http import HttpLink
+from broker.upstream.link import Link
+from broker.upstream.web import WebClient
+from tests.calls import watched
+from tests.relay.fake import MODERN
+from tests.upstream.test_httpwire import Peer, meeting
+
+ROOM = str(Path(broker.__file__).parent / "upstream")
+MOST_OVER_HTTP = 15
+"""Of `broker/upstream`. 24 before anybody counted."""
+
+
+async def entered(link: Link) -> int:
+    """Functions that one call enters; a coroutine that waits is entered once."""
+    frames: set[FrameType] = set()
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(ROOM):
+            frames.add(frame)
+
+    with watched(count):
+        assert await link.request("tools/call", {"name": "echo", "arguments": {}}, timeout=10) == {"content": []}
+    return len(frames)
+
+
+async def answer(peer: Peer, writer: asyncio.StreamWriter) -> None:
+    asked = wire.decode_object(peer.bodies[-1], wire.FROM_CALLER)
+    body = wire.encode({"jsonrpc": "2.0", "id": asked["id"], "result": {"content": []}})
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+async def test_a_call_over_http_is_few_steps() -> None:
+    async with meeting(answer) as (peer, to_peer):
+        link = HttpLink(WebClient("up", peer.url, to_peer))
+        link.version = MODERN
+        # The first ones find out what is kept for the others.
+        found = [await entered(link) for _ in range(5)]
+        await link.aclose()
+    assert min(found) <= MOST_OVER_HTTP, found
