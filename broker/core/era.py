@@ -171,13 +171,6 @@ def passing_meta(meta: object) -> dict[str, Any]:
     return {name: value for name, value in meta.items() if name not in PER_HOP}
 
 
-def drop_hop(result: dict[str, Any]) -> None:
-    """Take what speaks of one hop out of a result, in place; and its `_meta`, if nothing is left in it."""
-    meta = result.pop("_meta", None)
-    if is_object(meta) and not PER_HOP.issuperset(meta):
-        result["_meta"] = passing_meta(meta)
-
-
 def passing_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a notification less what concerns one hop."""
     meta = passing_meta(params.get("_meta"))

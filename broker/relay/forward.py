@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import anyio
 
-from broker.core.era import CACHEABLE, RELATED_TASK, drop_hop, error_for_caller, is_modern, result_for_caller
+from broker.core.era import CACHEABLE, PER_HOP, RELATED_TASK, error_for_caller, is_modern, result_for_caller
 from broker.core.extensions import is_foreign
 from broker.core.questions import Question, questions_of, requests_of, unanswerable, url_questions
 from broker.core.request import Kind
@@ -173,10 +173,22 @@ class Forwarder:
 
     async def _run(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
+        exchange = call.exchange
+        request = call.link.request if exchange.trail.span is NO_SPAN else partial(self._traced, call)
         for _ in range(MAX_ROUNDS):
             try:
-                is_traced = call.exchange.trail.span is not NO_SPAN
-                result = await (self._traced(call, params) if is_traced else self._request(call, params))
+                result = await request(
+                    call.method,
+                    params,
+                    timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(),
+                    on_notice=partial(self._notice, call),
+                    on_question=partial(self._ask, call),
+                    owner=exchange.owner,
+                    task="" if call.awaited is None else call.awaited.own,
+                    wants_progress=exchange.token is not None,
+                    capabilities=exchange.capabilities,
+                    log_level=exchange.log_level,
+                )
             except UpstreamAnsweredError as error:
                 result = self._asked_by(call, error)
             kind = result.get("resultType")
@@ -190,10 +202,12 @@ class Forwarder:
                 params["requestState"] = result["requestState"]
         else:
             raise BrokerError(f"Server {call.server!r} asked {MAX_ROUNDS} times in one call", {"upstream": call.server})
+        # Here it is as it came; at the end it has public names, and is as the caller's era has it.
         if "outputSchema" in call.permit.entry.definition and kind in COMPLETE:
             self._offer(call, result)
-        if "_meta" in result:
-            drop_hop(result)
+        meta = result.get("_meta")
+        if is_object(meta) and PER_HOP.issuperset(meta):
+            del result["_meta"]  # most say nothing else: there is nothing in it to look for
         if (kind in COMPLETE and "task" not in result) or not self._takes_task(call, result, kind):
             rewrite_result(call.method if call.awaited is None else "tools/call", result, call.publish)
         if call.hides or call.is_foreign or call.method in TASK_METHODS:
@@ -213,28 +227,13 @@ class Forwarder:
             schema = entry.definition["outputSchema"]
             self.checks.offer(call.server, call.upstream.outputs, entry.own, schema, result)
 
-    def _request(self, call: Call, params: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
-        """The result as it came. Raises: as `Link.request`."""
-        exchange = call.exchange
-        return call.link.request(
-            call.method,
-            params,
-            timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(),
-            on_notice=partial(self._notice, call),
-            on_question=partial(self._ask, call),
-            owner=exchange.owner,
-            task="" if call.awaited is None else call.awaited.own,
-            wants_progress=exchange.token is not None,
-            capabilities=exchange.capabilities,
-            log_level=exchange.log_level,
-        )
-
-    async def _traced(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
-        span = call.exchange.trail.span.calling(call.server, call.method)
+    async def _traced(self, call: Call, method: str, params: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """`Link.request` in a span of its own, if anybody wants one."""
+        span = call.exchange.trail.span.calling(call.server, method)
         if span is None:
-            return await self._request(call, params)
+            return await call.link.request(method, params, **more)
         with span:
-            return await self._request(call, span.context.on(params))
+            return await call.link.request(method, span.context.on(params), **more)
 
     def _notice(self, call: Call, method: str, params: dict[str, Any]) -> None:
         params = publish_related(params, call.server)
