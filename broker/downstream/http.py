@@ -36,8 +36,6 @@ from broker.downstream.vitals import Vitals
 from broker.downstream.web import JSON_HEADERS, Http, HttpError
 from broker.errors import HTTP_STATUS, BrokerError, InvalidRequest, UnsupportedVersion
 from broker.identity.admission import Admission
-from broker.relay.backchannel import BackChannel
-from broker.relay.exchange import Emit
 from broker.relay.notify import Subscriber
 from broker.usage.gauges import Gauge
 
@@ -47,6 +45,8 @@ ENDPOINT: Final = "/mcp"
 _VIEW: Final = re.compile(rf"{ENDPOINT}/[a-z][a-z0-9-]{{0,31}}")
 """A view of it: what any other word could never name is no endpoint (I-16)."""
 VERSION_HEADER: Final = "mcp-protocol-version"
+_VERSIONS: Final = frozenset({None, *ALL_VERSIONS})
+"""That a legacy caller may name, or none: one that we do not know falls into no era (SP-25)."""
 LAST_EVENT_HEADER: Final = "last-event-id"
 _SSE: Final = frozenset({"/sse", "/messages"})
 _API: Final = "/api/"
@@ -238,7 +238,7 @@ class HttpFront:
         assert self._stage is not None and http.task is not None
         http.on_gone = http.task.cancel
         only_waits = incoming.method == "subscriptions/listen"
-        response = Response(http, self._stage, admission, _modern_status, only_waits=only_waits)
+        response = Response(http, self._stage, admission, only_waits=only_waits)
         return response.send(self._engine.answer(incoming, who, response.emit))
 
     # -- the legacy era: sessions ---------------------------------------------------------------------------------
@@ -255,19 +255,15 @@ class HttpFront:
         assert self._stage is not None
         # Spec 2025-11-25: "Disconnection SHOULD NOT be interpreted as the client cancelling its request." So nobody
         # looks whether the caller is there, and the server lets this task run to its end.
-        new_log = session.replay.open if session.can_resume else None
-        response = Response(http, self._stage, admission, _legacy_status, new_log)
-        channel = session.asking.channel(response.put)
-        return response.send(self._run_in_session(session, incoming, response.emit, channel))
+        response = Response(http, self._stage, admission, session)
+        return response.send(self._run_in_session(session, incoming, response))
 
-    async def _run_in_session(
-        self, session: LegacySession, incoming: Incoming, emit: Emit, channel: BackChannel
-    ) -> Answer | None:
+    async def _run_in_session(self, session: LegacySession, incoming: Incoming, response: Response) -> Answer | None:
         """The answer; None for a request that its caller has cancelled: it gets none."""
         assert incoming.id is not None
         try:
             with session.begin(incoming.id):
-                answer = await self._engine.answer(incoming, session.who, emit, channel)
+                answer = await self._engine.answer(incoming, session.who, response.emit, response)
                 session.learn(incoming, answer)
                 return answer
         except BrokerError as error:
@@ -277,7 +273,8 @@ class HttpFront:
         return None
 
     async def _open_session(self, http: Http, admission: Admission, view: str, incoming: Incoming) -> None:
-        _check_version(http)
+        if http.headers.get(VERSION_HEADER) not in _VERSIONS:
+            raise _unknown_version(http)
         assert incoming.id is not None
         capabilities = incoming.params.get("capabilities")
         session = LegacySession(
@@ -300,7 +297,8 @@ class HttpFront:
 
     def _session(self, http: Http, admission: Admission, view: str) -> LegacySession:
         """Raises: HttpError: 400 without a session or for a version we do not serve, 404 for one that is not theirs."""
-        _check_version(http)
+        if http.headers.get(VERSION_HEADER) not in _VERSIONS:
+            raise _unknown_version(http)
         session_id = http.headers.get(SESSION_HEADER)
         if session_id is None or SESSION_HEADER in http.headers.duplicated:
             raise HttpError(400, InvalidRequest("no session: send initialize, or the 2026-07-28 envelope"))
@@ -368,11 +366,8 @@ class HttpFront:
             self._sessions.expire(self._engine.clock.now())
 
 
-def _check_version(http: Http) -> None:
-    """A version that we do not know falls into no era (SP-25). Raises: HttpError."""
-    version = http.headers.get(VERSION_HEADER)
-    if version is not None and version not in ALL_VERSIONS:
-        raise HttpError(400, UnsupportedVersion(version, ALL_VERSIONS))
+def _unknown_version(http: Http) -> HttpError:
+    return HttpError(400, UnsupportedVersion(http.headers[VERSION_HEADER], ALL_VERSIONS))
 
 
 async def _done(work: Awaitable[None] | None) -> None:
@@ -382,11 +377,3 @@ async def _done(work: Awaitable[None] | None) -> None:
 
 def _respond(http: Http, status: int, answer: Answer) -> None:
     http.respond(status, answer.body, JSON_HEADERS)
-
-
-def _legacy_status(answer: Answer) -> int:
-    return 200
-
-
-def _modern_status(answer: Answer) -> int:
-    return 200 if answer.code is None else HTTP_STATUS.get(answer.code, 200)

@@ -19,7 +19,7 @@ from broker.downstream.asking import Asking, Put
 from broker.downstream.engine import Answer, Who
 from broker.downstream.in_flight import InFlight
 from broker.downstream.message import Incoming
-from broker.downstream.replay import Replay
+from broker.downstream.replay import EventLog, Replay
 from broker.downstream.vigil import is_gone
 from broker.errors import InvalidRequest
 from broker.identity.admission import Admission
@@ -67,45 +67,41 @@ class LegacySession:
         """What stands for its id where others see it: the id itself is its caller's alone."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:24]
 
-    @property
-    def can_resume(self) -> bool:
-        """Whether its version knows streams that begin with an id and can be taken up again."""
-        return self.version >= RESUMABLE_SINCE
-
-    _who: Who | None = None
     stream: anyio.CancelScope | None = None
     """The open event stream: one at a time, so that nothing is told twice (I-33)."""
     in_flight: dict[str | int, InFlight] = field(default_factory=dict[str | int, InFlight])
+    who: Who = field(init=False)
+    """Who asks in it: made once, and again whenever something of it changes (`_renew`)."""
 
-    @property
-    def who(self) -> Who:
-        """Who asks in it."""
-        who = self._who
-        if (
-            who is None
-            or who.caller is not self.caller
-            or who.log_level is not self.log_level
-            or who.version is not self.version
-            or who.capabilities is not self.capabilities
-        ):
-            who = self._who = Who(
-                self.caller,
-                self.version,
-                self.view,
-                self.capabilities,
-                self.log_level,
-                self.watches,
-                self.id,
-                self.front,
-            )
-        return who
+    def __post_init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self.who = Who(
+            self.caller, self.version, self.view, self.capabilities, self.log_level, self.watches, self.id, self.front
+        )
 
     def is_of(self, admission: Admission) -> bool:
         """Whether the session belongs to whoever was admitted, who then is the one that asks in it (SP-80)."""
         if admission.caller.principal != self.caller.principal:
             return False
         self.caller, self.admission = admission.caller, admission
+        self._renew()
         return True
+
+    def agree(self, version: Version, capabilities: Mapping[str, Any]) -> None:
+        """Its caller has sent `initialize` in it."""
+        self.version, self.capabilities = version, capabilities
+        self._renew()
+
+    def succeed(self, before: "LegacySession") -> None:
+        """It takes the place of another one of the same caller: what that was asked, and what it watches, go on."""
+        self.watches, self.asking = before.watches, before.asking
+        self._renew()
+
+    def new_log(self) -> EventLog | None:
+        """That of one stream, if its version knows streams that begin with an id and can be taken up again."""
+        return self.replay.open() if self.version >= RESUMABLE_SINCE else None
 
     def note(self, incoming: Incoming) -> None:
         """A message that needs no answer: a response to a question, or a cancellation."""
@@ -120,6 +116,7 @@ class LegacySession:
         """A request was answered: a level that was accepted is this session's from now on."""
         if incoming.method == "logging/setLevel" and answer.code is None:
             self.log_level = incoming.params["level"]
+            self._renew()
 
     @property
     def is_orphaned(self) -> bool:
@@ -235,7 +232,9 @@ class Sessions:
         of the one that opened it (SP-27).
         """
         session = self._sessions.get(session_id)
-        if session is None or session.view != view or not session.is_of(admission):
+        if session is None or session.view != view:
+            return None
+        if session.admission is not admission and not session.is_of(admission):
             return None
         session.last_used = now
         return session

@@ -135,8 +135,7 @@ class SseFront:
         assert incoming.id is not None
         if incoming.method == "initialize":
             capabilities = incoming.params.get("capabilities")
-            stream.session.version = agreed_version(incoming.params)
-            stream.session.capabilities = capabilities if is_object(capabilities) else {}
+            stream.session.agree(agreed_version(incoming.params), capabilities if is_object(capabilities) else {})
             stream.is_initialized = True
             return result_bytes(incoming.id, await self._engine.initialize(incoming.params, stream.session.who))
         if not stream.is_initialized and incoming.method != "ping":

@@ -184,8 +184,7 @@ class StdioFront:
         session = LegacySession("stdio", LOCAL, "", agreed_version(incoming.params), offered, front="stdio")
         answer = Answer(result_bytes(incoming.id, await self._engine.initialize(incoming.params, session.who)))
         if self._session is not None:
-            # One pipe, one caller: what it was asked, and what it watches, go on.
-            session.watches, session.asking = self._session.watches, self._session.asking
+            session.succeed(self._session)
         self._session = session
         self._engine.hub.remove(self._subscriber)
         stream = SessionStream(session, self._engine.clock, self._emit, self._writer.put)

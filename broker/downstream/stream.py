@@ -16,11 +16,14 @@ import anyio
 import anyio.abc
 
 from broker.core.eventstream import KEEPALIVE, frame
+from broker.core.questions import Question
 from broker.downstream.engine import Answer
 from broker.downstream.message import notification_bytes
 from broker.downstream.replay import EventLog
+from broker.downstream.session import LegacySession
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import JSON_HEADERS, Disconnected, Http, HttpError
+from broker.errors import HTTP_STATUS
 from broker.identity.admission import Admission
 
 log = logging.getLogger(__name__)
@@ -179,18 +182,17 @@ class Response:
     """The response to one request, whose work runs in the task that received it; it is `Held` as long as that takes.
 
     Work that says nothing before its answer costs no task. Any other gets an attendant: a task of the stage that sends
-    what there is to send. `new_log` opens the log of a stream that can be taken up again.
+    what there is to send. Of a legacy `session`, it is a `BackChannel` too: its caller is asked on this stream.
     """
 
-    __slots__ = ("_attendant", "_http", "_new_log", "_stage", "_status_of", "admission", "only_waits")
+    __slots__ = ("_attendant", "_http", "_session", "_stage", "admission", "only_waits")
 
     def __init__(
         self,
         http: Http,
         stage: "Stage",
         admission: Admission,
-        status_of: Callable[[Answer], int],
-        new_log: Callable[[], EventLog] | None = None,
+        session: LegacySession | None = None,
         *,
         only_waits: bool = False,
     ) -> None:
@@ -198,8 +200,7 @@ class Response:
         self._stage = stage
         self.admission = admission
         """See `Held`."""
-        self._status_of = status_of
-        self._new_log = new_log
+        self._session = session
         self.only_waits = only_waits
         """See `Held`."""
         self._attendant: _Attendant | None = None
@@ -213,8 +214,13 @@ class Response:
         if self._http.on_gone is not None:
             self._http.on_gone()
 
-    def put(self, message: bytes) -> None:
-        """A message that must not be lost, ahead of the answer: a question to a legacy caller. Never blocks."""
+    async def ask(self, question: Question) -> dict[str, Any]:
+        """See `BackChannel`."""
+        assert self._session is not None
+        return await self._session.asking.ask(question, self._put)
+
+    def _put(self, message: bytes) -> None:
+        """A message that must not be lost, ahead of the answer. Never blocks."""
         self._attended().outbox.put_answer(message)
 
     async def send(self, work: Awaitable[Answer | None]) -> None:
@@ -249,10 +255,14 @@ class Response:
     def _attended(self) -> "_Attendant":
         if self._attendant is None:
             self._stage.silence.end(self)
-            outbox = Outbox(self._new_log() if self._new_log is not None else None)
+            outbox = Outbox(None if self._session is None else self._session.new_log())
             self._attendant = _Attendant(self._http, self._status_of, outbox)
             self._stage.tasks.start_soon(self._attendant.run)
         return self._attendant
+
+    def _status_of(self, answer: Answer) -> int:
+        """In the legacy eras an error is an answer like any other."""
+        return 200 if answer.code is None or self._session is not None else HTTP_STATUS.get(answer.code, 200)
 
 
 class _Attendant:

@@ -10,11 +10,12 @@ import pytest
 from anyio.abc import TaskGroup
 
 from broker.core.caller import LOCAL
+from broker.core.era import LATEST_LEGACY
 from broker.downstream import stream as stream_module
 from broker.downstream.engine import Answer
 from broker.downstream.head import Head, Headers
-from broker.downstream.replay import EventLog, Replay
 from broker.downstream.room import Place
+from broker.downstream.session import LegacySession
 from broker.downstream.stream import Response, Silence, Stage
 from broker.downstream.vigil import Vigil
 from broker.downstream.web import Disconnected, Http, HttpError
@@ -55,9 +56,9 @@ class Caller:
     def end(self, data: bytes, *, may_go_on: bool) -> None:
         self.send(data)
 
-    async def answer(self, tasks: TaskGroup, work: Work, new_log: Callable[[], EventLog] | None = None) -> None:
+    async def answer(self, tasks: TaskGroup, work: Work, session: LegacySession | None = None) -> None:
         stage = Stage(tasks, Vigil(), lambda path: HttpError(401), Silence())
-        response = Response(self.http, stage, Admission(LOCAL, always), lambda _: 200, new_log)
+        response = Response(self.http, stage, Admission(LOCAL, always), session)
         try:
             await response.send(work(response.emit))
         finally:
@@ -259,7 +260,7 @@ async def test_a_request_that_is_cancelled_while_its_answer_is_sent_harms_no_oth
         return ANSWER
 
     async with anyio.create_task_group() as group:
-        request = asyncio.ensure_future(caller.answer(group, work, Replay().open))
+        request = asyncio.ensure_future(caller.answer(group, work, LegacySession("s", LOCAL, "", LATEST_LEGACY)))
         while not caller.sent:
             await anyio.lowlevel.checkpoint()
         request.cancel()  # as the server does when it goes down

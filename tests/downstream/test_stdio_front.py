@@ -21,7 +21,7 @@ from tests.callers.pipe import front_of
 from tests.downstream.raw_http import LEGACY, META, MODERN, message, modern
 from tests.patience import PATIENCE
 from tests.peers import ROOT, SERVERS, is_alive
-from tests.relay.fake import Fake, Gate, house
+from tests.relay.fake import Fake, Gate, answering, house
 
 TIMEOUT = PATIENCE
 """Seconds for any single step, a start of Python included: a bound, not an expectation."""
@@ -311,3 +311,29 @@ async def test_SP08_nothing_but_protocol_is_ever_on_stdout(tmp_path: Path) -> No
         assert await host.end() == 0
         for line in host.lines:
             assert line.count(b"\n") == 1 and b"\r" not in line
+
+
+async def test_what_a_host_watches_after_it_has_said_hello_again_is_told_too(tmp_path: Path) -> None:
+    fake = Fake(
+        resources=[{"uri": f"file:///{name}", "name": name} for name in "ab"],
+        capabilities={"resources": {"subscribe": True}},
+        answers={"resources/subscribe": answering({})},
+    )
+    async with house(tmp_path, {"one": fake}) as place, front_of(place.broker.engine) as (pipe, told):
+        for number, name in enumerate("ab"):
+            for said in (
+                message("initialize", HELLO, 2 * number),
+                message("notifications/initialized", {}, ...),
+                message("resources/subscribe", {"uri": f"one+file:///{name}"}, 2 * number + 1),
+            ):
+                pipe.write(json.dumps(said).encode() + b"\n")
+            for _ in range(2):
+                assert "result" in json.loads(await anyio.to_thread.run_sync(told.readline))
+        assert fake.link is not None
+        for name in "ab":
+            fake.link.on_event("notifications/resources/updated", {"uri": f"file:///{name}"})
+        pipe.write(json.dumps(message("ping", {}, "last")).encode() + b"\n")
+        found: list[str] = []
+        while (said := json.loads(await anyio.to_thread.run_sync(told.readline))).get("id") != "last":
+            found.append(said["params"]["uri"])
+        assert found == ["one+file:///a", "one+file:///b"]
