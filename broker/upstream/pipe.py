@@ -168,9 +168,9 @@ class PipeLink(Link):
         if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 19:
             request_id = int(request_id)
         answer = self._answer_to(request_id)
-        was_abandoned = type(request_id) is int and self._abandoned.pop(request_id, None) is not None
         if answer is None:
             log.debug("%s: dropped an answer that nobody waits for", self.upstream)
+            was_abandoned = type(request_id) is int and self._abandoned.pop(request_id, None) is not None
             self.strays["answer"] += not was_abandoned
             return
         self._refusals = 0
@@ -178,7 +178,7 @@ class PipeLink(Link):
 
     def _answer_to(self, request_id: Any) -> "asyncio.Future[dict[str, Any]] | None":
         """Where the answer to a request is waited for."""
-        waiting = self._waiting(request_id)
+        waiting = self._in_flight.requests.get(request_id) if type(request_id) is int else None
         answer = None if waiting is None else waiting.answer
         return None if answer is None or answer.done() else answer
 

@@ -64,6 +64,10 @@ class Process:
     def __init__(self, child: Child, tag: str) -> None:
         self._child = child
         self._tag = tag
+        self.stdin: asyncio.StreamWriter = child.stdin
+        """Where the child reads."""
+        self.pipe: asyncio.WriteTransport = child.stdin.transport
+        """The same without its waiting."""
         self.waited_for.add(child.pid)
 
     @classmethod
@@ -89,11 +93,6 @@ class Process:
     def pid(self) -> int:
         """The child's process id."""
         return self._child.pid
-
-    @property
-    def stdin(self) -> asyncio.StreamWriter:
-        """Where the child reads."""
-        return self._child.stdin
 
     @property
     def stdout(self) -> Source:

@@ -5,6 +5,7 @@ that the child waits, not the broker's memory.
 """
 
 import asyncio
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
@@ -174,7 +175,7 @@ class Lines:
             for number, line in enumerate(lines, 1):
                 if self._is_over:
                     break
-                steps = self._take(line)
+                steps = self._take(line.removeprefix(BOM_UTF8))  # some Windows programs begin with one (F-11)
                 if steps is not None:
                     self._steps = steps
                     self._waiting.extendleft(reversed(lines[number:]))

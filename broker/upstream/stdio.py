@@ -57,15 +57,15 @@ class StdioDuplex:
 
     async def send(self, message: bytes) -> None:
         """See `Duplex`. One write is one frame: frames of parallel calls never mix."""
-        writer = self._process.stdin
-        if writer.is_closing():
+        pipe = self._process.pipe
+        if pipe.is_closing():
             raise Gone(await self._why_ended("it closed its input"))
-        writer.write(message + b"\n")
-        if writer.transport.get_write_buffer_size() <= MAX_UNSENT:
+        pipe.write(message + b"\n")
+        if pipe.get_write_buffer_size() <= MAX_UNSENT:
             return
         try:
             with anyio.fail_after(WRITE_TIMEOUT):
-                await writer.drain()
+                await self._process.stdin.drain()
         except TimeoutError:
             raise Gone(f"it has not read its input for {WRITE_TIMEOUT:g} s") from None
         except (ConnectionError, RuntimeError):
@@ -73,16 +73,16 @@ class StdioDuplex:
 
     def post(self, message: bytes) -> None:
         """See `Duplex`."""
-        writer = self._process.stdin
-        if not writer.is_closing() and writer.transport.get_write_buffer_size() <= MAX_UNSENT:
-            writer.write(message + b"\n")
+        pipe = self._process.pipe
+        if not pipe.is_closing() and pipe.get_write_buffer_size() <= MAX_UNSENT:
+            pipe.write(message + b"\n")
 
     async def serve(self, take: Take) -> None:
         """See `Duplex`. The end of stdout is the end of the child, even if it lives on (F-09); so is its own end, even
         if one of its own children holds its stdout open.
         """
         self._process.stderr.read(self._on_log)
-        lines = Lines(self._process.stdout, lambda line: take(wire.without_bom(line)), wire.FROM_UPSTREAM.size)
+        lines = Lines(self._process.stdout, take, wire.FROM_UPSTREAM.size)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._outlive, tasks.cancel_scope)

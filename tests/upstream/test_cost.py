@@ -1,14 +1,19 @@
 """What a call costs on its link, counted: functions entered from the link's request to its result."""
 
 import asyncio
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import anyio
 
 import broker
 from broker.core import wire
 from broker.upstream.http import HttpLink
 from broker.upstream.link import Link
+from broker.upstream.pipe import PipeLink
+from broker.upstream.stdio import StdioDuplex
 from broker.upstream.web import WebClient
 from tests.calls import watched
 from tests.relay.fake import MODERN
@@ -17,6 +22,13 @@ from tests.upstream.test_httpwire import Peer, meeting
 ROOM = str(Path(broker.__file__).parent / "upstream")
 MOST_OVER_HTTP = 15
 """Of `broker/upstream`. 24 before anybody counted."""
+MOST_OVER_STDIO = 13
+"""Of `broker/upstream`, and reading what came of the pipe."""
+SERVER = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"jsonrpc": "2.0", "id": json.loads(line)["id"], "result": {"content": []}}), flush=True)
+"""
 
 
 async def entered(link: Link) -> int:
@@ -46,3 +58,13 @@ async def test_a_call_over_http_is_few_steps() -> None:
         found = [await entered(link) for _ in range(5)]
         await link.aclose()
     assert min(found) <= MOST_OVER_HTTP, found
+
+
+async def test_a_call_over_stdio_is_few_steps() -> None:
+    link = PipeLink("up", await StdioDuplex.open("up", [sys.executable, "-c", SERVER], {}, None))
+    link.version = MODERN
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(link.serve)
+        found = [await entered(link) for _ in range(5)]
+        await link.aclose()
+    assert min(found) <= MOST_OVER_STDIO, found
