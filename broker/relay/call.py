@@ -12,6 +12,7 @@ from broker.core.request import Request
 from broker.core.seal import Claims, digest_of
 from broker.core.shape import is_object
 from broker.guardrails.guards import UNGUARDED, Guarded
+from broker.in_use import InUse
 from broker.relay.exchange import Exchange
 from broker.relay.served import Served
 from broker.relay.tasks import Task
@@ -42,7 +43,7 @@ class Call:
 
     __slots__ = (
         *("permit", "request", "method", "version", "server", "params", "exchange", "now", "policy", "upstream"),
-        *("guarded", "task", "awaited", "is_foreign", "hides", "hold", "link", "_asked"),
+        *("guarded", "uses", "task", "awaited", "is_foreign", "hides", "hold", "link", "_asked"),
     )
 
     link: Link
@@ -74,6 +75,8 @@ class Call:
         self.upstream = upstream
         self.guarded: Guarded = UNGUARDED
         """What judges it, also its questions."""
+        self.uses: tuple[InUse, ...] = (upstream.in_use,)
+        """What a reload leaves in place until it has ended."""
         self.task = task
         self.awaited = task if task is not None and request.method == "tasks/result" else None
         """The task whose end is waited for."""
@@ -83,6 +86,14 @@ class Call:
         self._asked: str | None = None
         self.hold = NO_HOLD
         """What it holds of limits and budgets, once it is admitted."""
+
+    def guard(self) -> None:
+        """From here on guardrails judge it, if there are any for such a call."""
+        guards, permit = self.now.guards, self.permit
+        record = self.exchange.trail.judged
+        self.guarded = guards.around(permit.caller, permit.entry, self.method, record, is_foreign=self.is_foreign)
+        if self.guarded is not UNGUARDED:
+            self.uses = (*self.uses, guards.in_use)
 
     @property
     def is_one_of_many(self) -> bool:

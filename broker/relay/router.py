@@ -144,7 +144,7 @@ class Router:
             raise UpstreamUnavailable(decision.entry.server, trouble(now, decision.entry.server))
         return decision
 
-    def _forward(
+    async def _forward(
         self,
         permit: Permit,
         request: Request,
@@ -153,31 +153,19 @@ class Router:
         task: Task | None = None,
         *,
         is_foreign: bool = False,
-    ) -> Awaitable[dict[str, Any]]:
-        """A permitted request, to its result. Raises: BrokerError."""
-        now, entry = self.served, permit.entry
-        upstream = now.pool.upstreams.get(entry.server)
+    ) -> dict[str, Any]:
+        """A permitted request, to its result: it gets its share of every limit, goes on its way, and gives back what it
+        holds. Raises: BrokerError.
+        """
+        now, trail = self.served, exchange.trail
+        upstream = now.pool.upstreams.get(permit.entry.server)
         if upstream is None:
-            raise UpstreamUnavailable(entry.server, GONE)  # a reload has left it out since the decision
+            raise UpstreamUnavailable(permit.entry.server, GONE)  # a reload has left it out since the decision
         call = Call(permit, request, params, exchange, now, upstream, task, is_foreign)
         if now.guards.judges_calls:
-            record = exchange.trail.judged
-            call.guarded = now.guards.around(permit.caller, entry, request.method, record, is_foreign=is_foreign)
-        return self._admit(call) if call.guarded is UNGUARDED else self._admit_guarded(call)
-
-    def _recorded(self, permit: Permit, trail: Trail) -> Permit:
-        """The permit of what names no entry: which one was decided on is not recorded yet."""
-        trail.decided(permit, permit.entry, self.served.policy)
-        return permit
-
-    async def _admit_guarded(self, call: Call) -> dict[str, Any]:
-        with call.now.guards.in_use:  # a reload waits for it
-            return await self._admit(call)
-
-    async def _admit(self, call: Call) -> dict[str, Any]:
-        """A call gets its share of every limit, goes on its way, and gives back what it holds. Raises: BrokerError."""
-        exchange, trail, in_use = call.exchange, call.exchange.trail, call.upstream.in_use
-        in_use.begun += 1  # a reload waits for it
+            call.guard()
+        for used in call.uses:
+            used.begun += 1
         try:
             is_retry = not CONTINUING.isdisjoint(call.params) and self._forwarder.is_continued(call)
             call.hold = await self._quotas.admit(call.permit, call.method, is_retry=is_retry)
@@ -197,9 +185,10 @@ class Router:
             exchange.abandon()
             raise
         finally:
-            exchange.finish()
             call.hold.release()
-            in_use.end()
+            for used in call.uses:
+                used.end()
+            exchange.finish()
 
     def _send(self, call: Call, judged: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
         """What has waited meets the rules of this moment, and what a guardrail has rewritten is another call.
@@ -223,6 +212,11 @@ class Router:
             raise (
                 unknown(entry.kind, entry.public, request) if decision.is_hidden else refused(entry.public, decision)
             )
+
+    def _recorded(self, permit: Permit, trail: Trail) -> Permit:
+        """The permit of what names no entry: which one was decided on is not recorded yet."""
+        trail.decided(permit, permit.entry, self.served.policy)
+        return permit
 
     async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
         if request.method in KIND_OF_LIST:
