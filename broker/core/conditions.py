@@ -100,31 +100,19 @@ class Condition:
         return self.value if isinstance(self.value, tuple) else (self.value,)
 
 
-class _Doubt:
-    """Belongs to no domain: neither is it surely allowed, nor surely spared."""
-
-
-DOUBT: Final = _Doubt()
-
-
-def value_at(arguments: object, path: Path) -> object:
-    """The value of an argument, `Plain.ABSENT` if it is not there, or `DOUBT` if it lies below something else than an
-    object.
-    """
-    node = arguments
-    for key in path:
-        if not is_object(node):
-            return DOUBT
-        if key not in node:
-            return Plain.ABSENT
-        node = node[key]
-    return node
-
-
 def is_in(domain: Domain, arguments: object, path: Path) -> bool:
-    """Whether the argument at `path` surely is one of `domain`."""
-    value = value_at(arguments, path)
-    return value is not DOUBT and domain.has(value)
+    """Whether the argument at `path` surely is one of `domain`; what lies below something else than an object is not,
+    whatever the domain.
+    """
+    value = arguments
+    for key in path:
+        if not is_object(value):
+            return False
+        if key not in value:
+            value = Plain.ABSENT
+            break
+        value = value[key]
+    return domain.has(value)
 
 
 def _fits(op: Op, value: object) -> bool:

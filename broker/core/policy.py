@@ -14,7 +14,7 @@ from broker.core.catalog import Catalog, Entry
 from broker.core.directory import Directory
 from broker.core.match import Rules
 from broker.core.request import Kind
-from broker.core.ruling import Refusal, Ruling, denied, judges_uris, reaches, rule_on, rule_on_uri
+from broker.core.ruling import Allowing, Refusal, Ruling, denied, judges_uris, reaches, rule_on, rule_on_uri
 from broker.core.standing import Standing, Standings
 
 _RULE_KIND: Final = {Kind.TEMPLATE: Kind.RESOURCE}
@@ -168,13 +168,15 @@ def decide(policy: Policy, caller: Caller, view: str, entry: Entry | None, argum
     ruling = standing.rulings.get(entry.judged_by) or policy.ruling(standing, entry)
     if not ruling.is_possible:
         return Denied(ruling.rule, ruling.reason)
-    if arguments is ANY or not ruling.tests:
-        return Permit(caller, entry, ruling.rule)
-    verdict = ruling.judge(arguments)
-    if isinstance(verdict, Refusal):
-        reason = f"its argument {verdict.argument!r} is not one that the rule lets through"
-        return Denied(verdict.rule, reason, is_hidden=False, argument=verdict.argument)
-    return Permit(caller, entry, verdict)
+    rule = ruling.rule
+    for test in ruling.tests if arguments is not ANY else ():
+        verdict = test.judge(arguments)
+        if isinstance(verdict, Refusal):
+            reason = f"its argument {verdict.argument!r} is not one that the rule lets through"
+            return Denied(verdict.rule, reason, is_hidden=False, argument=verdict.argument)
+        if isinstance(test, Allowing) and rule == test.choices[0].rule:
+            rule = verdict  # of its choices, not the first one allows this call
+    return Permit(caller, entry, rule)
 
 
 def view_entries(policy: Policy, caller: Caller, view: str, catalog: Catalog, kind: Kind) -> Iterator[Entry]:

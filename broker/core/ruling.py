@@ -151,17 +151,6 @@ class Ruling:
     is_unallowed: bool = False
     tests: tuple[Allowing | Denying, ...] = ()
 
-    def judge(self, arguments: object) -> str | Refusal:
-        """The rule that permits a call with these arguments, or why it is refused."""
-        rule = self.rule
-        for test in self.tests:
-            verdict = test.judge(arguments)
-            if isinstance(verdict, Refusal):
-                return verdict
-            if verdict and isinstance(test, Allowing) and rule == test.choices[0].rule:
-                rule = verdict
-        return rule
-
 
 def denied(rule: str, reason: str, *, is_unallowed: bool = False) -> Ruling:
     """No call could be permitted."""
