@@ -194,7 +194,7 @@ def _supplies(broker: Broker, config: Callable[[], Config], watch: Watch) -> Sup
     def key_secret() -> Secret | None:
         return config().identity.key_secret or read_key_secret(state)
 
-    return Supplies(broker.clock, lambda: broker.generation.policy.directory, key_secret, watch.silence)
+    return Supplies(broker.clock, broker.engine.router, key_secret, watch.silence)
 
 
 def _door(broker: Broker, host: str, supplies: Supplies, *, may_have_keys: bool) -> tuple[Door, Identity]:

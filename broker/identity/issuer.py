@@ -5,7 +5,7 @@ so tokens should be short-lived.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import ref as Ref
@@ -18,7 +18,7 @@ from broker.identity.admission import Admission, Forbidden, Unauthorized, Unveri
 from broker.identity.credential import Credential
 from broker.identity.key_sets import Keys
 from broker.identity.placing import ClaimRules, place
-from broker.identity.supplies import Supplies
+from broker.identity.supplies import InForce, Supplies
 from broker.identity.token import BadToken, Expired, check_claims, check_signature, read, scopes_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class TokenAuthenticator:
         self._trust = trust
         self._issuer = trust.rules.issuer
         self._keys = keys
-        self._directory = supplies.directory
+        self._in_force = supplies.in_force
         self._silence = supplies.silence
         self._clock = supplies.clock
         self._is_retired = False
@@ -64,7 +64,7 @@ class TokenAuthenticator:
             raise Unauthorized(has_credential=True, is_guess=not isinstance(error, Expired)) from None
         if claims is None:
             return None
-        standing = _Standing.of(claims, self._trust.rules, self._directory, self._clock)
+        standing = _Standing.of(claims, self._trust.rules, self._in_force, self._clock)
         if standing is None:
             if self._silence() > 0:
                 raise Unverifiable  # the store may know the place (F-94)
@@ -100,23 +100,21 @@ class _Standing:
 
     claims: Mapping[str, Any]
     rules: ClaimRules
-    directories: Callable[[], Directory]
+    in_force: InForce
     clock: Clock
     caller: Caller
     seen_in: Ref[Directory]
 
     @classmethod
-    def of(
-        cls, claims: Mapping[str, Any], rules: ClaimRules, directories: Callable[[], Directory], clock: Clock
-    ) -> "_Standing | None":
-        directory = directories()
+    def of(cls, claims: Mapping[str, Any], rules: ClaimRules, in_force: InForce, clock: Clock) -> "_Standing | None":
+        directory = in_force.served.policy.directory
         caller = place(claims, rules, directory)
-        return None if caller is None else cls(claims, rules, directories, clock, caller, Ref(directory))
+        return None if caller is None else cls(claims, rules, in_force, clock, caller, Ref(directory))
 
     def is_in_force(self) -> bool:
         if self.clock.wall() >= self.caller.expires:
             return False
-        directory = self.directories()
+        directory = self.in_force.served.policy.directory
         if directory is not self.seen_in():
             if place(self.claims, self.rules, directory) != self.caller:
                 return False

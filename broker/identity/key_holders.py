@@ -23,7 +23,7 @@ class KeyAuthenticator:
     """See the module. The key secret is asked for until there is one: the first key is made beside a running broker."""
 
     def __init__(self, supplies: Supplies, grace: float) -> None:
-        self._directory = supplies.directory
+        self._in_force = supplies.in_force
         self._key_secret = supplies.key_secret
         self._clock = supplies.clock
         self._silence = supplies.silence
@@ -37,7 +37,7 @@ class KeyAuthenticator:
     def is_source(self) -> bool:
         """Where there are organizations, nobody is merely local, not even while they have no key; nor while a store
         that may have some cannot be read."""
-        return bool(self._directory().organizations) or self._silence() > 0
+        return bool(self._in_force.served.policy.directory.organizations) or self._silence() > 0
 
     async def admit(self, credential: Credential) -> tuple[Admission, float] | None:
         """See `Authenticator`: whatever begins like a key is one, good or bad; so is whatever stands in X-API-Key."""
@@ -71,8 +71,8 @@ class KeyAuthenticator:
             nonlocal seen_in
             if self._is_retired or (expires != inf and self._clock.wall() >= expires):
                 return False
-            compiled = self._compiled
-            if compiled is None or compiled[0] is not self._directory() or compiled[1].mark is not seen_in:
+            compiled, directory = self._compiled, self._in_force.served.policy.directory
+            if compiled is None or compiled[0] is not directory or compiled[1].mark is not seen_in:
                 table = self._table()
                 if not table.is_in_force(holder, self._clock.wall()):
                     return False
@@ -86,7 +86,7 @@ class KeyAuthenticator:
 
     def _table(self) -> KeyTable:
         """The keys of the current directory. Raises: Unverifiable, if there is nothing to verify them with."""
-        directory = self._directory()
+        directory = self._in_force.served.policy.directory
         if self._compiled is None or self._compiled[0] is not directory:
             self._secret = self._secret or self._key_secret()
             if self._secret is None:

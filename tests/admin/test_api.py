@@ -132,7 +132,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Worl
         return office
 
     def identity(broker: Broker) -> Identity:
-        supplies = Supplies(broker.clock, lambda: broker.generation.policy.directory, lambda: SECRET)
+        supplies = Supplies(broker.clock, broker.engine.router, lambda: SECRET)
         return identity_of(IdentitySettings(), supplies, is_private=True)
 
     def api(broker: Broker) -> Api:

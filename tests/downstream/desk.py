@@ -84,9 +84,7 @@ class Desk:
         return IdentitySettings(public_url=PUBLIC, jwt=(one,))
 
     def identity(self, broker: Broker) -> Identity:
-        supplies = Supplies(
-            broker.clock, lambda: broker.generation.policy.directory, lambda: self.key_secret, lambda: self.silence
-        )
+        supplies = Supplies(broker.clock, broker.engine.router, lambda: self.key_secret, lambda: self.silence)
         return identity_of(self.settings(), supplies, is_private=True)
 
     def sweep(self) -> None:

@@ -33,9 +33,7 @@ async def test_I08_a_stream_ends_when_its_key_is_taken_out_of_the_file_and_anoth
     made: list[Identity] = []
 
     def supplies(broker: Broker) -> Supplies:
-        return Supplies(
-            broker.clock, lambda: broker.generation.policy.directory, lambda: broker.loaded.config.identity.key_secret
-        )
+        return Supplies(broker.clock, broker.engine.router, lambda: broker.loaded.config.identity.key_secret)
 
     def identity(broker: Broker) -> Identity:
         made.append(identity_of(broker.loaded.config.identity, supplies(broker), is_private=True))

@@ -1,9 +1,26 @@
 """What a front would ask: headers, query and address, without a connection."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from broker.core.directory import Directory
+from broker.core.policy import Policy
 from broker.downstream.head import Headers
+
+
+class Told:
+    """Stands for the rest of a broker, in which the directory is what it is told each time."""
+
+    def __init__(self, directory: Callable[[], Directory]) -> None:
+        self._directory = directory
+
+    @property
+    def served(self) -> "Told":
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(directory=self._directory())
 
 
 @dataclass

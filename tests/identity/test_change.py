@@ -15,7 +15,7 @@ from broker.identity.assembly import change_of, identity_of
 from broker.identity.identity import Identity
 from broker.identity.keys import ENTROPY, hash_of, mint
 from broker.identity.supplies import Supplies
-from tests.identity.asking import Ask
+from tests.identity.asking import Ask, Told
 from tests.identity.issuer import AUDIENCE, NOW, Issuer
 
 PUBLIC = "https://broker.example"
@@ -53,7 +53,7 @@ class Place:
         self.identity = identity_of(now, self.supplies(now), is_private=True)
 
     def supplies(self, of: IdentitySettings) -> Supplies:
-        return Supplies(FakeClock(NOW), lambda: self.directory, lambda: of.key_secret)
+        return Supplies(FakeClock(NOW), Told(lambda: self.directory), lambda: of.key_secret)
 
     def change(self, to: IdentitySettings) -> None:
         commit = change_of(self.identity, self.now, to, self.supplies(to))

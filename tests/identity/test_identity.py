@@ -30,7 +30,7 @@ from broker.identity.failures import IN_ALL, MAX_ADDRESSES, PER_ADDRESS, WINDOW,
 from broker.identity.identity import MAX_VERIFIED, Identity
 from broker.identity.key_holders import KeyAuthenticator
 from broker.identity.supplies import Supplies
-from tests.identity.asking import Ask
+from tests.identity.asking import Ask, Told
 from tests.patience import PATIENCE
 
 ADA = Admission(Caller("key:ada", "acme"), always)
@@ -133,7 +133,7 @@ async def test_F94_a_directory_that_cannot_be_read_admits_nobody() -> None:
     def fail() -> Directory:
         raise OSError("planted")
 
-    supplies = Supplies(FakeClock(), fail, lambda: None)
+    supplies = Supplies(FakeClock(), Told(fail), lambda: None)
     made = Identity(FakeClock(), [KeyAuthenticator(supplies, 60)], is_private=True)
     for ask in (Ask.of(), Ask.bearer("mcpb_x"), Ask.key("mcpb_x")):
         with pytest.raises(Unverifiable):
@@ -141,7 +141,7 @@ async def test_F94_a_directory_that_cannot_be_read_admits_nobody() -> None:
 
 
 async def test_F94_a_store_that_was_never_read_makes_nobody_local() -> None:
-    supplies = Supplies(FakeClock(), Directory, lambda: None, lambda: 1.0)
+    supplies = Supplies(FakeClock(), Told(Directory), lambda: None, lambda: 1.0)
     made = Identity(FakeClock(), [KeyAuthenticator(supplies, 60)], is_private=True)
     with pytest.raises(Unauthorized):
         await admitted(made, Ask.of())

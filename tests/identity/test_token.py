@@ -21,7 +21,7 @@ from broker.identity.key_sets import StaticKeys
 from broker.identity.placing import ClaimRules, place
 from broker.identity.supplies import Supplies
 from broker.identity.token import read, scopes_of, texts
-from tests.identity.asking import Ask
+from tests.identity.asking import Ask, Told
 from tests.identity.issuer import AUDIENCE, NOW, Issuer, jwk_of, new_key, pem_of, segment
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -47,7 +47,7 @@ def authenticator(
     keys = StaticKeys(KeySet.of(issuer.jwks if jwks is None else jwks, allowed))
     everybody = directory("data", "ops") if found is None else found
     trust = Trust(rules, frozenset({AUDIENCE}), scopes)
-    supplies = Supplies(clock or FakeClock(NOW), lambda: everybody, lambda: None, lambda: silence)
+    supplies = Supplies(clock or FakeClock(NOW), Told(lambda: everybody), lambda: None, lambda: silence)
     return TokenAuthenticator(trust, keys, supplies)
 
 
@@ -381,7 +381,7 @@ async def test_I08_what_was_admitted_ends_with_the_token_and_with_its_place() ->
     clock, found = FakeClock(NOW), [directory("data")]
     rules = ClaimRules(ISSUER.url, "acme", team_claim="groups")
     keys = StaticKeys(KeySet.of(ISSUER.jwks, ALGORITHMS))
-    supplies = Supplies(clock, lambda: found[0], lambda: None)
+    supplies = Supplies(clock, Told(lambda: found[0]), lambda: None)
     made = TokenAuthenticator(Trust(rules, frozenset({AUDIENCE})), keys, supplies)
 
     async def admit() -> Admission:
