@@ -11,13 +11,14 @@ class InFlight:
     It cancels its task as `asyncio.timeout` does. A scope of anyio's costs ten times as much, and every call has one.
     """
 
-    __slots__ = ("_held", "_id", "_is_cancelled", "_others", "_task")
+    __slots__ = ("_held", "_id", "_others", "_task", "is_cancelled")
 
     def __init__(self, held: "dict[str | int, InFlight]", request_id: str | int) -> None:
         """`held`: where it stands under its id until it ends."""
         self._held = held
         self._id = request_id
-        self._is_cancelled = False
+        self.is_cancelled = False
+        """Whether nobody wants it any more."""
         self._task: asyncio.Task[Any] | None = None
         self._others = 0
         """Requests to cancel the task that came before it entered: not ours to take back."""
@@ -25,8 +26,8 @@ class InFlight:
 
     def cancel(self) -> None:
         """Nobody wants it any more. Twice is once."""
-        if not self._is_cancelled:
-            self._is_cancelled = True
+        if not self.is_cancelled:
+            self.is_cancelled = True
             if self._task is not None:
                 self._task.cancel()
 
@@ -35,7 +36,7 @@ class InFlight:
         assert task is not None
         self._task = task
         self._others = task.cancelling()
-        if self._is_cancelled:
+        if self.is_cancelled:
             task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
@@ -43,4 +44,4 @@ class InFlight:
         del self._held[self._id]
         task, self._task = self._task, None
         assert task is not None
-        return self._is_cancelled and task.uncancel() <= self._others and kind is asyncio.CancelledError
+        return self.is_cancelled and task.uncancel() <= self._others and kind is asyncio.CancelledError

@@ -85,7 +85,7 @@ class StdioFront:
                             turn = 0
                             await anyio.lowlevel.checkpoint()
                         line = wire.without_bom(line)
-                        if wire.is_long(line):
+                        if len(line) > wire.SHORT and wire.is_long(line):
                             await self._on_long_line(line, tasks)
                         elif line.strip():
                             self._on_line(line, tasks)
@@ -150,9 +150,11 @@ class StdioFront:
 
     async def _on_request(self, incoming: Incoming, request: InFlight) -> None:
         with request:
-            await anyio.lowlevel.checkpoint()
+            if request.is_cancelled:
+                await anyio.lowlevel.checkpoint()  # it ends here: nothing of it is begun
             # A request that its caller has cancelled gets no answer.
-            self._send(await self._answer(incoming))
+            answer = await self._answer(incoming)
+            self._writer.put(answer.body)
         self._request_ended.set()
 
     async def _answer(self, incoming: Incoming) -> Answer:
