@@ -150,7 +150,7 @@ def hop_params(
     `version` is the upstream's. A legacy request without any `_meta` left gets none.
     """
     outgoing = dict(params)
-    meta = passing_meta(outgoing.pop("_meta", None))
+    meta = passing_meta(outgoing.pop("_meta")) if "_meta" in outgoing else {}
     if progress_token is not None:
         meta[META_PROGRESS] = progress_token
     if is_modern(version):
