@@ -207,6 +207,34 @@ async def test_a_server_with_a_parked_call_waits_for_it_where_it_is_reached_in_a
         assert (await found.house.ask("tools/call", {**retry, "inputResponses": responses}, **ASKED))["content"] == []
 
 
+async def test_a_second_question_of_a_parked_call_is_judged_by_the_guardrails_that_it_began_with(
+    tmp_path: Path,
+) -> None:
+    """Their processes run until it has ended: without them whatever it asks would be refused."""
+    seconds: list[Json] = []
+
+    async def asks_twice(asked: Any) -> Json:
+        form = {"message": "Who?", "requestedSchema": {"type": "object"}}
+        await asked.ask("elicitation/create", form)
+        seconds.append(await asked.ask("elicitation/create", form))
+        return {"content": []}
+
+    guardrails = {"g": {"file": "g.py", "phases": ["question"], "timeout": 5.0}}
+    (tmp_path / "g.py").write_text("def check(ctx):\n    return {'action': 'allow'}\n", encoding="utf-8")
+    async with place(tmp_path, {"one": Fake(answers={"echo": asks_twice})}, guardrails=guardrails) as found:
+        asked = await found.call("one__echo", **ASKED)
+        guards = found.broker.generation.guards
+        (tmp_path / "g.py").write_text("# another\ndef check(ctx):\n    return {'action': 'allow'}\n", encoding="utf-8")
+        assert await found.reload({"one": {}}, guardrails=guardrails)
+        assert found.broker.generation.guards is not guards and guards.in_use.count == 1
+        for _ in range(2):
+            responses = {key: {"action": "decline"} for key in asked["inputRequests"]}
+            retry = {"name": "one__echo", "requestState": asked["requestState"], "inputResponses": responses}
+            asked = await found.house.ask("tools/call", retry, **ASKED)
+        assert asked["content"] == [] and seconds[0]["result"] == {"action": "decline"}
+        await until(lambda: guards.in_use.count == 0)
+
+
 async def test_a_parked_call_on_a_removed_server_is_given_up_at_once_with_its_place(tmp_path: Path) -> None:
     """Nobody can come back for it: its name is unknown from then on, also to its retry."""
     async with place(tmp_path, {"one": Fake(answers={"echo": asks}), "two": Fake(answers={"echo": asks})}) as found:

@@ -42,7 +42,7 @@ from broker.relay.call import NOT_FOR_ALL, Call
 from broker.relay.extensions import own_params
 from broker.relay.hiding import scrubbed_result
 from broker.relay.parking import ParkedCall, Parking
-from broker.relay.tasks import Listener, Tasks
+from broker.relay.tasks import Tasks
 from broker.secrecy import scrubbed_report
 from broker.upstream.lease import Asker, Lease
 from broker.upstream.waiting import ANSWER_TIMEOUT
@@ -95,9 +95,9 @@ class Forwarder:
         if state is not None and state.parked is not None:
             # Before anything of the upstream is asked for: what it said may be here, and it may be gone.
             return await self._resume(call, state)
-        waiting = call.awaited.waiting if call.awaited is not None else list[Listener]()
-        waiting.append(call.exchange)
         lease: Lease | None = None
+        if call.awaited is not None:
+            call.awaited.waiting.append(call.exchange)
         try:
             lease = await self._leased(call, state)
             call.link = lease.link
@@ -107,7 +107,8 @@ class Forwarder:
         finally:
             if lease is not None:
                 lease.give_back()
-            waiting.remove(call.exchange)
+            if call.awaited is not None:
+                call.awaited.waiting.remove(call.exchange)
 
     async def _leased(self, call: Call, state: Claims | None) -> Lease:
         """The link that is the caller's own, or is not there yet. Raises: UpstreamUnavailable."""
@@ -154,11 +155,13 @@ class Forwarder:
 
         async def run(parked: ParkedCall) -> dict[str, Any]:
             inner, own = call.over(exchange.via(parked, parked.notice)), lease.again()
-            call.upstream.in_use.begun += 1
+            for used in inner.uses:
+                used.begun += 1
             try:
                 return await self._run(inner, inner.own_params())
             finally:
-                call.upstream.in_use.end()
+                for used in inner.uses:
+                    used.end()
                 own.give_back()
                 inner.exchange.finish()  # what progress was kept comes before the result; no timer outlives the call
 
