@@ -50,27 +50,28 @@ def decode(data: bytes, limits: Limits) -> Any:
 
     Raises: Malformed.
     """
-    if len(data) > limits.size:
+    size = len(data)
+    if size > limits.size:
         raise Malformed(f"more than {limits.size} bytes")
-    if len(data) > SIZES.most:
+    if size > SIZES.most:
         return all_at_once(reading(data, limits))
-    if len(data) <= limits.nodes or _has_few(_SEPARATORS, data, limits.nodes):
-        try:
-            value = orjson.loads(data)
-            # A key that came twice, and a number that would change, are not encoded to what they were.
-            is_plain = orjson.dumps(value) == data
-        except (ValueError, TypeError):
-            return judged(data, limits)
-        if is_plain:
-            if len(data) >= _SHORT:
-                is_shallow = _is_shallow(data, limits.depth)
-            else:
-                is_shallow = data.count(b"{") + data.count(b"[") <= limits.depth
-            if not is_shallow:
-                count_keys(value, limits)
-            return value
+    if size > limits.nodes and not _has_few(_SEPARATORS, data, limits.nodes):
+        return judged(data, limits)
+    try:
+        value = orjson.loads(data)
+        # A key that came twice, and a number that would change, are not encoded to what they were.
+        is_plain = orjson.dumps(value) == data
+    except (ValueError, TypeError):
+        return judged(data, limits)
+    if not is_plain:
         return judged(data, limits, value)
-    return judged(data, limits)
+    if size < _SHORT:
+        is_shallow = data.count(b"{") + data.count(b"[") <= limits.depth
+    else:
+        is_shallow = _is_shallow(data, limits.depth)
+    if not is_shallow:
+        count_keys(value, limits)
+    return value
 
 
 def decoding(data: bytes, limits: Limits) -> Steps[Any]:
