@@ -1,6 +1,6 @@
 """One connection of HTTP/1.1 towards an upstream: a request is written, its response read. `httpwire.py` has the rest.
 
-Most responses begin with a head that was read before, byte for byte, and say in it how long they are: what the parser
+Most responses begin with a head that was read before, byte for byte but for the digits of their length: what the parser
 made of it then is what it would make of it now, so it is not asked again, and the body is counted off. All else is the
 parser's: it is the only one who decides what HTTP is.
 """
@@ -24,7 +24,11 @@ MAX_KNOWN: Final = 256
 """Heads that are remembered of one upstream; then all are read anew, so that it cannot fill the memory."""
 MAX_KNOWN_HEAD: Final = 2048
 """Bytes of such a head; a longer one is read each time."""
+MAX_DIGITS: Final = 9
+"""Of a length that is read here."""
 _HEAD_END: Final = b"\r\n\r\n"
+_LENGTHS: Final = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
+"""What stands before it, in the spellings of most servers; both are equally long."""
 
 
 class WireFault(OSError):
@@ -36,17 +40,15 @@ class Unreachable(WireFault):
 
 
 class Head:
-    """What the head of a response says; `size`: bytes of the body, where the head tells. Most are that of many
-    responses, so what everybody asks is found out once.
-    """
+    """What the head of a response says. Most are those of many responses, so what everybody asks is found out once."""
 
-    __slots__ = ("headers", "is_plain", "media", "size", "status")
+    __slots__ = ("headers", "is_plain", "media", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], size: int = 0) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self.headers = headers
-        """By lower-case name; the first of several."""
-        self.size = size
+        """By lower-case name; the first of several. Of `content-length` only that it is there: its value may be that of
+        another response."""
         self.media = headers.get("content-type", "").partition(";")[0].strip().lower()
         """The media type, without parameters."""
         self.is_plain = status == 200 and "content-encoding" not in headers
@@ -56,8 +58,8 @@ class Head:
 NO_HEAD: Final = Head(0, {})
 
 Known = dict[bytes, Head]
-"""Heads by their bytes: of responses that were read to their end, said how long they are, and left their connection
-good for another request."""
+"""Heads by their bytes, less the digits of their length: of responses that were read to their end, said how long they
+are, and left their connection good for another request."""
 
 
 class Returns(Protocol):
@@ -195,7 +197,10 @@ class Connection(asyncio.Protocol):
         self._is_new = True
         """Whether nothing has come yet of the response that is waited for."""
         self._first = b""
-        """What that began with, up to the first empty line: its head, as a rule."""
+        """What that began with, up to the first empty line: its head, as a rule. Less the digits of its length; nothing
+        if it says none."""
+        self._first_size = 0
+        """Bytes of it, with them."""
         self._parsed = 0
         """Bytes of it that were given to the parser."""
         self._content = 0
@@ -213,7 +218,7 @@ class Connection(asyncio.Protocol):
         self._is_open = True
         opened: socket.socket = transport.get_extra_info("socket")
         notice_half_open(opened)
-        self._arrived = arrivals(opened.fileno())
+        self.arrived = arrivals(opened.fileno())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -234,17 +239,30 @@ class Connection(asyncio.Protocol):
         if self._left:
             return self._count_off(response, data)
         if self._is_new:
-            self._is_new = False
-            self._parsed = self._content = self._bare = 0
-            start = data.find(_HEAD_END) + len(_HEAD_END)
-            self._first = data[:start]
+            return self._begin(response, data)
+        self._parse(response, data)
+
+    def _begin(self, response: WireResponse, data: bytes) -> None:
+        """The first piece of a response: all of it, as a rule."""
+        self._is_new = False
+        self._parsed = self._content = self._bare = 0
+        self._first = b""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        start = data.find(_LENGTHS[0], 0, end)
+        if start < 0:
+            start = data.find(_LENGTHS[1], 0, end)
+        if start >= 0:
+            start += len(_LENGTHS[0])
+            stop = data.find(b"\r", start)
+            digits, body = data[start:stop], data[end:]
+            self._first, self._first_size = data[:start] + data[stop:end], end
             head = self._known.get(self._first)
-            if head is not None and len(data) - start <= head.size:
-                if len(data) - start == head.size:
-                    return response.arrive(head, data[start:])
-                self._left = head.size
+            if head is not None and len(digits) <= MAX_DIGITS and digits.isdigit() and len(body) <= int(digits):
+                if len(body) == int(digits):
+                    return response.arrive(head, body)
+                self._left = int(digits)
                 response.begin(head)
-                return self._count_off(response, data[start:])
+                return self._count_off(response, body)
         self._parse(response, data)
 
     def _count_off(self, response: WireResponse, data: bytes) -> None:
@@ -277,16 +295,13 @@ class Connection(asyncio.Protocol):
         Only if it and the body are all that came: then nothing was read otherwise than by its length, and nothing went
         before it or came after it.
         """
-        first = self._first
-        if self.may_be_kept and self._parsed == len(first) + self._content and len(first) <= MAX_KNOWN_HEAD:
+        first, head = self._first, response.head
+        if not first or not self.may_be_kept or self._parsed != self._first_size + self._content:
+            return
+        if len(first) <= MAX_KNOWN_HEAD and head.status == 200:  # to some others there is no body, whatever they say
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[first] = Head(response.head.status, response.head.headers, self._content)
-
-    @property
-    def is_good(self) -> bool:
-        """Whether a request may be written: the peer has neither closed, nor said anything."""
-        return self._is_open and not self.transport.is_closing() and not self._arrived(0)
+            self._known[first] = head
 
     def ask(self, response: WireResponse, request: bytes) -> None:
         """Write a request."""

@@ -160,11 +160,13 @@ class HttpWire:
         self._free += 1
 
     def _kept(self) -> Connection | None:
+        """One on which the peer has neither closed, nor said anything: it is asked for now."""
         if self._is_closed:
             raise WireFault("closed")
         while self._idle:
             connection = self._idle.pop()
-            if connection.idle_since >= self._loop.time() - KEEP and connection.is_good:
+            is_open = connection.may_be_kept and not connection.transport.is_closing()
+            if is_open and connection.idle_since >= self._loop.time() - KEEP and not connection.arrived(0):
                 return connection
             connection.abort()
         return None

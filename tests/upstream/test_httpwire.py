@@ -236,6 +236,22 @@ async def test_a_head_that_comes_again_means_what_it_meant(answers: list[bytes],
         assert peer.connections == connections
 
 
+async def test_a_head_is_known_whatever_length_it_says() -> None:
+    bodies = [b"hello", b"", b"x" * 1000, b"ok"]
+    for name in (b"Content-Length", b"content-length"):
+        answers = [b"HTTP/1.1 200 OK\r\nX: y\r\n%b: %d\r\nZ: z\r\n\r\n%b" % (name, len(body), body) for body in bodies]
+        async with meeting(*answers) as (peer, wire):
+            assert [await post(peer, wire) for _ in bodies] == bodies
+            assert peer.connections == 1 and len(wire._known) == 1
+
+
+async def test_a_status_without_a_body_is_not_known_by_what_it_says_of_a_length() -> None:
+    """A parser that reads it takes nothing for its body."""
+    bare = b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n"
+    async with meeting(bare % 0, bare % 5, OK) as (peer, wire):
+        assert [await post(peer, wire) for _ in range(3)] == [b"", b"", b"ok"]
+
+
 async def test_a_head_that_is_known_is_followed_by_its_body_in_any_pieces() -> None:
     steps = [len(FIVE), len(FIVE) + 2, len(FIVE) - 1, 3]
 
@@ -502,7 +518,7 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setattr(loop, "getaddrinfo", resolve)
         opened = await wire._connect()
-        assert opened.is_good
+        assert not opened.transport.is_closing()
         opened.abort()
 
 
