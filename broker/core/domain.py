@@ -54,7 +54,7 @@ class Texts:
             return text in self.only
         if not text.startswith(self.prefix) or text in self.but:
             return False
-        return not text.startswith(tuple(self.but_prefixes))
+        return not (self.but_prefixes and text.startswith(tuple(self.but_prefixes)))
 
     def __and__(self, other: "Texts") -> "Texts":
         if self.only is not None:
