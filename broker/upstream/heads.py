@@ -37,8 +37,10 @@ class Heads:
         self._schemas: Mapping[str, Any] = NOTHING
         self._mirrored: dict[str, Mapping[mirroring.Path, str]] = {}
         """By tool, once it has been called."""
-        self._kept: dict[tuple[str, ...], RequestHead] = {}
-        """By all that they are made of: most requests are for the same few."""
+        self._kept: dict[tuple[str | None, ...], RequestHead] = {}
+        """By all that they are made of: most requests are for the same few. None that mirrors an argument, or holds the
+        context of a trace.
+        """
 
     def learn_tools(self, tools: tuple[dict[str, Any], ...]) -> None:
         """Whose arguments may be mirrored into `Mcp-Param-*` headers. Which are is looked at when a tool is called: all
@@ -46,6 +48,7 @@ class Heads:
         """
         self._schemas = {tool["name"]: tool["inputSchema"] for tool in tools}
         self._mirrored = {}
+        self._kept.clear()
 
     def _mirrored_of(self, tool: str) -> Mapping[mirroring.Path, str]:
         """The arguments of a tool that are mirrored."""
@@ -59,20 +62,20 @@ class Heads:
     def of(self, method: str, params: Mapping[str, Any], version: Version, session: str | None) -> RequestHead:
         """What goes ahead of a request; the same object for requests alike."""
         name = params.get(_NAMED_BY.get(method, ""))
-        name = name if isinstance(name, str) else ""
+        if not isinstance(name, str):
+            name = None
         meta = params.get("_meta")
-        mirrors = None
-        if method == "tools/call" and is_modern(version) and (mirrors := self._mirrored.get(name)) is None:
-            mirrors = self._mirrored_of(name)
-        if mirrors or len(name) > MAX_KEPT_NAME or (meta is not None and PARENT in meta):
+        if meta is not None and PARENT in meta:
             return RequestHead("POST", self._client.url, self._headers(version, session, method, params))
-        made_of = (self._client.url, version, session or "", method, name)
+        made_of = (self._client.url, version, session, method, name)
         head = self._kept.get(made_of)
         if head is None:
-            if len(self._kept) >= MAX_HEADS:
-                self._kept.clear()
-            headers = self._headers(version, session, method, params)
-            head = self._kept[made_of] = RequestHead("POST", self._client.url, headers)
+            head = RequestHead("POST", self._client.url, self._headers(version, session, method, params))
+            mirrors = name is not None and method == "tools/call" and is_modern(version) and self._mirrored_of(name)
+            if not mirrors and len(name or "") <= MAX_KEPT_NAME:
+                if len(self._kept) >= MAX_HEADS:
+                    self._kept.clear()
+                self._kept[made_of] = head
         return head
 
     def of_stream(self, version: Version, session: str | None, more: Mapping[str, str] = NOTHING) -> RequestHead:
