@@ -5,12 +5,11 @@ so tokens should be short-lived.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import ref as Ref
 
-from broker.clock import Clock
 from broker.core.caller import Caller
 from broker.core.directory import Directory
 from broker.errors import printable
@@ -18,7 +17,7 @@ from broker.identity.admission import Admission, Forbidden, Unauthorized, Unveri
 from broker.identity.credential import Credential
 from broker.identity.key_sets import Keys
 from broker.identity.placing import ClaimRules, place
-from broker.identity.supplies import InForce, Supplies
+from broker.identity.supplies import Supplies
 from broker.identity.token import BadToken, Expired, check_claims, check_signature, read, scopes_of
 
 log = logging.getLogger(__name__)
@@ -64,20 +63,40 @@ class TokenAuthenticator:
             raise Unauthorized(has_credential=True, is_guess=not isinstance(error, Expired)) from None
         if claims is None:
             return None
-        standing = _Standing.of(claims, self._trust.rules, self._in_force, self._clock)
-        if standing is None:
+        directory = self._in_force.served.policy.directory
+        caller = place(claims, self._trust.rules, directory)
+        if caller is None:
             if self._silence() > 0:
                 raise Unverifiable  # the store may know the place (F-94)
             log.info("%s has no place here: %s", self._issuer, printable(str(claims["sub"]), 100))
             raise Forbidden("this user has no place here")
         if not scopes_of(claims).issuperset(self._trust.required_scopes):
             raise Forbidden("the token lacks a scope", self._trust.required_scopes)
-        seconds = min(REMEMBERED, standing.caller.expires - self._clock.wall())
-        return Admission(standing.caller, lambda: not self._is_retired and standing.is_in_force()), seconds
+        seconds = min(REMEMBERED, caller.expires - self._clock.wall())
+        return Admission(caller, self._watched(claims, caller, directory)), seconds
 
     def retire(self) -> None:
         """See `Authenticator`."""
         self._is_retired = True
+
+    def _watched(self, claims: Mapping[str, Any], caller: Caller, directory: Directory) -> Callable[[], bool]:
+        """Whether who was admitted with a token still would be. Asked for every request: where its user stands is
+        looked at again when the directory has changed. An admission that nobody asks about again keeps no directory.
+        """
+        seen_in = Ref(directory)
+
+        def is_in_force() -> bool:
+            nonlocal seen_in
+            if self._is_retired or self._clock.wall() >= caller.expires:
+                return False
+            now = self._in_force.served.policy.directory
+            if now is not seen_in():
+                if place(claims, self._trust.rules, now) != caller:
+                    return False
+                seen_in = Ref(now)
+            return True
+
+        return is_in_force
 
     async def _verified(self, text: str) -> Mapping[str, Any] | None:
         """Its claims; None if it is not of this issuer. Raises: BadToken, Unverifiable."""
@@ -90,33 +109,3 @@ class TokenAuthenticator:
         check_signature(token, key)
         check_claims(token.claims, self._issuer, self._trust.audiences, self._clock.wall())
         return token.claims
-
-
-@dataclass(slots=True)
-class _Standing:
-    """A verified token, and where its user stands; looked at again when the directory has changed. One that nobody asks
-    about again keeps no directory.
-    """
-
-    claims: Mapping[str, Any]
-    rules: ClaimRules
-    in_force: InForce
-    clock: Clock
-    caller: Caller
-    seen_in: Ref[Directory]
-
-    @classmethod
-    def of(cls, claims: Mapping[str, Any], rules: ClaimRules, in_force: InForce, clock: Clock) -> "_Standing | None":
-        directory = in_force.served.policy.directory
-        caller = place(claims, rules, directory)
-        return None if caller is None else cls(claims, rules, in_force, clock, caller, Ref(directory))
-
-    def is_in_force(self) -> bool:
-        if self.clock.wall() >= self.caller.expires:
-            return False
-        directory = self.in_force.served.policy.directory
-        if directory is not self.seen_in():
-            if place(self.claims, self.rules, directory) != self.caller:
-                return False
-            self.seen_in = Ref(directory)
-        return True
