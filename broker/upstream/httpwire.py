@@ -112,6 +112,7 @@ class HttpWire:
         if connection is None or connection not in self._busy:
             return
         self._busy.remove(connection)
+        response.connection = None  # from now on it may be another's
         now = self._loop.time()
         if (
             connection.may_be_kept

@@ -432,6 +432,29 @@ async def test_a_request_that_is_cancelled_closes_its_connection_and_gives_its_t
         assert await post(peer, wire) == b"ok"
 
 
+async def test_a_response_that_is_given_back_twice_takes_no_connection_from_who_has_it_now() -> None:
+    go_on = anyio.Event()
+
+    async def later(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(OK)
+
+    async with meeting(OK, later, limit=1) as (peer, wire):
+        first = await send(wire, RequestHead("POST", peer.url, {}))
+        wire.give_back(first)
+        async with anyio.create_task_group() as tasks:
+
+            async def asked() -> None:
+                assert await post(peer, wire, b"second") == b"ok"
+
+            tasks.start_soon(asked)
+            await until(lambda: len(peer.bodies) == 2)
+            wire.give_back(first)
+            assert (wire._free, len(wire._busy), len(wire._idle)) == (0, 1, 0)
+            go_on.set()
+        assert peer.connections == 1
+
+
 async def test_a_body_that_nobody_reads_stays_with_its_peer() -> None:
     sent = 0
 
