@@ -7,8 +7,8 @@ that id and nothing else.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -23,14 +23,14 @@ from broker.downstream.message import Incoming, error_bytes, result_bytes, writi
 from broker.errors import BrokerError, InternalError, InvalidParams, MethodNotFound
 from broker.logs import begin_request, internal_error
 from broker.relay.backchannel import BackChannel
-from broker.relay.exchange import Emit, Exchange, never
+from broker.relay.exchange import Emit, Exchange
 from broker.relay.notify import UPDATED, Hub, Subscriber
 from broker.relay.router import Router
 from broker.relay.task_requests import refuse_without_tasks
 from broker.relay.watches import Watches
+from broker.relay.who import Who
 from broker.secrecy import of_upstream
 from broker.turns import in_turns
-from broker.upstream.lease import Asker
 from broker.usage.audit import NO_AUDIT, Audit
 from broker.usage.trail import Trail
 
@@ -46,33 +46,6 @@ WATCHING: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})
 TASK_NEWS: Final = "notifications/tasks"
 WATCHED_AT_ONCE: Final = 100
 """Resources of one stream that upstreams are asked for at a time: one by one, a stream of many would wait for each."""
-
-
-@dataclass(slots=True)
-class Who:
-    """Who asks, in which version, through which view; what it can be asked, and from which level on it reads logs.
-
-    Never changed.
-    """
-
-    caller: Caller
-    version: Version
-    view: str = ""
-    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    log_level: str | None = None
-    watches: Watches | None = None
-    """Where a legacy session keeps its subscriptions."""
-    session: str = ""
-    """The session, or the pipe, that all this belongs to; "" for a request that stands alone."""
-    front: str = "http"
-    """By which it came, as the audit has it."""
-    is_gone: Callable[[], bool] = never
-    """Whether the caller is not admitted any more, whatever credential it brings."""
-
-    @property
-    def asker(self) -> Asker:
-        """As upstream links know it."""
-        return Asker(self.caller.principal, self.session, self.capabilities)
 
 
 @dataclass(slots=True)
@@ -117,18 +90,7 @@ class Engine:
             elif method in WATCHING and who.watches is not None:
                 result = await self._watch(request, who, who.watches, trail)
             else:
-                exchange = Exchange(
-                    self.clock,
-                    emit,
-                    incoming.progress_token,
-                    capabilities=who.capabilities,
-                    channel=channel,
-                    log_level=who.log_level,
-                    owner=who.session,
-                    is_legacy=not is_modern(version),
-                    trail=trail,
-                    is_gone=who.is_gone,
-                )
+                exchange = Exchange(self.clock, who, emit, channel, incoming.progress_token, trail)
                 result = await self.router.answer(request, who.caller, exchange)
             answer = Answer(
                 await in_turns(writing_result(incoming.id, result))

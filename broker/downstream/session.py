@@ -13,7 +13,7 @@ import anyio
 
 from broker.clock import Clock
 from broker.core.caller import Caller
-from broker.core.era import LATEST_LEGACY, LEGACY_VERSIONS, Version, declared_upstream
+from broker.core.era import LEGACY_VERSIONS, Version
 from broker.core.logs import EVERYTHING
 from broker.downstream.asking import Asking, Put
 from broker.downstream.engine import Answer, Who
@@ -178,7 +178,7 @@ class SessionStream:
     def __init__(self, session: LegacySession, clock: Clock, emit: Emit, put: Put) -> None:
         self._session = session
         channel = session.asking.channel(put)
-        self._exchange = Exchange(clock, emit, channel=channel, owner=session.id, is_legacy=True)
+        self._exchange = Exchange(clock, session.who, emit, channel)
 
     @property
     def version(self) -> Version:
@@ -192,8 +192,7 @@ class SessionStream:
 
     def talk(self) -> Exchange:
         """See `Stream`. One exchange for all, since the rate of log messages is bounded in it."""
-        self._exchange.capabilities = declared_upstream(self._session.capabilities, LATEST_LEGACY)
-        self._exchange.log_level = self._session.log_level
+        self._exchange.renew(self._session.who)
         return self._exchange
 
 

@@ -70,7 +70,7 @@ class Agreed:
             call.permit.caller.principal,
             is_modern=is_modern(call.version),
             link=call.link,
-            session=exchange.owner,
+            session=exchange.who.session,
             token=exchange.token,
             now=exchange.now,
         )
@@ -99,7 +99,7 @@ class Agreed:
             result["tasks"] = [one for one in listed if self.own_task(one["taskId"]) is not None]
             return
         assert call.task is not None
-        self.tasks.renew(call.task, result, call.link, exchange.owner, exchange.now)
+        self.tasks.renew(call.task, result, call.link, exchange.who.session, exchange.now)
         call.task.is_over = call.task.is_over or tells_all(call.method, result, call.version)
         if "taskId" in result:
             result["taskId"] = call.task.public

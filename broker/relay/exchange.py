@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from broker.clock import Clock
-from broker.core.era import LATEST_LEGACY, LATEST_MODERN, declared_upstream, passing_params
+from broker.core.era import declared_upstream, is_modern, passing_params
 from broker.core.extensions import is_foreign
 from broker.core.logs import LogGate, is_at_least
 from broker.core.progress import ProgressGate
 from broker.core.questions import ASKABLE, Question, unanswerable
 from broker.errors import CannotAsk
 from broker.relay.backchannel import BackChannel, NoBackChannel
+from broker.relay.who import Who
 from broker.secrecy import scrubbed_report
 from broker.usage.trail import NO_TRAIL, Trail
 
@@ -24,19 +25,12 @@ Emit = Callable[[str, dict[str, Any]], None]
 """Send a notification to the caller of this request, ahead of its result: method, parameters. Never blocks."""
 
 
-def never() -> bool:
-    """Of a caller that has no credential that could end."""
-    return False
-
-
 NOBODY: Final[Mapping[str, Any]] = {}
 _NO_CHANNEL: Final = NoBackChannel()
 
 
 class Exchange:
-    """See the module. `progress_token` is the caller's, None if it asked for no progress; `capabilities` is what it
-    offers; `channel` reaches it; `log_level` is the least that it wants to read, None for nothing.
-    """
+    """See the module. `channel` reaches its caller; `progress_token` is None if that has asked for no progress."""
 
     _logs: LogGate | None = None
     _gate: ProgressGate | None = None
@@ -46,32 +40,22 @@ class Exchange:
     def __init__(
         self,
         clock: Clock,
+        who: Who,
         emit: Emit,
-        progress_token: str | int | None = None,
-        *,
-        capabilities: Mapping[str, Any] = NOBODY,
         channel: BackChannel | None = None,
-        log_level: str | None = None,
-        owner: str = "",
-        is_legacy: bool = False,
+        progress_token: str | int | None = None,
         trail: Trail = NO_TRAIL,
-        is_gone: Callable[[], bool] = never,
     ) -> None:
+        self.who = who
         self.trail = trail
         """What is recorded of the request."""
-        self.is_gone = is_gone
-        """Whether its caller is not admitted any more, whatever credential it brings."""
         self._clock = clock
         self._emit = emit
+        self._channel = channel or _NO_CHANNEL
         self.token = progress_token
         """The caller's progress token; without one the upstream is not asked for progress either."""
-        self.capabilities = _carried(capabilities, is_legacy) if capabilities else NOBODY
+        self.capabilities = declared_upstream(who.capabilities, who.version) if who.capabilities else NOBODY
         """Of what its caller offers, what the broker can carry."""
-        self.log_level = log_level
-        self.owner = owner
-        """The session that it belongs to, "" for none."""
-        self._is_legacy = is_legacy
-        self._channel = channel or _NO_CHANNEL
 
     @property
     def now(self) -> float:
@@ -82,6 +66,10 @@ class Exchange:
     def can_be_asked(self) -> bool:
         """Whether its caller offers to answer any question at all."""
         return not ASKABLE.isdisjoint(self.capabilities)
+
+    def renew(self, who: Who) -> None:
+        """What is known of its caller has changed."""
+        self.who, self.capabilities = who, declared_upstream(who.capabilities, who.version)
 
     def withhold(self, capability: str) -> None:
         """Its upstream is not to know that the caller offers it, and does not get it."""
@@ -96,7 +84,7 @@ class Exchange:
             self._log(params)
         elif method == "notifications/progress" and self.token is not None:
             self._progress(params)
-        elif method == "notifications/elicitation/complete" and self._is_legacy:
+        elif method == "notifications/elicitation/complete" and not is_modern(self.who.version):
             self._emit(method, params)
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
@@ -125,18 +113,9 @@ class Exchange:
 
     def via(self, channel: BackChannel, emit: Emit) -> "Exchange":
         """The same request with another way to its caller."""
-        return Exchange(
-            self._clock,
-            emit,
-            self.token,
-            capabilities=self.capabilities,
-            channel=channel,
-            log_level=self.log_level,
-            owner=self.owner,
-            is_legacy=self._is_legacy,
-            trail=self.trail,
-            is_gone=self.is_gone,
-        )
+        other = Exchange(self._clock, self.who, emit, channel, self.token, self.trail)
+        other.capabilities = self.capabilities
+        return other
 
     def relay(self, method: str, params: dict[str, Any]) -> None:
         """A notification that an earlier request of the same call has let pass: under this one's token and level."""
@@ -147,12 +126,12 @@ class Exchange:
                 self._send(params)
         elif is_foreign(method):
             self._emit(method, params)  # counted where it came in
-        elif self.log_level is not None and is_at_least(params.get("level"), self.log_level):
+        elif self.who.log_level is not None and is_at_least(params.get("level"), self.who.log_level):
             self._emit(method, params)
 
     def _log(self, params: dict[str, Any]) -> None:
-        level = params.get("level")
-        if self.log_level is not None and is_at_least(level, self.log_level) and self._admits():
+        least = self.who.log_level
+        if least is not None and is_at_least(params.get("level"), least) and self._admits():
             # Spec: 2026-07-28 server/utilities/logging: "MUST NOT contain: Credentials or secrets" (SP-37).
             self._emit("notifications/message", scrubbed_report(params))
 
@@ -196,7 +175,3 @@ class Exchange:
         if self._gate is not None and not self._is_over:
             self._send(self._gate.release(self._clock.now()))
             self._set_timer()
-
-
-def _carried(capabilities: Mapping[str, Any], is_legacy: bool) -> dict[str, Any]:
-    return declared_upstream(capabilities, LATEST_LEGACY if is_legacy else LATEST_MODERN)

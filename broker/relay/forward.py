@@ -113,7 +113,7 @@ class Forwarder:
     async def _leased(self, call: Call, state: Claims | None) -> Lease:
         """The link that is the caller's own, or is not there yet. Raises: UpstreamUnavailable."""
         exchange = call.exchange
-        asker = Asker(call.permit.caller.principal, exchange.owner, exchange.capabilities)
+        asker = Asker(call.permit.caller.principal, exchange.who.session, exchange.capabilities)
         try:
             return await call.now.pool.lease(call.server, asker, call.now.first_wait)
         except BrokerError:
@@ -147,7 +147,7 @@ class Forwarder:
         responses = call.params.get("inputResponses")
         answers = responses if is_object(responses) else dict[str, Any]()
         exchange = call.exchange
-        return self._settled(call, await self.parking.resume(state, answers, exchange.relay, exchange.is_gone))
+        return self._settled(call, await self.parking.resume(state, answers, exchange.relay, exchange.who.is_gone))
 
     async def _park(self, call: Call, lease: Lease) -> dict[str, Any]:
         """A modern caller before a legacy upstream: what that asks parks the call. Raises: BrokerError."""
@@ -165,7 +165,7 @@ class Forwarder:
                 own.give_back()
                 inner.exchange.finish()  # what progress was kept comes before the result; no timer outlives the call
 
-        return self._settled(call, await self.parking.begin(call.claims(), exchange.relay, run, exchange.is_gone))
+        return self._settled(call, await self.parking.begin(call.claims(), exchange.relay, run, exchange.who.is_gone))
 
     def _settled(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
         """What the parking answers, as the caller gets it: a result is finished, questions are the broker's own."""
@@ -186,11 +186,11 @@ class Forwarder:
                     timeout=call.upstream.server.timeout if call.awaited is None else call.timeout(),
                     on_notice=partial(self._notice, call),
                     on_question=partial(self._ask, call),
-                    owner=exchange.owner,
+                    owner=exchange.who.session,
                     task="" if call.awaited is None else call.awaited.own,
                     wants_progress=exchange.token is not None,
                     capabilities=exchange.capabilities,
-                    log_level=exchange.log_level,
+                    log_level=exchange.who.log_level,
                 )
             except UpstreamAnsweredError as error:
                 result = self._asked_by(call, error)

@@ -24,8 +24,8 @@ from broker.core.seal import NONCE_SIZE, Claims, Sealer, Unsealable
 from broker.core.shape import is_object
 from broker.errors import BrokerError, CannotAsk, InvalidParams, UpstreamUnavailable
 from broker.logs import internal_error
-from broker.relay.exchange import never
 from broker.relay.spent import SpentStates
+from broker.relay.who import never
 from broker.upstream.link import MAX_QUESTIONS
 from broker.upstream.supervise import GONE
 from broker.workers.assignment import ALONE, Worker

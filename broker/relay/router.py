@@ -231,7 +231,7 @@ class Router:
             case "ping" if not is_modern(request.version):
                 return {}
             case "logging/setLevel" if not is_modern(request.version):
-                return self._set_level(request, caller, exchange.owner)
+                return self._set_level(request, caller, exchange.who.session)
             case _:
                 return await self._foreign(request, caller, exchange)
 

@@ -29,6 +29,7 @@ from broker.errors import UpstreamUnavailable
 from broker.guardrails.chain import GuardrailRecord
 from broker.relay.backchannel import BackChannel
 from broker.relay.exchange import Exchange
+from broker.relay.who import Who
 from broker.upstream import connect
 from broker.upstream.link import Link
 from broker.upstream.waiting import Waiting
@@ -281,17 +282,9 @@ class House:
         session: str = "",
     ) -> Json:
         """What a front would do with a judged request; the result as it goes over the wire."""
-        exchange = Exchange(
-            self.clock,
-            emit,
-            Incoming(1, method, params or {}).progress_token,
-            capabilities=capabilities or {},
-            channel=channel,
-            log_level=log_level,
-            owner=session,
-            is_legacy=not is_modern(version),
-            trail=self.trail,
-        )
+        who = Who(caller, version, view, capabilities or {}, log_level, session=session)
+        token = Incoming(1, method, params or {}).progress_token
+        exchange = Exchange(self.clock, who, emit, channel, token, self.trail)
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
             result = await self.broker.engine.router.answer(request, caller, exchange)

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.clock import FakeClock
+from broker.core.caller import LOCAL
+from broker.core.era import LATEST_MODERN
 from broker.core.progress import BURST
 from broker.downstream.message import Incoming
 from broker.relay.exchange import Exchange
+from broker.relay.who import Who
 from tests.relay.fake import Json
 
 PROGRESS = "notifications/progress"
@@ -29,7 +32,7 @@ class Told(list[tuple[str, Json]]):
 
 
 def exchange(clock: FakeClock, told: Told, token: Any = "mine") -> Exchange:
-    return Exchange(clock, told.emit, token)
+    return Exchange(clock, Who(LOCAL, LATEST_MODERN), told.emit, progress_token=token)
 
 
 async def test_progress_carries_the_callers_token_and_keeps_all_else() -> None:

@@ -20,6 +20,7 @@ from broker.core.request import Request
 from broker.errors import BrokerError
 from broker.relay.exchange import Exchange
 from broker.relay.notify import Subscriber
+from broker.relay.who import Who
 from broker.upstream.lease import Asker
 from tests.relay.fake import GUESTS, LEGACY, MODERN, TIMEOUT, Asked, Fake, FakeLink, House, Json, Refuse, house, tool
 
@@ -68,14 +69,8 @@ class Person:
         return {"action": "accept", "content": {"who": self.session or self.caller.principal}}
 
     def talk(self) -> Exchange:
-        return Exchange(
-            self.place.clock,
-            lambda method, params: self.told.append((method, params)),
-            capabilities=self.capabilities,
-            channel=self,
-            log_level="debug",
-            is_legacy=True,
-        )
+        who = Who(self.caller, LEGACY, "", self.capabilities, "debug")
+        return Exchange(self.place.clock, who, lambda method, params: self.told.append((method, params)), self)
 
     def there(self) -> "Person":
         """Its stream is open."""

@@ -13,6 +13,7 @@ from broker.errors import BrokerError, InvalidParams
 from broker.relay import listing as listing_module
 from broker.relay.exchange import Exchange
 from broker.relay.listing import NothingKnown, Scope
+from broker.relay.who import Who
 from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, House, Json, house, tool
 
 ME = "io.modelcontextprotocol/serverInfo"
@@ -27,10 +28,9 @@ def many(key: str, count: int) -> Fake:
 
 
 async def ask_as(place: House, principal: str, params: Json, view: str = "", method: str = "tools/list") -> Json:
-    exchange = Exchange(place.clock, lambda method, params: None)
-    return await place.broker.engine.router.answer(
-        Request(method, params, LEGACY, view), place.guest(principal), exchange
-    )
+    caller = place.guest(principal)
+    exchange = Exchange(place.clock, Who(caller, LEGACY, view), lambda method, params: None)
+    return await place.broker.engine.router.answer(Request(method, params, LEGACY, view), caller, exchange)
 
 
 async def test_pages_are_complete_and_in_configuration_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
