@@ -108,7 +108,7 @@ def judge(message: Any, size: int) -> Incoming:
         raise Rejected(InvalidRequest(f"The body must be a single JSON-RPC message: {what}"))
     request_id = message.get("id")
     readable = request_id if type(request_id) in wire.ID_TYPES else None
-    if not message.keys() <= _MESSAGE_KEYS:
+    if not _MESSAGE_KEYS.issuperset(message):
         _refuse_lookalikes(message, _MESSAGE_KEYS, readable)
     if message.get("jsonrpc") != "2.0":
         raise Rejected(InvalidRequest('jsonrpc must be "2.0"'), readable)
@@ -122,7 +122,7 @@ def judge(message: Any, size: int) -> Incoming:
     params = message.get("params", {})
     if not is_object(params):
         raise Rejected(InvalidRequest("params must be an object"), readable)
-    if not params.keys() <= _PARAM_KEYS:
+    if not _PARAM_KEYS.issuperset(params):
         _refuse_lookalikes(params, _PARAM_KEYS, readable)
     if "ref" in params and is_object(params["ref"]):
         _refuse_lookalikes(params["ref"], _REFERENCE_KEYS, readable)
