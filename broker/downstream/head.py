@@ -114,18 +114,14 @@ class KnownHeads:
         """The head, if it is known and `data` is one whole request that says the length of its body, with nothing after
         it. If it is that and not known, there is a key to `learn` it by.
         """
-        end = data.find(b"\r\n\r\n") + 4
-        start = data.find(b"\r\ncontent-length: ", 0, end)
-        if start < 0:
-            start = data.find(b"\r\nContent-Length: ", 0, end)
-            if start < 0:
-                return NO_HEAD
-        start += 18
-        stop = data.find(b"\r", start)
-        digits, body = data[start:stop], data[end:]
-        if len(digits) > MAX_DIGITS or not digits.isdigit() or len(body) != int(digits):
+        head, blank, body = data.partition(b"\r\n\r\n")
+        before, name, rest = head.partition(b"\r\ncontent-length: ")
+        if not name:
+            before, name, rest = head.partition(b"\r\nContent-Length: ")
+        digits, line, after = rest.partition(b"\r\n")
+        if not blank or len(digits) > MAX_DIGITS or not digits.isdigit() or len(body) != int(digits):
             return NO_HEAD
-        key = data[:start] + data[stop:end]
+        key = before + name + line + after
         return key, self._heads.get(key), body
 
     def learn(self, key: bytes, head: Head) -> None:
