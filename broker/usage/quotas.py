@@ -153,9 +153,9 @@ class Quotas:
             hold.forgo()
             leave(gates)
             raise
-        if gates:
-            hold = Hold() if hold is NO_HOLD else hold
-            hold.gates = gates
+        if hold is NO_HOLD:
+            return Hold(gates) if gates else NO_HOLD
+        hold.gates = gates
         return hold
 
     def count(self, permit: Permit) -> None:

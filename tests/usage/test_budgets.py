@@ -27,6 +27,7 @@ from broker.stores.opening import open_store
 from broker.stores.usage import UsageStore
 from broker.usage import budgets as module
 from broker.usage.budgets import Budgets
+from broker.usage.gate import Gate
 from broker.usage.journal import Journal
 from broker.usage.purses import Purses
 from broker.usage.quotas import NO_HOLD, Hold
@@ -122,6 +123,27 @@ async def test_other_budgets_are_those_of_the_next_call(world: World) -> None:
     with pytest.raises(BudgetReached) as refusal:
         await world.call()
     assert refusal.value.data["limit"] == "budget 6/day"
+
+
+@pytest.mark.parametrize("ends", [["settle", "settle", "release"], ["settle", "release", "release", "settle"]])
+async def test_a_call_is_settled_once_and_gives_its_place_back_once(world: World, ends: list[str]) -> None:
+    hold = await world.reserve()
+    gate = Gate("server:sql")
+    gate.running, hold.gates = 2, (gate,)
+    for end in ends:
+        hold.release() if end == "release" else hold.settle({"content": []})
+    assert world.counted() == (1, 1) and world.spent() == {"org:acme": 1, "team:acme/data": 1}
+    assert gate.running == 1 and all(one.purse.reserved == 0 for one in world.budgets.purses)
+
+
+async def test_a_call_that_ends_without_an_answer_has_failed_and_costs_nothing_once(world: World) -> None:
+    hold = await world.reserve()
+    for _ in range(2):
+        hold.release()
+    hold.settle({"content": []})
+    assert world.counted() == (1, 0) and world.spent() == {}
+    assert world.tallies.of(Use.of(ANN, QUERY)).failed == 1
+    assert all(one.purse.reserved == 0 for one in world.budgets.purses)
 
 
 async def test_what_is_forgone_is_given_back_and_was_no_call(world: World) -> None:
