@@ -31,7 +31,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 SHORT: Final = SIZES.least
-"""Bytes of a text that is never long."""
+"""Bytes of a text that is never long, so that most need not be asked."""
 LONG: Final = 2 * 1024 * 1024
 """Bytes of a text that its value is written to in one go: 10 ms at the worst. To read it takes longer."""
 

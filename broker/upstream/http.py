@@ -271,7 +271,7 @@ class HttpLink(Link):
     async def _decode(self, data: bytes) -> dict[str, Any]:
         """In turns of the loop, if it is long: all else that becomes of it is another turn."""
         try:
-            if wire.is_long(data):
+            if len(data) > wire.SHORT and wire.is_long(data):
                 return await in_turns(wire.decoding_object(data, wire.FROM_UPSTREAM))
             return wire.decode_object(data, wire.FROM_UPSTREAM)
         except wire.Malformed as error:

@@ -133,7 +133,7 @@ class PipeLink(Link):
     def _on_bytes(self, data: bytes) -> wire.Steps[None] | None:
         if self.lost is not None or not data.strip():
             return None
-        if wire.is_long(data):
+        if len(data) > wire.SHORT and wire.is_long(data):
             return self._on_long(data)
         try:
             message = wire.decode_object(data, wire.FROM_UPSTREAM)
