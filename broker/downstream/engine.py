@@ -91,7 +91,7 @@ class Engine:
                 result = await self._watch(request, who, who.watches, trail)
             else:
                 exchange = Exchange(self.clock, who, emit, channel, incoming.progress_token, trail)
-                result = await self.router.answer(request, who.caller, exchange)
+                result = await self.router.answer(request, exchange)
             answer = Answer(
                 await in_turns(writing_result(incoming.id, result))
                 if result.__class__ is Long

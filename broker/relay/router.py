@@ -70,36 +70,34 @@ class Router:
         """What is served, for those who wait and look again."""
         return self.served
 
-    def answer(self, request: Request, caller: Caller, exchange: Exchange) -> Awaitable[dict[str, Any]]:
+    def answer(self, request: Request, exchange: Exchange) -> Awaitable[dict[str, Any]]:
         """The result of a request, as its caller's era has it.
 
         Raises: BrokerError, now or when it is awaited.
         """
         named = NAMED.get(request.method)
         if named is None:
-            return self._answer_other(request, caller, exchange)
+            return self._answer_other(request, exchange)
         kind, key = named
         public = request.params.get(key)
         if not isinstance(public, str):
             raise InvalidParams(f"params.{key} must be a string")
         entry = self.served.catalog.lookup(kind, public)
         if entry is None:
-            return self._answer_late(kind, public, request, caller, exchange)
-        return self._answer_named(kind, public, entry, request, caller, exchange)
+            return self._answer_late(kind, public, request, exchange)
+        return self._answer_named(kind, public, entry, request, exchange)
 
-    async def _answer_late(
-        self, kind: Kind, public: str, request: Request, caller: Caller, exchange: Exchange
-    ) -> dict[str, Any]:
+    async def _answer_late(self, kind: Kind, public: str, request: Request, exchange: Exchange) -> dict[str, Any]:
         """What names something that is not there, or not yet. Raises: BrokerError."""
-        entry = await late_entry(self._in_force, kind, public, request.view, caller)
-        return await self._answer_named(kind, public, entry, request, caller, exchange)
+        entry = await late_entry(self._in_force, kind, public, request.view, exchange.who.caller)
+        return await self._answer_named(kind, public, entry, request, exchange)
 
     def _answer_named(
-        self, kind: Kind, public: str, entry: Entry | None, request: Request, caller: Caller, exchange: Exchange
+        self, kind: Kind, public: str, entry: Entry | None, request: Request, exchange: Exchange
     ) -> Awaitable[dict[str, Any]]:
         arguments = request.params.get("arguments", _NO_ARGUMENTS) if kind is Kind.TOOL else ANY
         try:
-            permit = self._permit(kind, public, entry, request, caller, arguments, exchange.trail)
+            permit = self._permit(kind, public, entry, request, exchange.who.caller, arguments, exchange.trail)
         except Refused as refusal:
             return told(as_result(refusal, request, now=self.served))
         _, key = NAMED[request.method]
@@ -218,14 +216,15 @@ class Router:
         trail.decided(permit, permit.entry, self.served.policy)
         return permit
 
-    async def _answer_other(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+    async def _answer_other(self, request: Request, exchange: Exchange) -> dict[str, Any]:
+        caller = exchange.who.caller
         if request.method in KIND_OF_LIST:
             return await self._list(KIND_OF_LIST[request.method], request, caller, exchange.trail)
         if request.method.startswith("tasks/"):
-            return await self._task(request, caller, exchange)
+            return await self._task(request, exchange)
         match request.method:
             case "completion/complete":
-                return await self._complete(request, caller, exchange)
+                return await self._complete(request, exchange)
             case "server/discover" if is_modern(request.version):
                 return await self.discover(request, caller, exchange.trail)
             case "ping" if not is_modern(request.version):
@@ -233,7 +232,7 @@ class Router:
             case "logging/setLevel" if not is_modern(request.version):
                 return self._set_level(request, caller, exchange.who.session)
             case _:
-                return await self._foreign(request, caller, exchange)
+                return await self._foreign(request, exchange)
 
     async def _list(self, kind: Kind, request: Request, caller: Caller, trail: Trail) -> dict[str, Any]:
         now = await all_seen(self._in_force, request.view, caller)
@@ -247,17 +246,17 @@ class Router:
         self._show(trail, request.view, caller, (kind,))
         return finished(result, request, me=now.me, ttl=fresh, scope=now.cache_scope, missing=absent)
 
-    async def _complete(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+    async def _complete(self, request: Request, exchange: Exchange) -> dict[str, Any]:
         reference: Any = request.params.get("ref")
         kind, key = referenced(reference, self.served.catalog)
-        permit = await self._permitted(kind, reference[key], request, caller, exchange.trail)
+        permit = await self._permitted(kind, reference[key], request, exchange.who.caller, exchange.trail)
         own = {**reference, key: permit.entry.own}
         return await self._forward(permit, request, {**request.params, "ref": own}, exchange)
 
-    async def _task(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+    async def _task(self, request: Request, exchange: Exchange) -> dict[str, Any]:
         """`tasks/...`: of this caller's tasks alone."""
-        now = self.served
-        refuse_unless_offered(now, request, caller, exchange)
+        now, caller = self.served, exchange.who.caller
+        refuse_unless_offered(now, request, exchange)
         if request.method == "tasks/list":
             return await list_tasks(
                 self._in_force,
@@ -271,10 +270,10 @@ class Router:
         permit = self._recorded(permit, exchange.trail)
         return await self._forward(permit, request, {**request.params, "taskId": task.own}, exchange, task)
 
-    async def _foreign(self, request: Request, caller: Caller, exchange: Exchange) -> dict[str, Any]:
+    async def _foreign(self, request: Request, exchange: Exchange) -> dict[str, Any]:
         """A method of an extension. Raises: MethodNotFound, unless one server, and one only, can be meant."""
         now = self.served
-        permit = extended_server(now, request, caller, exchange.capabilities)
+        permit = extended_server(now, request, exchange.who.caller, exchange.capabilities)
         if permit is None:
             raise MethodNotFound(request.method)
         params = own_params(now, request, permit, self._tasks)

@@ -28,13 +28,13 @@ Send = Callable[[Permit, dict[str, Any]], Awaitable[dict[str, Any]]]
 """Sends the request upstream with these parameters. Raises: BrokerError."""
 
 
-def refuse_unless_offered(now: Served, request: Request, caller: Caller, exchange: Exchange) -> None:
+def refuse_unless_offered(now: Served, request: Request, exchange: Exchange) -> None:
     """Only what the view declares is served, and only to who can use it.
 
     Raises: MethodNotFound; MissingCapability, for a modern caller that did not declare the extension: so says the
     extension, "Protocol Errors".
     """
-    offered = capabilities(now, request.view, caller, request.version)
+    offered = capabilities(now, request.view, exchange.who.caller, request.version)
     if request.method not in task_methods(request.version):
         raise MethodNotFound(request.method)
     if is_modern(request.version):

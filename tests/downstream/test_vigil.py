@@ -263,9 +263,9 @@ async def test_SP27_a_session_has_the_rights_of_the_credential_that_asks_now(pla
     seen: list[Any] = []
     answer = place.broker.engine.router.answer
 
-    async def spy(request: Any, caller: Any, exchange: Any) -> Any:
-        seen.append(caller.scopes)
-        return await answer(request, caller, exchange)
+    async def spy(request: Any, exchange: Any) -> Any:
+        seen.append(exchange.who.caller.scopes)
+        return await answer(request, exchange)
 
     place.broker.engine.router.answer = spy
     for scope in ("a b", "a", "a b"):

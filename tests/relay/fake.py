@@ -287,7 +287,7 @@ class House:
         exchange = Exchange(self.clock, who, emit, channel, token, self.trail)
         with anyio.fail_after(TIMEOUT):
             request = Request(method, params or {}, version, view)
-            result = await self.broker.engine.router.answer(request, caller, exchange)
+            result = await self.broker.engine.router.answer(request, exchange)
         return wire.decode_object(wire.encode(result), wire.FROM_UPSTREAM)
 
     def guest(self, principal: str) -> Caller:

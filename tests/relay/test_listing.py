@@ -28,9 +28,9 @@ def many(key: str, count: int) -> Fake:
 
 
 async def ask_as(place: House, principal: str, params: Json, view: str = "", method: str = "tools/list") -> Json:
-    caller = place.guest(principal)
-    exchange = Exchange(place.clock, Who(caller, LEGACY, view), lambda method, params: None)
-    return await place.broker.engine.router.answer(Request(method, params, LEGACY, view), caller, exchange)
+    who = Who(place.guest(principal), LEGACY, view)
+    exchange = Exchange(place.clock, who, lambda method, params: None)
+    return await place.broker.engine.router.answer(Request(method, params, LEGACY, view), exchange)
 
 
 async def test_pages_are_complete_and_in_configuration_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
