@@ -9,6 +9,7 @@ same origin only, and only where the method and body stay (F-56).
 import asyncio
 import contextlib
 import importlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -218,20 +219,9 @@ class WebClient:
             raise self.in_our_words(error) from None
         return b"".join(chunks)
 
-    async def events(self, response: Response) -> AsyncIterator[Event]:
+    def events(self, response: Response) -> AsyncIterator[Event]:
         """The events of a stream, until it ends. Raises: UpstreamUnavailable, for one that is too long (F-57)."""
-        parser = EventParser(FROM_UPSTREAM.size)
-        try:
-            while chunk := await response.read():
-                for start in range(0, len(chunk), TURN):
-                    if start:
-                        await asyncio.sleep(0)
-                    for event in parser.feed(chunk[start : start + TURN]):
-                        yield event
-        except TooLong as error:
-            raise UpstreamUnavailable(self.upstream, str(error)) from None
-        except OSError as error:
-            raise self.in_our_words(error) from None
+        return _Events(self, response)
 
     async def refusal(self, response: Response) -> Refused:
         """The error of a response that is no success."""
@@ -239,6 +229,46 @@ class WebClient:
         with contextlib.suppress(UpstreamUnavailable):
             body = await self.read_capped(response, MAX_ERROR_BODY)
         return Refused(self.upstream, response.head.status, body, response.head.headers.get("retry-after"))
+
+
+class _Events:
+    """See `WebClient.events`. No generator: most are left in the middle, where the answer has come, and the event loop
+    has each of those closed by a task of its own.
+    """
+
+    def __init__(self, client: WebClient, response: Response) -> None:
+        self._client = client
+        self._response = response
+        self._parser = EventParser(FROM_UPSTREAM.size)
+        self._found: deque[Event] = deque()
+        self._chunk = b""
+        """What was read last."""
+        self._at = 0
+        """How much of it the parser has."""
+
+    def __aiter__(self) -> "_Events":
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._found:
+            await self._read_on()
+        return self._found.popleft()
+
+    async def _read_on(self) -> None:
+        """The next of the stream, as much as is for one turn."""
+        try:
+            if self._at < len(self._chunk):
+                await asyncio.sleep(0)
+            else:
+                self._chunk, self._at = await self._response.read(), 0
+                if not self._chunk:
+                    raise StopAsyncIteration
+            start, self._at = self._at, self._at + TURN
+            self._found.extend(self._parser.feed(self._chunk[start : self._at]))
+        except TooLong as error:
+            raise UpstreamUnavailable(self._client.upstream, str(error)) from None
+        except OSError as error:
+            raise self._client.in_our_words(error) from None
 
 
 def _describe(error: OSError) -> str:
