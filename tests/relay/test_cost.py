@@ -14,7 +14,7 @@ from tests.calls import watched
 from tests.relay.fake import LEGACY, MODERN, Fake, House, Json, answering, house, tool
 
 MOST = 20
-"""Functions of the relay, the core and the guardrails, but for reading and writing JSON, six of them for the
+"""Functions of the relay, the core and the guardrails, but for reading and writing JSON, four of them for the
 condition on an argument. It was 70 before anybody counted, and 29 later."""
 MOST_OF_OUTPUTS = 2
 """More, for a tool that has an `outputSchema`: whether its result is to be looked at."""
