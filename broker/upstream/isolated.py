@@ -32,7 +32,7 @@ from broker.upstream.home import Home
 from broker.upstream.lease import Asker, Lease, Owner
 from broker.upstream.link import Link
 from broker.upstream.listening import Topic
-from broker.upstream.slots import Full, Slot, Slots, Taken
+from broker.upstream.slots import Full, Slot, Slots
 from broker.upstream.supervise import GONE, Upstream, told_as_trouble
 from broker.upstream.wishes import Wishes
 
@@ -243,7 +243,7 @@ class Isolated:
             if taken.close and taken.after is not None:
                 log.info("%s: the link of %s makes room", self._upstream.key, taken.after.owner)
                 self._close(taken.after, "it made room for another caller's link")
-            self._tasks.start_soon(self._live, line, taken, asker, name=f"link of {owner} to {self._upstream.key}")
+            self._tasks.start_soon(self._live, line, asker, name=f"link of {owner} to {self._upstream.key}")
         return self._lines[taken.slot]
 
     def _all_in_use(self) -> str:
@@ -253,10 +253,10 @@ class Isolated:
             f" servers.{self._upstream.key}.isolation_max"
         )
 
-    async def _live(self, line: _Line, taken: Taken[Owner], asker: Asker) -> None:
+    async def _live(self, line: _Line, asker: Asker) -> None:
         """One link, from opening to its end. A fault of ours costs this link, and nobody else anything (F-104)."""
         try:
-            await self._live_and_close(line, taken, asker)
+            await self._live_and_close(line, asker)
         except Exception as fault:
             self._fail(line, told_as_trouble(self._upstream.key, self._clock.token(), fault))
         finally:
@@ -264,11 +264,11 @@ class Isolated:
             del self._lines[line.slot]
             line.gone.set()
 
-    async def _live_and_close(self, line: _Line, taken: Taken[Owner], asker: Asker) -> None:
+    async def _live_and_close(self, line: _Line, asker: Asker) -> None:
         link: Link | None = None
         try:
             with line.scope:
-                link = await self._opened(line, taken)
+                link = await self._opened(line)
                 if link is not None:
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(link.serve)
@@ -282,13 +282,13 @@ class Isolated:
                 with anyio.CancelScope(shield=True):  # bounded inside: `aclose` of every transport is
                     await link.aclose()
 
-    async def _opened(self, line: _Line, taken: Taken[Owner]) -> Link | None:
+    async def _opened(self, line: _Line) -> Link | None:
         """A link that nobody has spoken on yet, once there is room for it; None if there can be none."""
         timeout = self._upstream.server.connect_timeout
         try:
             with anyio.move_on_after(timeout):
-                if taken.after is not None and taken.after in self._lines:
-                    await self._lines[taken.after].gone.wait()
+                while (before := self._slots.before(line.slot)) is not None:
+                    await self._lines[before].gone.wait()
                 return await connect(self._upstream.key, self._upstream.server)
             self._fail(line, f"it did not connect within {timeout:g} s")
         except BrokerError as error:

@@ -139,13 +139,19 @@ class Slots(Generic[Owner]):
         self._closing.add(slot)
 
     def gone(self, slot: Slot[Owner]) -> None:
-        """Nothing is left of its link: the place is free. If it waited for the place of another, that is free too."""
+        """Nothing is left of its link: the place is free. If it waited for another's, whoever waited for its own waits
+        for that now.
+        """
         self.closing(slot)
         self._closing.discard(slot)
-        slot.heir = None
+        heir, slot.heir = slot.heir, None
         for other in self._closing:
             if other.heir is slot:
-                other.heir = None
+                other.heir = heir
+
+    def before(self, slot: Slot[Owner]) -> Slot[Owner] | None:
+        """The one whose place a slot waits for, if it has none yet."""
+        return next((other for other in self._closing if other.heir is slot), None)
 
     def idle(self, now: float) -> list[Slot[Owner]]:
         """Those that nobody has used for long."""

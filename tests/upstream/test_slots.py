@@ -104,6 +104,20 @@ def slot_of(room: Slots[str], owner: str) -> Slot[str]:
     return slot
 
 
+def test_whoever_waits_for_one_that_never_had_a_place_waits_for_the_one_that_it_waited_for() -> None:
+    room = slots(1)
+    first = opened(room, "ada")
+    room.give_back(first, 1)
+    second = room.take("bob", 2).slot
+    room.closing(second)
+    third = room.take("eve", 3).slot
+    assert room.before(second) is first and room.before(third) is second
+    room.gone(second)
+    assert room.before(third) is first and room.places == 1
+    room.gone(first)
+    assert room.before(third) is None and room.places == 1
+
+
 STEPS = st.lists(st.tuples(st.sampled_from(["take", "open", "back", "close", "gone"]), st.integers(0, 5)), max_size=80)
 
 
