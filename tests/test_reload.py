@@ -20,7 +20,7 @@ from broker.relay.parking import InvalidState
 from broker.reload import FIXED, Reloads
 from broker.upstream.lease import Asker
 from tests.hostile.harness import until
-from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, house, tool, write_config
+from tests.relay.fake import LEGACY, MODERN, TIMEOUT, Fake, Gate, House, Json, answering, house, tool, write_config
 
 TOOLS_CHANGED = "notifications/tools/list_changed"
 
@@ -536,3 +536,28 @@ async def test_limits_change_at_once_and_what_was_counted_and_what_runs_counts_o
         assert await found.reload(limited("9/hour", 1, url="http://127.0.0.1:1/other"))
         assert "1 at a time" in said(await found.call("one__echo")), "the slow one still runs"
         gate.opened.set()
+
+
+async def test_of_a_call_that_waited_for_its_turn_secrets_are_hidden_as_the_file_says_when_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    def servers(redact: str) -> Json:
+        return {"one": {"limits": {"concurrency": 1}, "redact": redact}}
+
+    gate, token = Gate(), "ghp_" + "a1B2" * 9
+    secret = answering({"content": [{"type": "text", "text": token}]})
+    fakes = {"one": Fake(answers={"slow": gate, "echo": secret})}
+    async with place(tmp_path, fakes, servers=servers("off")) as found, anyio.create_task_group() as tasks:
+        gates = found.broker.quotas.counters
+        tasks.start_soon(found.call, "one__slow")
+        await fakes["one"].until(lambda: bool(fakes["one"].asked))
+        results: list[Json] = []
+
+        async def waiting() -> None:
+            results.append(await found.call("one__echo"))
+
+        tasks.start_soon(waiting)
+        await until(lambda: any(one.value for one in gates.gauges()))
+        assert await found.reload(servers("results"))
+        gate.opened.set()
+    assert token not in results[0]["content"][0]["text"]

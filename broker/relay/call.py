@@ -48,6 +48,8 @@ class Call:
 
     link: Link
     """Where it goes: given to it when it is sent."""
+    hides: bool
+    """Whether its caller gets results and reports without secrets, as of then: it may have waited."""
 
     def __init__(
         self,
@@ -81,8 +83,6 @@ class Call:
         self.awaited = task if task is not None and request.method == "tasks/result" else None
         """The task whose end is waited for."""
         self.is_foreign = is_foreign
-        self.hides = upstream.server.redact == "results"
-        """Whether its caller gets results and reports without secrets."""
         self._asked: str | None = None
         self.hold = NO_HOLD
         """What it holds of limits and budgets, once it is admitted."""

@@ -176,7 +176,7 @@ class Forwarder:
 
     async def _run(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
         """To the final result, or to a question that only a modern caller's retry can answer. Raises: BrokerError."""
-        exchange = call.exchange
+        exchange, call.hides = call.exchange, call.upstream.server.redact == "results"
         request = call.link.request if exchange.trail.span is NO_SPAN else partial(self._traced, call)
         for _ in range(MAX_ROUNDS):
             try:
