@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Spent", "calls_of", "measured", "watched"]
+__all__ = ["Spent", "calls_of", "measured", "uncollected", "watched"]
 
 
 @contextmanager

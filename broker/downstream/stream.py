@@ -231,7 +231,7 @@ class Response:
         try:
             answer = await work
             if self._attendant is None and answer is not None:
-                status = 200 if answer.code is None else self._status_of(answer)
+                status = 200 if answer.code is None else _status_of(answer, self._session)
                 return self._http.respond(status, answer.body, JSON_HEADERS)
             # No answer at all is a stream that ends without one.
             self._attended().outbox.finish(answer)
@@ -256,21 +256,24 @@ class Response:
         if self._attendant is None:
             self._stage.silence.end(self)
             outbox = Outbox(None if self._session is None else self._session.new_log())
-            self._attendant = _Attendant(self._http, self._status_of, outbox)
+            self._attendant = _Attendant(self._http, self._session, outbox)
             self._stage.tasks.start_soon(self._attendant.run)
         return self._attendant
 
-    def _status_of(self, answer: Answer) -> int:
-        """In the legacy eras an error is an answer like any other."""
-        return 200 if answer.code is None or self._session is not None else HTTP_STATUS.get(answer.code, 200)
+
+def _status_of(answer: Answer, session: LegacySession | None) -> int:
+    """In the legacy eras an error is an answer like any other."""
+    return 200 if answer.code is None or session is not None else HTTP_STATUS.get(answer.code, 200)
 
 
 class _Attendant:
-    """Looks after a response that is a stream."""
+    """Looks after a response that is a stream. It does not know that: whatever leads from the two to each other would
+    stay, with all of the request, until the garbage is collected.
+    """
 
-    def __init__(self, http: Http, status_of: Callable[[Answer], int], outbox: Outbox) -> None:
+    def __init__(self, http: Http, session: LegacySession | None, outbox: Outbox) -> None:
         self._http = http
-        self._status_of = status_of
+        self._session = session
         self.outbox = outbox
         self.scope = anyio.CancelScope()
         self.ended = asyncio.Event()
@@ -290,7 +293,7 @@ class _Attendant:
     async def _send(self) -> None:
         answer = self.outbox.answer
         if answer is not None and not len(self.outbox):
-            self._http.respond(self._status_of(answer), answer.body, JSON_HEADERS)
+            self._http.respond(_status_of(answer, self._session), answer.body, JSON_HEADERS)
             return
         await self._http.start(200, STREAM_HEADERS)
         if opening := self.outbox.opening():

@@ -1,6 +1,7 @@
 """What a response costs, and what becomes of the task that looks after a slow one."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from broker.downstream.vigil import Vigil
 from broker.downstream.web import Disconnected, Http, HttpError
 from broker.identity.admission import Admission, always
 from broker.relay.exchange import Emit
+from tests.calls import uncollected
 
 Work = Callable[[Emit], Awaitable[Answer]]
 
@@ -101,6 +103,20 @@ async def test_a_fault_while_a_stream_is_sent_is_one_of_its_request_only(caplog:
         await caller.answer(group, work)
         assert not group.cancel_scope.cancel_called
     assert "a fault of the server's" in caplog.text
+
+
+async def test_what_a_stream_has_held_is_free_when_it_ends_and_waits_for_no_collection() -> None:
+    async def work(emit: Emit) -> Answer:
+        emit("notifications/x", {})
+        await anyio.lowlevel.checkpoint()
+        return ANSWER
+
+    async with anyio.create_task_group() as group:
+        gc.collect()
+        with uncollected():
+            await Caller().answer(group, work)
+            await anyio.lowlevel.checkpoint()
+            assert not [one for one in gc.get_objects() if isinstance(one, Response)]
 
 
 async def test_a_silence_begins_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
