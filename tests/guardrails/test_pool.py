@@ -403,6 +403,7 @@ async def test_a_big_value_is_judged_in_time_and_costs_the_loop_little(pool: Poo
 async def test_F102_a_process_that_has_just_closed_its_input_takes_a_job_and_denies(pool: Pool) -> None:
     """A loop knows that the pipe is closed before it knows that the process has ended; uvloop then writes no more."""
     assert await run(pool, ALLOW) == PASS
+    await until(lambda: len(pool._idle) == pools.WARM)  # one that is ready later would be the next
     dying = pool._idle[-1]
     assert dying._stdin is not None
     os.kill(dying.pid, signal.SIGSTOP)  # so that its own end comes later

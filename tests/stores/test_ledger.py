@@ -15,7 +15,7 @@ from broker.config import Secret
 from broker.core.amount import UNIT
 from broker.core.budget import Account
 from broker.core.period import Period
-from broker.core.purse import Purse
+from broker.core.purse import Purse, settle
 from broker.stores.engine import Database
 from broker.stores.errors import StoreError
 from broker.stores.ledger import BATCH, KEPT, LEASE, Ledger, Standing, Telling
@@ -53,7 +53,7 @@ class Holder:
 
     def spend(self, units: int) -> None:
         assert self.purse.reserve(units * UNIT)
-        self.purse.settle(units * UNIT, units * UNIT)
+        settle([self], units * UNIT, units * UNIT)
 
     @property
     def free(self) -> int:
