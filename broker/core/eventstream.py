@@ -3,6 +3,7 @@
 Spec: HTML Living Standard 9.2 "Server-sent events"; 2025-11-25 basic/transports.
 """
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +73,7 @@ class EventParser:
         self._check(line)
         if not self._started:
             self._started = True
-            line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
+            line = line.removeprefix(BOM_UTF8)
         if not line:
             return self._dispatch()
         colon = line.find(b":")

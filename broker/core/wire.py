@@ -27,7 +27,6 @@ _FEW: Final = 128
 _BRACKETS: Final = (b"{", b"[")
 _SEPARATORS: Final = (b",", *_BRACKETS)
 """One stands before every value but the first."""
-_BOM = b"\xef\xbb\xbf"
 
 
 SHORT: Final = SIZES.least
@@ -170,11 +169,6 @@ def count_values(text: bytes) -> int:
     """
     marks = sum(text.count(mark) for mark in _SEPARATORS)
     return 1 + (marks if marks <= _FEW else skeleton(text, Limits(len(text), nodes=len(text))).count(b","))
-
-
-def without_bom(data: bytes) -> bytes:
-    """`data` less one byte order mark: some Windows programs begin their output with one (F-11)."""
-    return data.removeprefix(_BOM)
 
 
 _ID_AT_START = re.compile(rb'\A\s*\{[^{}\[\]]{0,100}?"id"\s*:\s*([0-9]{1,18})\s*[,}]')

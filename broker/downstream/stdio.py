@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -84,7 +85,7 @@ class StdioFront:
                         if turn > TURN:  # the next chunk may be there already: to read it is no pause
                             turn = 0
                             await anyio.lowlevel.checkpoint()
-                        line = wire.without_bom(line)
+                        line = line.removeprefix(BOM_UTF8)  # some Windows programs begin with one (F-11)
                         if len(line) > wire.SHORT and wire.is_long(line):
                             await self._on_long_line(line, tasks)
                         elif line.strip():

@@ -23,7 +23,6 @@ from broker.core.wire import (
     encode,
     is_request_id,
     readable_id,
-    without_bom,
 )
 
 SMALL = Limits(size=4096, depth=6, nodes=40, digits=30)
@@ -390,12 +389,6 @@ def test_a_part_that_is_already_encoded_goes_out_as_it_is() -> None:
 )
 def test_a_refused_message_may_still_say_what_it_answers(data: bytes, expected: int | None) -> None:
     assert readable_id(data) == expected
-
-
-def test_one_byte_order_mark_goes() -> None:
-    assert without_bom(b"\xef\xbb\xbf{}") == b"{}"
-    assert without_bom(b"\xef\xbb\xbf\xef\xbb\xbf{}") == b"\xef\xbb\xbf{}"
-    assert without_bom(b"{}") == b"{}"
 
 
 @pytest.mark.parametrize(
